@@ -1,1 +1,1 @@
-"""ftharness."""
+"""Fault-injection testing for LLM serving stacks: one history of everything that happened."""
