@@ -1,7 +1,7 @@
 """The events: everything that happens in a run is one of these.
 
-Each class is one ``kind`` of the line format in ``history.jsonl``. The fields are the format: a rename breaks every stored
-run. ``n`` and ``t`` are set by :meth:`ftharness.history.History.append`, once.
+Each class is one ``kind`` of the line format in ``history.jsonl``. The fields are the format: a rename breaks every
+stored run. ``n`` and ``t`` are set by :meth:`ftharness.history.History.append`, once.
 """
 
 from typing import Any
@@ -51,7 +51,8 @@ class RunPhase(Event, frozen=True, tag="run.phase"):
 class RunFinished(Event, frozen=True, tag="run.finished"):
     """The run is over.
 
-    ``outcome`` is ``complete``, ``interrupted``, ``stack_failed`` (it never became ready) or ``error`` (the harness's own).
+    ``outcome`` is ``complete``, ``interrupted``, ``stack_failed`` (it never became ready) or
+    ``error`` (the harness's own).
     """
 
     outcome: str
@@ -124,7 +125,10 @@ class Metric(Event, frozen=True, tag="metric"):
 
 
 class RequestSent(Event, frozen=True, tag="request.sent"):
-    """A request left the client. ``control`` marks the run without the fault; ``index`` is its place in the workload."""
+    """A request left the client.
+
+    ``control`` marks the run without the fault; ``index`` is the place in the workload.
+    """
 
     request: str
     endpoint: str
@@ -135,7 +139,10 @@ class RequestSent(Event, frozen=True, tag="request.sent"):
 
 
 class RequestChunk(Event, frozen=True, tag="request.chunk"):
-    """Part of an answer arrived: ``tokens`` tokens, the first of which is token number ``first`` (from 0) of the choice."""
+    """Part of an answer arrived.
+
+    It holds ``tokens`` tokens, the first of which is token number ``first`` (from 0) of the choice.
+    """
 
     request: str
     first: int

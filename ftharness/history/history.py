@@ -71,7 +71,7 @@ class History:
         return event
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber`` with each event as it is appended; what is returned ends that (more than once is fine)."""
+        """Call ``subscriber`` with each event as it is appended; what is returned ends that."""
         self._subscribers.append(subscriber)
 
         def unsubscribe() -> None:

@@ -105,7 +105,7 @@ async def test_wait_for_says_what_did_not_come() -> None:
     """The error names what was waited for and what was seen last, and leaves no subscriber behind."""
     history = History()
     history.append(Log(event="last seen"))
-    with pytest.raises(TimeoutError, match="0.01 s for the thaw; the last event was .*last seen"):
+    with pytest.raises(TimeoutError, match=r"0\.01 s for the thaw; the last event was .*last seen"):
         await history.wait_for(lambda _: False, deadline_s=0.01, what="the thaw")
     assert not history._subscribers
 
