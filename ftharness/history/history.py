@@ -138,7 +138,10 @@ class History:
             while data:
                 data = data[self._file.write(data) or 0 :]
         except OSError as error:
-            self.write_error = self.write_error or error
+            # Nothing more goes to this file: a later line behind a half-written one would make both unreadable.
+            self.write_error = error
+            self._file.close()
+            self._file = None
 
     def close(self) -> None:
         """Flush and close the file; appending still works, in memory."""

@@ -150,6 +150,28 @@ def test_what_a_killed_harness_had_appended_is_readable(tmp_path: Path) -> None:
     assert len(read_history(path)) >= seen
 
 
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from ftharness.history import History, Log
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+history = History(Path(sys.argv[1]))
+for _ in range(50):
+    history.append(Log(event="x"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if history.write_error is None else 9000, resource.RLIM_INFINITY))
+assert history.write_error is not None
+"""
+
+
+def test_a_disk_that_fills_and_empties_leaves_a_readable_file(tmp_path: Path) -> None:
+    """What fits is kept, the line that was cut is the last one, even where there is room again later."""
+    path = tmp_path / "history.jsonl"
+    subprocess.run([sys.executable, "-c", LIMITED, str(path)], check=True, timeout=60)
+    assert path.stat().st_size == 1000
+    assert 10 < len(read_history(path)) < 50
+
+
 def test_a_last_line_cut_short_is_passed_over(tmp_path: Path) -> None:
     """A line without its newline was never acknowledged."""
     path = tmp_path / "history.jsonl"
