@@ -1,0 +1,158 @@
+"""The client of a stack: sends requests, and writes what becomes of them into the history."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ftharness.client.connection import Connection
+from ftharness.client.request import Request, chat, completion
+from ftharness.client.stream import CountTokens, Stream
+from ftharness.history import History, RequestSent
+
+
+def one_a_chunk(text: str) -> int:
+    """Count a chunk as one token: all that can be said of an engine whose vocabulary is not known."""
+    return 1 if text else 0
+
+
+class Client:
+    """Sends real requests to one base URL.
+
+    Args:
+        history: Where everything goes.
+        url: ``http://HOST:PORT`` of the frontend.
+        model: The model's name in each request.
+        count: How many tokens a text holds.
+        idle_s: Seconds without a byte after which a request counts as a ``hang``.
+        seed: Of the request ids; with the same seed the same run has the same ids.
+        redact: What is stored of a request's body goes through this.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        url: str,
+        model: str,
+        *,
+        count: CountTokens = one_a_chunk,
+        idle_s: float = 30.0,
+        seed: int | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self.url = url
+        self.model = model
+        self._history = history
+        self._count = count
+        self._idle_s = idle_s
+        self._ids = random.Random(seed)  # noqa: S311 - ids, not secrets
+        self._redact = redact
+        self._open: set[Stream] = set()
+
+    async def complete(self, prompt: str = "Once upon a time", **fields: Any) -> Stream:
+        """Send a completion; ``fields`` are those of :class:`Request`."""
+        return await self.send(completion(prompt, **fields))
+
+    async def chat(self, prompt: str = "Tell me a story", **fields: Any) -> Stream:
+        """Send a chat of one user message; ``fields`` are those of :class:`Request`."""
+        return await self.send(chat(prompt, **fields))
+
+    async def send(self, request: Request, *, control: bool = False, index: int = 0) -> Stream:
+        """Send ``request``; returns when it is on its way.
+
+        A refused connection is the request's outcome, not an exception.
+
+        Args:
+            request: What to ask.
+            control: Whether it belongs to the run without the fault.
+            index: Its place in the workload.
+        """
+        request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
+        stream = Stream(request_id, request, self._history, self._count, idle_s=self._idle_s)
+        body = request.body(self.model)
+        encoded = msgspec.json.encode(body)
+        self._history.append(
+            RequestSent(
+                source="client",
+                request=request_id,
+                endpoint=request.path,
+                body=msgspec.json.decode(self._redact(encoded.decode())),
+                stream=request.stream,
+                control=control,
+                index=index,
+            )
+        )
+        self._open.add(stream)
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream" if request.stream else "application/json",
+            "X-Request-Id": request_id,
+            # Dynamo keeps this one as the request's own id down to the worker, if it is a UUID; the other only in its log.
+            "x-dynamo-request-id": request_id,
+        }
+        try:
+            connection = await Connection.open(
+                self.url, "POST", request.path, headers=headers, body=encoded, on_body=stream.on_body
+            )
+        except OSError as error:
+            stream.refused(error)
+        else:
+            stream.start(connection)
+        return stream
+
+    async def send_all(
+        self,
+        requests: Iterable[Request],
+        *,
+        control: bool = False,
+        sent: Callable[[Stream], None] = lambda _: None,
+    ) -> list[Stream]:
+        """Send a workload, each request at its own time, and wait until all have ended.
+
+        ``sent`` is told of each, in the order in which they were sent.
+        """
+
+        async def one(index: int, request: Request) -> Stream:
+            if request.at_s:
+                await asyncio.sleep(request.at_s)  # the workload's own schedule
+            stream = await self.send(request, control=control, index=index)
+            sent(stream)
+            await stream.finished()
+            return stream
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(index, request)) for index, request in enumerate(requests)]
+        return [task.result() for task in tasks]
+
+    async def get(self, path: str, *, deadline_s: float = 5.0) -> tuple[int, bytes]:
+        """A control call: the status and body of a GET.
+
+        Raises:
+            OSError: No connection, or it broke.
+            TimeoutError: No answer within ``deadline_s`` seconds.
+        """
+        return await get(self.url, path, deadline_s=deadline_s)
+
+    async def close(self) -> None:
+        """Go away from every request that is still open."""
+        for stream in list(self._open):
+            if stream.result is None:
+                await stream.cancel()
+        self._open.clear()
+
+
+async def get(url: str, path: str, *, deadline_s: float = 5.0) -> tuple[int, bytes]:
+    """The status and body of ``GET url + path``; errors as of :meth:`Client.get`."""
+    parts: list[bytes] = []
+    async with asyncio.timeout(deadline_s):
+        connection = await Connection.open(
+            url, "GET", path, headers={}, body=b"", on_body=lambda data, _: parts.append(data)
+        )
+        try:
+            await connection.done
+        finally:
+            connection.close()
+    return connection.status or 0, b"".join(parts)

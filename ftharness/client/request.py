@@ -1,0 +1,66 @@
+"""What a client asks: a completion or a chat, as data."""
+
+from typing import Any, Literal
+
+import msgspec
+
+Endpoint = Literal["completion", "chat"]
+PATHS: dict[Endpoint, str] = {"completion": "/v1/completions", "chat": "/v1/chat/completions"}
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One request of a workload.
+
+    Attributes:
+        endpoint: ``completion`` or ``chat``.
+        prompt: The prompt, or the user's message of a chat.
+        max_tokens: The most tokens of an answer, a choice.
+        stream: Whether the answer comes as server-sent events.
+        n: Choices.
+        logprobs: Whether to ask for log probabilities.
+        stop: Strings that end the answer.
+        at_s: Seconds after the phase's begin when it is sent.
+        extra: Further fields of the body, as they are.
+    """
+
+    endpoint: Endpoint = "completion"
+    prompt: str = "Once upon a time"
+    max_tokens: int = 256
+    stream: bool = True
+    n: int = 1
+    logprobs: bool = False
+    stop: list[str] = []
+    at_s: float = 0.0
+    extra: dict[str, Any] = {}
+
+    @property
+    def path(self) -> str:
+        """The path of its endpoint."""
+        return PATHS[self.endpoint]
+
+    def body(self, model: str) -> dict[str, Any]:
+        """The JSON body, for ``model``."""
+        body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "stream": self.stream}
+        if self.endpoint == "chat":
+            body["messages"] = [{"role": "user", "content": self.prompt}]
+        else:
+            body["prompt"] = self.prompt
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
+        if self.n != 1:
+            body["n"] = self.n
+        if self.logprobs:
+            body["logprobs"] = True if self.endpoint == "chat" else 1
+        if self.stop:
+            body["stop"] = self.stop
+        return body | self.extra
+
+
+def completion(prompt: str = "Once upon a time", **fields: Any) -> Request:
+    """A completion; ``fields`` are those of :class:`Request`."""
+    return Request(endpoint="completion", prompt=prompt, **fields)
+
+
+def chat(prompt: str = "Tell me a story", **fields: Any) -> Request:
+    """A chat of one user message; ``fields`` are those of :class:`Request`."""
+    return Request(endpoint="chat", prompt=prompt, **fields)

@@ -1,0 +1,124 @@
+"""The frontend of the simulated stack: ``python -m ftharness.engine.frontend``.
+
+It takes its listening sockets by file descriptor (``--http-fd``, ``--plane-fd``), so that nobody guesses a port, or
+opens them on 127.0.0.1 itself (``--port``, ``--plane-port``) when it is run by hand.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Generator
+
+import uvicorn
+
+from ftharness.engine.bugs import BUGS
+from ftharness.engine.frontend_api import Api
+from ftharness.engine.frontend_log import FrontendLog
+from ftharness.engine.frontend_migration import Policy
+from ftharness.engine.frontend_plane import Plane
+
+#: Connections that may wait to be accepted: a burst of streams is opened at once.
+_BACKLOG = 1024
+#: Seconds that an idle connection is kept. Clients reuse connections, and one that closes under a request is a failure.
+_KEEP_ALIVE_S = 600
+
+
+class _Server(uvicorn.Server):
+    """Ends by our signal handlers, at once and with status 0, rather than by a flag that is looked at now and then."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT: no new requests, what runs may end; a second one ends it now."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Until told to end."""
+        await self._told.wait()
+
+
+def _socket(fd: int | None, host: str, port: int) -> socket.socket:
+    if fd is not None:
+        sock = socket.socket(fileno=fd)
+    else:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    sock.listen(_BACKLOG)
+    return sock
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    log = FrontendLog(arguments.model)
+    policy = Policy(
+        limit=arguments.migration_limit,
+        max_seq_len=arguments.migration_max_seq_len,
+        stream_timeout_s=arguments.stream_timeout_s,
+        bug=arguments.bug,
+    )
+    plane = Plane(arguments.model, log)
+    plane_socket = _socket(arguments.plane_fd, arguments.host, arguments.plane_port)
+    http_socket = _socket(arguments.http_fd, arguments.host, arguments.port)
+    await plane.listen(plane_socket)
+    log.listening("plane", *plane_socket.getsockname()[:2])
+    config = uvicorn.Config(
+        Api(plane, policy, log, arguments.seed).application(),
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    log.listening("HTTP", *http_socket.getsockname()[:2])
+    await _Server(config).serve(sockets=[http_socket])
+    plane.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftharness.engine.frontend", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", "--http-port", type=int, default=0, help="0: any, see the log")
+    parser.add_argument("--plane-port", type=int, default=0, help="where workers dial in; 0: any, see the log")
+    parser.add_argument("--http-fd", type=int, help="a listening socket, inherited")
+    parser.add_argument("--plane-fd", type=int, help="the same for the workers")
+    parser.add_argument("--model", default="sim")
+    parser.add_argument("--migration-limit", type=int, default=0, help="moves of one request; 0: none")
+    parser.add_argument("--migration-max-seq-len", type=int, help="tokens beyond which a request does not move")
+    parser.add_argument("--stream-timeout-s", type=float, help="silence after which a worker counts as lost")
+    parser.add_argument("--seed", type=int, default=0, help="of requests that bring none")
+    parser.add_argument("--bug", choices=["", *BUGS], default="", help="a planted bug")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Runs a frontend until it is told to end."""
+    arguments = _parser().parse_args(argv)
+    try:
+        asyncio.run(_serve(arguments))
+    except OSError as error:
+        FrontendLog(arguments.model).error(f"cannot listen: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

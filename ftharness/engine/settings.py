@@ -1,0 +1,55 @@
+"""What an engine is told: one value that the worker parses, hands to its engine child, and nobody changes."""
+
+import argparse
+from typing import NamedTuple
+
+ENGINES = ("vllm", "sglang", "trtllm")
+#: Phases and roles of disaggregated serving come later; a worker says its role from the first day.
+ROLES = ("aggregated",)
+
+
+class EngineSettings(NamedTuple):
+    """How the engine behaves.
+
+    Attributes:
+        engine: Whose log lines the handler writes.
+        speed: Tokens per second and stream.
+        slots: Streams that run at once; the others queue.
+        prefill_tokens_per_s: How fast a prompt is read.
+        bug: A planted bug's name, or nothing.
+    """
+
+    engine: str = "vllm"
+    speed: float = 200.0
+    slots: int = 256
+    prefill_tokens_per_s: float = 100_000.0
+    bug: str = ""
+
+    def argv(self) -> list[str]:
+        """The arguments from which :func:`settings_of` makes the same value again."""
+        return [
+            *("--engine", self.engine, "--speed", repr(self.speed), "--slots", str(self.slots)),
+            *("--prefill-tokens-per-s", repr(self.prefill_tokens_per_s), "--bug", self.bug),
+        ]
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """The engine's flags, for the worker of ours, Dynamo's, and the engine child."""
+    default = EngineSettings()
+    parser.add_argument("--engine", choices=ENGINES, default=default.engine, help="whose dialect the log speaks")
+    parser.add_argument("--speed", type=_above_zero, default=default.speed, help="tokens/s of a stream")
+    parser.add_argument("--slots", type=int, default=default.slots, help="streams that run at once")
+    parser.add_argument("--prefill-tokens-per-s", type=_above_zero, default=default.prefill_tokens_per_s)
+    parser.add_argument("--bug", default="", help="a planted bug, see bugs.py")
+
+
+def settings_of(arguments: argparse.Namespace) -> EngineSettings:
+    """The engine's settings among parsed arguments."""
+    return EngineSettings(*(getattr(arguments, name) for name in EngineSettings._fields))

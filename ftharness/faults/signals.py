@@ -1,0 +1,149 @@
+"""Faults that are signals: kill, terminate, interrupt, freeze, thaw."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ftharness.faults.strike import Strike
+from ftharness.process import Process, ProcessGone
+
+_EXIT_S = 10.0  # how long the kernel may take to end a process that got SIGKILL; a big one frees memory first
+_STATE_S = 2.0
+
+
+async def kill(strike: Strike) -> None:
+    """SIGKILL; the evidence is the wait status."""
+    at = _send(strike, signal.SIGKILL)
+    if at is not None:
+        await _landed_by_exit(strike, at)
+
+
+async def terminate(strike: Strike) -> None:
+    """SIGTERM; the evidence is that the signal is no longer pending, and whether the process has a handler for it."""
+    grace_s, then = float(strike.args.get("grace_s", 10.0)), strike.args.get("then", "kill")
+    evidence: dict[str, Any] = _dispositions(strike.process.pid, signal.SIGTERM)
+    at = _send(strike, signal.SIGTERM)
+    if at is None or not await _taken(strike, signal.SIGTERM):
+        return
+    strike.landed(at=at, signal="SIGTERM", **evidence)
+    try:
+        await strike.process.exited(grace_s)
+    except TimeoutError:
+        if then == "kill":
+            strike.process.signal(signal.SIGKILL, reason="escalation", tree=bool(strike.args.get("tree")))
+            await strike.process.exited(_EXIT_S)
+
+
+async def interrupt(strike: Strike) -> None:
+    """SIGINT; the evidence is as for ``terminate``."""
+    evidence = _dispositions(strike.process.pid, signal.SIGINT)
+    at = _send(strike, signal.SIGINT)
+    if at is not None and await _taken(strike, signal.SIGINT):
+        strike.landed(at=at, signal="SIGINT", **evidence)
+
+
+async def freeze(strike: Strike) -> None:
+    """SIGSTOP; the evidence is state T in /proc."""
+    at = _send(strike, signal.SIGSTOP)
+    if at is None:
+        return
+    if not await _state(strike.process, "T"):
+        strike.missed(f"SIGSTOP was sent, but its state is {strike.process.state() or 'gone'}, not T")
+        return
+    strike.landed(at=at, signal="SIGSTOP", state="T")
+    strike.heals_by(lambda: _continue(strike))
+    duration_s = strike.args.get("duration_s")
+    if duration_s is not None:
+        await asyncio.sleep(float(duration_s))  # the fault's own length
+        await strike.heal()
+
+
+async def thaw(strike: Strike) -> None:
+    """SIGCONT; the evidence is that its state was T and is not any more."""
+    before = strike.process.state()
+    if before != "T":
+        strike.missed(f"it was not frozen: its state is {before or 'gone'}")
+        return
+    at = time.monotonic_ns()
+    evidence = await _continue(strike)
+    if strike.process.state() == "T":
+        strike.missed("SIGCONT was sent, but its state is still T")
+    else:
+        strike.landed(at=at, before="T", **evidence)
+
+
+def _send(strike: Strike, number: signal.Signals) -> int | None:
+    """Send it, and return when; None (and missed) where the process was gone before."""
+    try:
+        return strike.process.signal(number, reason="fault", tree=bool(strike.args.get("tree")))
+    except ProcessGone as gone:
+        strike.missed(str(gone))
+        return None
+
+
+async def _landed_by_exit(strike: Strike, at: int) -> None:
+    try:
+        ended = await strike.process.exited(_EXIT_S)
+    except TimeoutError as error:
+        strike.missed(f"SIGKILL was sent, but {error}")
+        return
+    if ended.signal == "SIGKILL":
+        strike.landed(at=at, wait_status="SIGKILL", pid=strike.process.pid)
+    else:
+        how = ended.signal or f"exit status {ended.returncode}"
+        strike.missed(f"SIGKILL was sent, but the process had ended by {how}")
+
+
+async def _state(process: Process, wanted: str) -> bool:
+    """Whether the process gets into the state; the kernel tells nobody but the parent, hence the short looks."""
+    deadline = time.monotonic() + _STATE_S
+    while process.state() != wanted:
+        if process.exit is not None or time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.001)
+    return True
+
+
+async def _taken(strike: Strike, number: signal.Signals) -> bool:
+    """Whether the signal was delivered: it is not pending any more, or the process has ended."""
+    deadline = time.monotonic() + _STATE_S
+    while strike.process.exit is None and _pending(strike.process.pid, number):
+        if time.monotonic() > deadline:
+            strike.missed(f"{number.name} was sent, but is still pending: the process is blocked or frozen")
+            return False
+        await asyncio.sleep(0.001)
+    return True
+
+
+def _masks(pid: int) -> dict[str, int]:
+    """The signal masks of /proc/PID/status (proc(5)); empty when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return {name: int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigIgn", "SigCgt") if name in fields}
+
+
+def _pending(pid: int, number: signal.Signals) -> bool:
+    masks = _masks(pid)
+    return bool((masks.get("SigPnd", 0) | masks.get("ShdPnd", 0)) >> (number - 1) & 1)
+
+
+def _dispositions(pid: int, number: signal.Signals) -> dict[str, Any]:
+    masks, bit = _masks(pid), number - 1
+    if masks.get("SigIgn", 0) >> bit & 1:
+        return {"disposition": "ignored"}
+    return {"disposition": "handled" if masks.get("SigCgt", 0) >> bit & 1 else "default"}
+
+
+async def _continue(strike: Strike) -> dict[str, Any]:
+    if strike.process.exit is not None:
+        return {"process": "has ended"}
+    strike.process.signal(signal.SIGCONT, reason="heal", tree=bool(strike.args.get("tree", True)))
+    deadline = time.monotonic() + _STATE_S
+    while strike.process.state() == "T" and time.monotonic() < deadline:
+        await asyncio.sleep(0.001)
+    return {"signal": "SIGCONT", "state": strike.process.state()}

@@ -1,0 +1,39 @@
+"""A raw log line as its reader means it: without escapes, and a JSON line as the plain line that it stands for."""
+
+import re
+
+import msgspec
+
+# CSI sequences (colours, cursor) and OSC sequences (titles, links).
+_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_OWN = ("time", "timestamp", "ts", "level", "target", "logger", "message", "msg")
+
+
+def unwrap(line: bytes) -> bytes:
+    """The text of one line.
+
+    A JSON line, as Dynamo writes with ``DYN_LOGGING_JSONL=1``, becomes ``TIME LEVEL TARGET: MESSAGE key=value …``.
+    """
+    if b"\x1b" in line:
+        line = _ESCAPES.sub(b"", line)
+    if line.lstrip()[:1] == b"{":
+        try:
+            entry = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return line
+        if isinstance(entry, dict):
+            return _plain(entry).encode("utf-8", "surrogatepass")
+    return line
+
+
+def _plain(entry: dict[str, object]) -> str:
+    fields = entry.pop("fields", None)
+    if isinstance(fields, dict):  # the nested form of the same logger
+        entry = {**entry, **fields}
+
+    def first(*names: str) -> str:
+        return next((str(entry[name]) for name in names if name in entry), "")
+
+    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _OWN)
+    head = f"{first('time', 'timestamp', 'ts')} {first('level')} {first('target', 'logger')}: {first('message', 'msg')}"
+    return f"{head} {rest}" if rest else head

@@ -1,0 +1,77 @@
+"""TOML files of users: read into a type, with the file and the line in every error."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_SYNTAX_PLACE = re.compile(r"\(at line (\d+), column \d+\)")
+_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+
+
+class TomlError(Exception):
+    """A TOML file is wrong; the message begins with ``FILE:LINE:``."""
+
+
+def read_toml(path: Path, kind: type[T]) -> T:
+    """The file's content as ``kind``.
+
+    Raises:
+        TomlError: It cannot be read, is not TOML, or does not fit ``kind``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise TomlError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TomlError(f"{path}: cannot be read: {error}") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = _SYNTAX_PLACE.search(str(error))
+        line = int(place[1]) if place else len(text.splitlines())
+        raise TomlError(f"{path}:{line}: not TOML: {error}") from error
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        unknown = _UNKNOWN.search(what)
+        if unknown:
+            where = f"{where.rstrip('`')}.{unknown[1]}"
+        raise TomlError(f"{path}:{line_of(text, where.rstrip('`'))}: {_plainly(what, where.rstrip('`'))}") from error
+
+
+def line_of(text: str, where: str) -> int:
+    """The line, from 1, of a place such as ``.event[3].pattern[0].regex``; of what holds it, where it is missing itself.
+
+    Understands the usual layout: tables as ``[a.b]`` or ``[[a.b]]`` and keys at the start of their line.
+    """
+    lines = text.splitlines()
+    steps = [(name, int(number) if number else None) for name, number in _STEP.findall(where)]
+    at, table = 0, ""
+    for place, (name, _) in enumerate(steps):
+        if not name:
+            continue
+        index = steps[place + 1][1] if place + 1 < len(steps) else None
+        path = f"{table}.{name}" if table else name
+        header = re.compile(rf"\s*\[\[?\s*{re.escape(path)}\s*\]\]?\s*(#.*)?$")
+        heads = [n for n in range(at, len(lines)) if header.match(lines[n])]
+        if heads and (index is None or index < len(heads)):
+            at, table = heads[index or 0], path
+            continue
+        key = re.compile(rf'\s*(?:{re.escape(path)}|"?{re.escape(name)}"?)\s*=|.*[{{,]\s*"?{re.escape(name)}"?\s*=')
+        at = next((n for n in range(at, len(lines)) if key.match(lines[n])), at)
+        table = path
+    return at + 1
+
+
+def _plainly(what: str, where: str) -> str:
+    unknown = _UNKNOWN.search(what)
+    if unknown:
+        return f"unknown key {unknown[1]!r}"
+    return f"{what} at {where.lstrip('.')}" if where else what

@@ -1,0 +1,27 @@
+"""Processes that we own: started below a guardian, every byte of their output kept, their real end seen, all of them ended."""
+
+from ftharness.process.ports import PortReservation, listening_ports, listening_socket
+from ftharness.process.process import Ended, Process, ProcessGone
+from ftharness.process.process_table import Entry
+from ftharness.process.processes import Processes, StartError, Survivor
+from ftharness.process.readiness import Condition, NotReady, http_ok, log_event, until_ready
+from ftharness.process.redact import Redactor
+
+__all__ = [
+    "Condition",
+    "Ended",
+    "Entry",
+    "NotReady",
+    "PortReservation",
+    "Process",
+    "ProcessGone",
+    "Processes",
+    "Redactor",
+    "StartError",
+    "Survivor",
+    "http_ok",
+    "listening_ports",
+    "listening_socket",
+    "log_event",
+    "until_ready",
+]

@@ -1,0 +1,133 @@
+"""When a process is ready: conditions over its log events, over HTTP, with a deadline and an early end when it dies."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ftharness.history import History, Log, ProcessReady
+from ftharness.process.process import Process
+
+_ASK_AGAIN_S = 0.02
+_ANSWER_S = 2.0
+
+
+class NotReady(Exception):  # noqa: N818 - says what is the case
+    """A process died, or was not ready in time; the message has its last lines.
+
+    Attributes:
+        process: Which.
+    """
+
+    def __init__(self, message: str, process: Process) -> None:
+        super().__init__(message)
+        self.process = process
+
+
+class Condition(Protocol):
+    """Something that holds once a process is ready."""
+
+    def __str__(self) -> str:
+        """What is waited for."""
+
+    async def met(self, process: Process, history: History) -> None:
+        """Return once it holds; it is cancelled at the deadline, or when the process ends."""
+
+
+class _LogEvent:
+    def __init__(self, event: str) -> None:
+        self._event = event
+
+    def __str__(self) -> str:
+        return f"log event {self._event}"
+
+    async def met(self, process: Process, history: History) -> None:
+        since = process.started_ns - history.start_ns
+        await history.wait_for(
+            lambda event: (
+                isinstance(event, Log)
+                and event.source == process.name
+                and event.event == self._event
+                and event.t >= since
+            ),
+            deadline_s=1e9,  # the caller has the deadline
+            what=str(self),
+        )
+
+
+class _HttpOk:
+    def __init__(self, url: str, holds: Callable[[Any], bool] | None) -> None:
+        self._url = url
+        self._holds = holds
+        self._seen = "nothing"
+
+    def __str__(self) -> str:
+        return f"GET {self._url} (last answer: {self._seen})"
+
+    async def met(self, process: Process, history: History) -> None:
+        del process, history
+        import httpx  # noqa: PLC0415 - 75 ms that pass while the process starts
+
+        async with httpx.AsyncClient(timeout=_ANSWER_S, trust_env=False) as client:
+            while not await self._asked(client):
+                await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _asked(self, client: Any) -> bool:
+        import httpx  # noqa: PLC0415
+
+        try:
+            answer = await client.get(self._url)
+            self._seen = f"{answer.status_code} {answer.text[:200]}"
+            return answer.status_code == httpx.codes.OK and (self._holds is None or self._holds(answer.json()))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            self._seen = f"{type(error).__name__} {error}"
+            return False
+
+
+def log_event(event: str) -> Condition:
+    """A line that the process's contract calls ``event`` was read."""
+    return _LogEvent(event)
+
+
+def http_ok(url: str, holds: Callable[[Any], bool] | None = None) -> Condition:
+    """``GET url`` answers 200, with JSON of which ``holds`` says yes."""
+    return _HttpOk(url, holds)
+
+
+async def until_ready(process: Process, *conditions: Condition, history: History, deadline_s: float) -> None:
+    """Wait until all of ``conditions`` hold, and say so in the history.
+
+    Raises:
+        NotReady: The process ended first, or ``deadline_s`` seconds passed; with its last lines.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    waiting = {asyncio.ensure_future(condition.met(process, history)): condition for condition in conditions}
+    ended = asyncio.ensure_future(process.exited())
+    tasks: set[asyncio.Future[Any]] = {ended, *waiting}
+    try:
+        while waiting:
+            left_s = deadline_s - (loop.time() - began)
+            done, _ = await asyncio.wait(tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in [task for task in waiting if task in done]:
+                task.result()
+                del waiting[task]
+                tasks.discard(task)
+            if waiting and (ended in done or not done):
+                what = f"ended ({process.exit})" if ended in done else f"was not ready within {deadline_s:g} s"
+                raise NotReady(_said(process, what, loop.time() - began, list(waiting.values())), process)
+    finally:
+        for unneeded in tasks:
+            unneeded.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    how = ", ".join(str(condition).partition(" (last answer")[0] for condition in conditions)
+    history.append(ProcessReady(source=process.name, pid=process.pid, how=how))
+
+
+def _said(process: Process, what: str, after_s: float, missing: Sequence[Condition]) -> str:
+    lines = process.tail()
+    waited = ", ".join(map(str, missing))
+    said = "\n".join(f"    {line}" for line in lines) if lines else "    (it wrote nothing)"
+    return (
+        f"{process.name} (pid {process.pid}) {what} after {after_s:.1f} s; waited for: {waited}\n"
+        f"  its last lines, of {process.log_path}:\n{said}"
+    )

@@ -1,0 +1,255 @@
+"""The picture of a run: a lane per process and per request over one clock, and the faults as lines through all of them."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+import msgspec
+
+from ftharness.report.clean import middle, one_line
+from ftharness.report.density import density
+from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
+from ftharness.report.moments import Moments
+from ftharness.report.placing import Flag, place_flags
+from ftharness.report.scale import Scale, ticks
+from ftharness.report.svg import element, label, text_width
+from ftharness.report.timeline import ProcessLane, RequestLane, Timeline
+from ftharness.report.units import NS_PER_MS, after, milliseconds, moment, pairs
+
+WIDTH = 1120.0
+GUTTER = 172.0
+_RIGHT = 24.0
+_ROW = 17.0
+_BAND = 22.0
+_AXIS = 24.0
+_TITLE = 18.0
+MOST_PROCESSES = 16
+MOST_REQUESTS = 16
+COLORS = 6
+_AROUND_NS = 100 * NS_PER_MS
+_S_NS = 1_000 * NS_PER_MS
+_PHASES = {"control": "control: no fault", "fault": "with the fault"}
+
+
+class Window(msgspec.Struct, frozen=True):
+    """What part of a run a picture shows; with ``zero`` its axis counts from there, as a close view does."""
+
+    start: int
+    end: int
+    zero: int | None = None
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A drawn picture.
+
+    Attributes:
+        svg: Its markup.
+        legend: What its ticks or columns stand for.
+        hidden: What was left out, in words; empty when nothing was.
+        window: What it shows.
+    """
+
+    svg: str
+    legend: str
+    hidden: str
+    window: Window
+
+
+def whole(lanes: Timeline) -> Window:
+    """The window of a whole run."""
+    return Window(lanes.start, lanes.end)
+
+
+def around(fault: Moments, lanes: Timeline) -> Window | None:
+    """The close view of a fault that landed: 100 ms to each side, more where recovery took longer.
+
+    None where it would show little less than the whole run.
+    """
+    if fault.landed is None:
+        return None
+    beyond = max(_AROUND_NS, round((fault.last - fault.landed) * 1.4))
+    window = Window(fault.landed - max(_AROUND_NS, beyond // 4), fault.landed + beyond, fault.landed)
+    return window if window.end - window.start < (lanes.end - lanes.start) * 0.7 else None
+
+
+def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str) -> Chart:
+    """Draw the part of a run that ``window`` says.
+
+    Args:
+        lanes: The run.
+        faults: What was injected.
+        window: From when to when.
+        title: For those who cannot see it.
+    """
+    close = window.zero is not None
+    scale = Scale(window.start, window.end, GUTTER, WIDTH - _RIGHT)
+    processes, requests, hidden = _shown(lanes, faults, window)
+    frame = Frame(
+        scale,
+        {lane.name: f"w{lane.color % COLORS}" for lane in lanes.processes if lane.color is not None},
+        {lane.id: lane.name for lane in lanes.requests},
+        close,
+    )
+    lines, rows = _flags(_close_flags(faults) if close else _whole_flags(faults), scale)
+    flag_area = rows * _ROW + (4 if rows else 0)
+    top = flag_area + (0 if close else _BAND)
+    body: list[str] = []
+    y = top
+    for name, group in (("Processes", processes), ("Requests", requests)):
+        if not group:
+            continue
+        y += _TITLE
+        body.append(label(2, y - 3, name.upper(), class_="group"))
+        body.append(element("path", d=f"M{GUTTER} {y - 6.5:.1f}H{WIDTH - _RIGHT}", class_="rule"))
+        how = density(requests, scale)
+        for lane in group:
+            if isinstance(lane, ProcessLane):
+                body += heading(2, y, lane.name, f"{lane.role or 'process'} · {lane.pid}", frame.colors.get(lane.name))
+                body += draw_process(lane, frame, y)
+                y += PROCESS_HEIGHT
+            else:
+                body += heading(2, y + 6, lane.name, lane.id, None)
+                body += draw_request(lane, frame, how, y, _gap_of(lane, faults) if close else None)
+                y += REQUEST_HEIGHT
+    bottom = y + 6
+    parts = [
+        element("title", escape(title)),
+        *([] if close else _phases(lanes, scale, flag_area, bottom)),
+        *_axis(scale, window, top, bottom),
+        *(line.below(bottom) for line in lines),
+        *body,
+        *(line.text() for line in lines),
+    ]
+    height = bottom + _AXIS
+    svg = element(
+        "svg",
+        "".join(parts),
+        viewBox=f"0 0 {WIDTH:g} {height:.0f}",
+        width=WIDTH,
+        height=round(height),
+        role="img",
+        tabindex="0",
+        aria_label=title,
+        data_start=f"{window.start / NS_PER_MS:.4f}",
+        data_end=f"{window.end / NS_PER_MS:.4f}",
+        data_left=GUTTER,
+        data_right=WIDTH - _RIGHT,
+        data_bottom=bottom,
+    )
+    return Chart(svg=svg, legend=density(requests, scale).legend if requests else "", hidden=hidden, window=window)
+
+
+def _shown(
+    lanes: Timeline, faults: Sequence[Moments], window: Window
+) -> tuple[list[ProcessLane], list[RequestLane], str]:
+    """The lanes that there is room for: those that the faults touched first, then in the run's own order."""
+    processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
+    requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
+    targets = {fault.fault.target for fault in faults} | {fault.rerouted_to for fault in faults}
+    aimed = {fault.request.id for fault in faults if fault.request}
+    kept_processes = sorted(processes, key=lambda lane: (lane.name not in targets, lane.color is not None))
+    kept_requests = sorted(requests, key=lambda lane: (lane.id not in aimed, lane.ok, lane.control))
+    first = [lane for lane in processes if lane in kept_processes[:MOST_PROCESSES]]
+    second = [lane for lane in requests if lane in kept_requests[:MOST_REQUESTS]]
+    left_out = [
+        f"{count} more {noun}"
+        for count, noun in (
+            (len(processes) - len(first), "processes"),
+            (len(requests) - len(second), "requests"),
+        )
+        if count
+    ]
+    return first, second, " and ".join(left_out)
+
+
+def _gap_of(lane: RequestLane, faults: Sequence[Moments]) -> tuple[int, int] | None:
+    return next((fault.gap for fault in faults if fault.request and fault.request.id == lane.id and fault.gap), None)
+
+
+def _phases(lanes: Timeline, scale: Scale, top: float, bottom: float) -> Iterator[str]:
+    for phase in lanes.phases:
+        x, wide = scale.x(phase.start), scale.x(phase.end) - scale.x(phase.start)
+        name = _PHASES.get(phase.name, phase.name)
+        kind = phase.name if phase.name in ("launch", "control", "fault", "teardown") else "other"
+        text = element("title", escape(f"{one_line(name, 60)}: {milliseconds((phase.end - phase.start) / NS_PER_MS)}"))
+        yield element("rect", text, x=x, y=top, width=max(wide, 0.5), height=bottom - top, class_=f"phase {kind}")
+        yield element("path", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}", class_="border")
+        for short in (name, phase.name):
+            if text_width(short, SIZE) + 10 < wide:
+                yield label(x + 6, top + 14, short, class_=f"band {kind}")
+                break
+
+
+def _axis(scale: Scale, window: Window, top: float, bottom: float) -> Iterator[str]:
+    zero = window.zero or 0
+    unit = NS_PER_MS if window.end - window.start < 4 * _S_NS and window.zero is not None else _S_NS
+    name = "ms" if unit == NS_PER_MS else "s"
+    for tick in ticks((window.start - zero) / unit, (window.end - zero) / unit, 10):
+        x = scale.x(tick * unit + zero)
+        yield element("path", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}", class_="grid")
+        sign = "−" if tick < -1e-9 else "+" if tick > 1e-9 and window.zero is not None else ""  # noqa: PLR2004 - zero
+        yield label(x, bottom + 15, f"{sign}{abs(tick):g} {name}", class_="axis", anchor="middle")
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A flag and its line, placed."""
+
+    x: float
+    row: int
+    leftward: bool
+    words: str
+    class_: str
+
+    def below(self, bottom: float) -> str:
+        return element("path", d=f"M{self.x:.1f} {self.row * _ROW + 3:.1f}V{bottom:.1f}", class_=f"line {self.class_}")
+
+    def text(self) -> str:
+        x = self.x - 5 if self.leftward else self.x + 5
+        anchor = "end" if self.leftward else None
+        return label(x, self.row * _ROW + 13, self.words, class_=f"flag {self.class_}", anchor=anchor)
+
+
+def _flags(wanted: list[tuple[int, str, str]], scale: Scale) -> tuple[list[_Line], int]:
+    inside = [(scale.x(t), words, class_) for t, words, class_ in sorted(wanted) if scale.holds(t)]
+    # Bold letters are wider than plain ones.
+    places = place_flags([Flag(x, text_width(words, SIZE) * 1.08) for x, words, _ in inside], 0, WIDTH)
+    lines = [
+        _Line(x, place.row, place.leftward, words, class_)
+        for (x, words, class_), place in zip(inside, places, strict=True)
+    ]
+    return lines, max((place.row + 1 for place in places), default=0)
+
+
+def _whole_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
+    flags: list[tuple[int, str, str]] = []
+    for one in faults:
+        what = middle(f"{one.fault.kind} {one.fault.target}", 40)
+        if one.landed is not None:
+            proof = pairs(one.fault.evidence, 60)
+            flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
+        elif one.requested is not None:
+            flags.append((one.requested, f"{what} did not land", "missed"))
+        if one.healed is not None:
+            flags.append((one.healed, f"healed {after(one.healed - (one.landed or 0))}", "healed"))
+    return flags
+
+
+def _close_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
+    flags: list[tuple[int, str, str]] = []
+    for one in faults:
+        if one.landed is None:
+            continue
+        zero = one.landed
+        what = middle(f"{one.fault.kind} {one.fault.target}", 40)
+        proof = pairs(one.fault.evidence, 60)
+        flags.append((zero, f"{what} landed{': ' if proof else ''}{proof}", "landed"))
+        to = f" to {middle(one.rerouted_to, 20)}" if one.rerouted_to else ""
+        for t, words, class_ in (
+            (one.requested, "asked for", "requested"),
+            (one.detected, "detected", "detected"),
+            (one.rerouted, f"rerouted{to}", "rerouted"),
+            (one.first_token, "first token", "token"),
+            (one.healed, "healed", "healed"),
+        ):
+            if t is not None:
+                flags.append((t, f"{words} {after(t - zero)}", class_))
+    return flags

@@ -1,0 +1,125 @@
+"""The small story of a scenario that did not hold what it promised: on one clock, in under thirty lines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftharness.history import Event
+from ftharness.report.chronicle import Entry, choose, chronicle
+from ftharness.report.clean import one_line
+from ftharness.report.moments import Moments, moments
+from ftharness.report.timeline import RequestLane, Timeline, timeline
+from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
+from ftharness.scenario.record import OracleRecord, ScenarioRecord
+
+MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
+_HAPPENED = 14  # lines of what happened
+_ORACLES = 5
+_WIDE = 150
+# Between the control and the teardown is what the story is about; a phase's beginning and the launch are not.
+_TOLD = ("fault", "exit", "end", "leak", "log", "request", "token")
+
+
+def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None = None) -> str:
+    """What was asked, what was injected and the proof that it landed, what each party did next, with log lines.
+
+    Args:
+        record: The scenario as it was judged.
+        events: Its history.
+        folder: Where the run is; said in the last line.
+
+    Returns:
+        Less than 30 lines, none ends in a newline.
+    """
+    lanes = timeline(events)
+    faults = moments(record.faults, events, lanes)
+    on = " · ".join(part for part in (record.stack, record.engine, record.sut_version) if part)
+    lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)} on {one_line(on, 60)}"]
+    if record.reason and not any(one_line(record.reason) == one_line(oracle.reason) for oracle in record.oracles):
+        lines.append(f"  {one_line(record.reason, _WIDE)}")
+    lines += _oracles(record.oracles)
+    zero = next((fault.at for fault in faults if fault.at is not None), None)
+    told = _happened(record, events, lanes, faults, zero)
+    if told:
+        clock = "seconds since the run's start" + (", ms from the fault" if zero is not None else "")
+        lines.append(f"  what happened ({clock})")
+        lines += [_line(entry, zero) for entry in told]
+    lines += [_tokens(one) for one in faults[:2] if one.request and one.landed is not None]
+    lines += [f"  leak     {one_line(leak, _WIDE)}" for leak in record.leaks[:2]]
+    if record.drift:
+        lines.append(f"  drift    {one_line('; '.join(record.drift), _WIDE)}")
+    if folder is not None:
+        place = folder if record.path in (".", "") else folder / record.path
+        lines.append(f"  run      {place} (open {folder / 'report.html'})")
+    return "\n".join(lines)
+
+
+def _oracles(oracles: Sequence[OracleRecord]) -> list[str]:
+    """Those that failed, then those that cannot tell; of those that passed only how many."""
+    order = {"fail": 0, "unknown": 1}
+    bad = sorted((one for one in oracles if one.verdict != "pass"), key=lambda one: order[one.verdict])
+    lines = [
+        f"  {MARKS[one.verdict]} {one_line(one.name, 40)}: {one_line(one.reason, _WIDE)}" for one in bad[:_ORACLES]
+    ]
+    rest = [f"{len(bad) - _ORACLES} more did not pass"] if len(bad) > _ORACLES else []
+    passed = [one_line(one.name, 40) for one in oracles if one.verdict == "pass"]
+    if passed:
+        rest.append(f"passed: {', '.join(passed)}")
+    return [*lines, f"  {MARKS['pass']} {one_line('; '.join(rest), _WIDE)}"] if rest else lines
+
+
+def _happened(
+    record: ScenarioRecord, events: Sequence[Event], lanes: Timeline, faults: Sequence[Moments], zero: int | None
+) -> list[Entry]:
+    evidence: dict[int, list[str]] = {}
+    for oracle in record.oracles:
+        if oracle.verdict != "pass":
+            for n in oracle.evidence:
+                evidence.setdefault(n, []).append(oracle.name)
+    phases = {phase.name: phase for phase in lanes.phases}
+    start = phases["fault"].start if "fault" in phases else 0
+    end = phases["teardown"].start if "teardown" in phases else lanes.end
+    entries = chronicle(events, lanes, faults, evidence)
+    during = [entry for entry in entries if entry.kind in _TOLD and start <= entry.t <= end]
+    proofs = [entry for entry in entries if entry.proves and entry not in during]
+    if not during and not proofs:
+        # The fault's phase never began: how far it came is the story.
+        return entries[-_HAPPENED:]
+    aimed = {fault.request.id for fault in faults if fault.request}
+    # With hundreds of requests only those that the fault was aimed at, and those that did not end well, are of interest.
+    ok = {lane.id for lane in lanes.requests if lane.ok}
+    during = [
+        entry for entry in during if not entry.request or entry.request in aimed or entry.request not in ok or not aimed
+    ]
+    around = [fault.at for fault in faults if fault.at is not None] or [zero or end]
+    return sorted(choose([*during, *proofs], _HAPPENED, around), key=lambda entry: entry.t)
+
+
+def _line(entry: Entry, zero: int | None) -> str:
+    clock = f"{entry.t / NS_PER_MS / 1000:9.4f}"
+    if zero is not None:
+        clock += f" {(entry.t - zero) / NS_PER_MS:+10.2f}"
+    said = f"  | {one_line(entry.line, 200)}" if entry.line else ""
+    return one_line_kept(f"  {clock}  {entry.source[:14]:<14} {entry.what}{said}")
+
+
+def one_line_kept(text: str) -> str:
+    """Cut to the story's width; its columns stay as they are."""
+    return text if len(text) <= _WIDE + 10 else f"{text[: _WIDE + 9]}…"
+
+
+def _tokens(one: Moments) -> str:
+    request: RequestLane | None = one.request
+    assert request is not None
+    assert one.landed is not None
+    before = request.tokens(end=one.landed)
+    later = request.tokens() - before
+    gap = (
+        f", longest gap after it {milliseconds((g[1] - g[0]) / NS_PER_MS)}"
+        if (g := request.longest_gap(one.landed))
+        else ""
+    )
+    proof = pairs(one.fault.evidence, 60)
+    return (
+        f"  tokens   {request.name} had {amount(before, 'token')} when {one.fault.kind} {one_line(one.fault.target, 30)} "
+        f"landed at {moment(one.landed)}{f' ({proof})' if proof else ''}, and got {later:,} more{gap}"
+    )

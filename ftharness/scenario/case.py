@@ -1,0 +1,257 @@
+"""A run as an oracle sees it: the events, sorted into requests, faults, exits and log lines."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from ftharness.history import (
+    ContractChosen,
+    Event,
+    FaultHealed,
+    FaultLanded,
+    FaultMissed,
+    FaultRequested,
+    Log,
+    Metric,
+    ProcessExited,
+    ProcessSignalled,
+    ProcessStarted,
+    RequestChunk,
+    RequestFinished,
+    RequestSent,
+    RunPhase,
+    RunStarted,
+)
+from ftharness.scenario.record import Verdict
+
+E = TypeVar("E", bound=Event)
+
+
+class Finding(NamedTuple):
+    """What an oracle says.
+
+    Attributes:
+        verdict: ``pass``, ``fail`` or ``unknown``.
+        reason: For a person.
+        evidence: The numbers ``n`` of the events that it rests on.
+        drift: Log lines or metrics that this version of the backend should have, by the contract, and did not show.
+    """
+
+    verdict: Verdict
+    reason: str
+    evidence: tuple[int, ...] = ()
+    drift: tuple[str, ...] = ()
+
+
+class RequestView(NamedTuple):
+    """One request, and what became of it."""
+
+    sent: RequestSent
+    chunks: list[RequestChunk]
+    finished: RequestFinished | None
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.sent.request
+
+    @property
+    def name(self) -> str:
+        """For a person: its place in the workload and the begin of its id."""
+        return f"request {self.sent.index} ({self.id[:8]})"
+
+    @property
+    def choices(self) -> int:
+        """How many choices were asked for."""
+        return int(self.sent.body.get("n", 1))
+
+    def text(self, choice: int = 0) -> str:
+        """The text of one choice."""
+        return "".join(chunk.text for chunk in self.chunks if chunk.choice == choice)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens received, all choices."""
+        return sum(chunk.tokens for chunk in self.chunks)
+
+    @property
+    def how_it_ended(self) -> str:
+        """For a person."""
+        end = self.finished
+        if end is None:
+            return "it did not end"
+        code = f", SSE error {end.error_code}" if end.error_code is not None else ""
+        status = f" (HTTP {end.status}{code})" if end.status is not None else ""
+        return f"{end.outcome}{status} after {self.tokens} tokens{f': {end.error}' if end.error else ''}"
+
+
+class FaultView(NamedTuple):
+    """One fault, and whether it landed."""
+
+    requested: FaultRequested
+    landed: FaultLanded | None
+    missed: FaultMissed | None
+    healed: FaultHealed | None
+
+    @property
+    def process(self) -> str:
+        """The name of the process that it hit, or was meant to hit."""
+        return (self.landed or self.missed or self.requested).source
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be concluded from it; "" when it landed where it was aimed."""
+        if self.landed is None:
+            why = self.missed.reason if self.missed else "no evidence that it landed"
+            return f"fault {self.requested.fault} on {self.requested.target} did not land: {why}"
+        if not self.landed.on_target:
+            return f"fault {self.requested.fault} landed after the request it was aimed at had ended"
+        return ""
+
+
+class Case:
+    """The events of one run of a scenario, from its start to its end. Pure: made from events, changes nothing.
+
+    Args:
+        events: Of one ``history.jsonl``, in any order.
+        planned_faults: How many faults the scenario has; one that was never requested did not land.
+        only: The id of the request that an oracle is asked about; "" for all.
+    """
+
+    def __init__(self, events: Sequence[Event], *, planned_faults: int | None = None, only: str = "") -> None:
+        self.events = sorted(events, key=lambda event: (event.t, event.n))
+        self.planned_faults = planned_faults
+        self._only = only
+
+    def about(self, request: str) -> "Case":
+        """The same case, for an oracle that is asked about one request only."""
+        if not request:
+            return self
+        return Case(self.events, planned_faults=self.planned_faults, only=request)
+
+    def select(self, kind: type[E], **fields: object) -> Iterator[E]:
+        """The events of a kind whose fields have these values, in order of time."""
+        for event in self.events:
+            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
+                yield event
+
+    @cached_property
+    def started(self) -> RunStarted | None:
+        """The run's first event."""
+        return next(self.select(RunStarted), None)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the runner noted of the stack: ``exact``, ``seed``, ``behaviour`` and so on."""
+        return self.started.params if self.started else {}
+
+    def phase_t(self, phase: str) -> int | None:
+        """When a phase began, in ns."""
+        found = next(self.select(RunPhase, phase=phase), None)
+        return found.t if found else None
+
+    @cached_property
+    def all_requests(self) -> list[RequestView]:
+        """Every request of the run, in the order in which they were sent."""
+        chunks: dict[str, list[RequestChunk]] = {}
+        for chunk in self.select(RequestChunk):
+            chunks.setdefault(chunk.request, []).append(chunk)
+        ends = {end.request: end for end in self.select(RequestFinished)}
+        return [
+            RequestView(sent, chunks.get(sent.request, []), ends.get(sent.request)) for sent in self.select(RequestSent)
+        ]
+
+    @cached_property
+    def requests(self) -> list[RequestView]:
+        """The requests that are judged: those of the fault phase, or the one that was asked about."""
+        return [view for view in self.all_requests if not view.sent.control and self._only in ("", view.id)]
+
+    @cached_property
+    def control(self) -> list[RequestView]:
+        """The requests of the run without the fault."""
+        return [view for view in self.all_requests if view.sent.control]
+
+    def control_of(self, view: RequestView) -> RequestView | None:
+        """The same request without the fault."""
+        return next((control for control in self.control if control.sent.index == view.sent.index), None)
+
+    @cached_property
+    def faults(self) -> list[FaultView]:
+        """Every fault that was requested, in order."""
+        landed = {event.id: event for event in self.select(FaultLanded)}
+        missed = {event.id: event for event in self.select(FaultMissed)}
+        healed = {event.id: event for event in self.select(FaultHealed)}
+        return [
+            FaultView(event, landed.get(event.id), missed.get(event.id), healed.get(event.id))
+            for event in self.select(FaultRequested)
+        ]
+
+    @property
+    def fault_trouble(self) -> str:
+        """Why nothing can be concluded from the faults; "" when all landed where they were aimed."""
+        trouble = next((fault.trouble for fault in self.faults if fault.trouble), "")
+        wanted = self.planned_faults
+        if not trouble and wanted is not None and len({fault.requested.id for fault in self.faults}) < wanted:
+            trouble = f"{wanted - len(self.faults)} of {wanted} faults never fired: the trigger's moment did not come"
+        return trouble
+
+    def hit_requests(self) -> list[RequestView]:
+        """The requests that a fault was aimed at; all, where no fault names one."""
+        aimed = {fault.requested.request for fault in self.faults if fault.requested.request}
+        return [view for view in self.requests if view.id in aimed] or self.requests
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The role of each process."""
+        return {event.source: event.role for event in self.select(ProcessStarted)}
+
+    @cached_property
+    def exits(self) -> dict[str, ProcessExited]:
+        """How each process ended."""
+        return {event.source: event for event in self.select(ProcessExited)}
+
+    def signals_to(self, source: str) -> list[ProcessSignalled]:
+        """The signals that we sent to a process."""
+        return list(self.select(ProcessSignalled, source=source))
+
+    def logs(self, event: str, *, role: str = "", source: str = "", fault_phase: bool = True) -> list[Log]:
+        """Log events of that name, from processes of that role or name; only those of the fault phase, if asked."""
+        since = (self.phase_t("fault") or 0) if fault_phase else 0
+        return [
+            line
+            for line in self.select(Log, event=event)
+            if line.t >= since and role in ("", self.roles.get(line.source)) and source in ("", line.source)
+        ]
+
+    def takers(self, view: RequestView) -> list[str]:
+        """The workers that logged that they received the request, in order."""
+        ids = self.logs("request_received", fault_phase=False)
+        own = [line.source for line in ids if line.captures.get("request", "").startswith(view.id)]
+        if own or len(self.requests) != 1:
+            return own
+        # A backend with request names of its own: with one request in the phase, every claim is about it.
+        return [line.source for line in ids if line.t >= view.sent.t]
+
+    def contract_known(self, source: str = "", role: str = "") -> bool:
+        """Whether every contract that reads those processes was written for their version."""
+        return all(
+            chosen.known
+            for chosen in self.select(ContractChosen)
+            if source in ("", chosen.source) and role in ("", self.roles.get(chosen.source, role))
+        )
+
+    def metric_rise(self, event: str) -> float | None:
+        """By how much the metric that the contract calls ``event`` rose in the fault phase; None where none was read."""
+        name = self.params.get("metrics", {}).get(event)
+        since = self.phase_t("fault")
+        if name is None or since is None:
+            return None
+        before: dict[tuple[str, str], float] = {}
+        after: dict[tuple[str, str], float] = {}
+        for sample in self.select(Metric, name=name):
+            key = (sample.source, str(sorted(sample.labels.items())))
+            (before if sample.t < since else after)[key] = sample.value
+        read_after = any(sample.t >= since for sample in self.select(Metric))
+        if not read_after:
+            return None
+        return sum(value - before.get(key, 0.0) for key, value in after.items())

@@ -1,0 +1,98 @@
+"""The oracles' short names, as they are written in a scenario or in a test of one's own.
+
+Each takes the request that it is about as its first argument where it is used in a test; in a scenario it is about all.
+"""
+
+from typing import Any, Protocol
+
+from ftharness.scenario.expect import Expect
+
+
+class _Request(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+def _expect(oracle: str, request: _Request | None, **args: Any) -> Expect:
+    return Expect(oracle=oracle, args=args, request=request.id if request else "")
+
+
+def succeeds(request: _Request | None = None) -> Expect:
+    """Every request got a complete answer."""
+    return _expect("succeeds", request)
+
+
+def fails_with(status: int | str, request: _Request | None = None) -> Expect:
+    """Every request that the fault was aimed at failed with this HTTP status, or this code of an SSE error event.
+
+    Args:
+        status: A number; or the name of a documented behaviour, such as ``migration_exhausted``, whose number depends on
+            the version of the system under test.
+        request: The one request.
+    """
+    return _expect("fails_with", request, status=status)
+
+
+def migrated(request: _Request | None = None, *, times: int = 1) -> Expect:
+    """The request moved to another worker ``times`` times."""
+    return _expect("migrated", request, times=times)
+
+
+def not_migrated(request: _Request | None = None) -> Expect:
+    """No request moved to another worker."""
+    return _expect("not_migrated", request)
+
+
+def tokens_exact(request: _Request | None = None) -> Expect:
+    """No token was lost, duplicated or altered."""
+    return _expect("tokens_exact", request)
+
+
+def logged(event: str, *, role: str = "", source: str = "") -> Expect:
+    """A line that the contract calls ``event`` was logged, by a process of that role or name."""
+    return Expect(oracle="logged", args={"event": event, "role": role, "source": source})
+
+
+def never_logged(event: str, *, role: str = "", source: str = "") -> Expect:
+    """No line that the contract calls ``event`` was logged in the fault phase."""
+    return Expect(oracle="never_logged", args={"event": event, "role": role, "source": source})
+
+
+def every_request_ends(request: _Request | None = None) -> Expect:
+    """Every request ended or failed within its deadline."""
+    return _expect("every_request_ends", request)
+
+
+def recovers_within(*, ms: float, request: _Request | None = None) -> Expect:
+    """Tokens flowed again at most ``ms`` milliseconds after each fault."""
+    return _expect("recovers_within", request, ms=ms)
+
+
+def ttft_within(*, ms: float, request: _Request | None = None) -> Expect:
+    """The first token came at most ``ms`` milliseconds after the request was sent."""
+    return _expect("ttft_within", request, ms=ms)
+
+
+def gap_within(*, ms: float, request: _Request | None = None) -> Expect:
+    """No two tokens of a request were further apart than ``ms`` milliseconds."""
+    return _expect("gap_within", request, ms=ms)
+
+
+def usage_correct(request: _Request | None = None) -> Expect:
+    """Usage, finish reason, stop strings, choices and log probabilities are those of the answer without the fault."""
+    return _expect("usage_correct", request)
+
+
+def no_leaks() -> Expect:
+    """No process, port, shared memory or slot outlived its owner."""
+    return Expect(oracle="no_leaks")
+
+
+def exits_as(how: str | int, *, source: str = "") -> Expect:
+    """The process that the fault hit (or ``source``) ended by that signal (``SIGKILL``) or with that exit status."""
+    return Expect(oracle="exits_as", args={"how": how, "source": source})
+
+
+def exits_explained() -> Expect:
+    """Every process that ended did so by a fault of ours or by our teardown."""
+    return Expect(oracle="exits_explained")

@@ -1,0 +1,108 @@
+"""The judgement of one run: a pure function of the scenario and the history."""
+
+from collections.abc import Sequence
+
+from ftharness.history import ContractChosen, Event, Leak, RunFinished
+from ftharness.scenario import expectations
+from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.expect import Expect, apply
+from ftharness.scenario.oracles.tokens import count_tokens
+from ftharness.scenario.record import FaultRecord, OracleRecord, ScenarioRecord, worst
+from ftharness.scenario.recovery import recovery_of
+from ftharness.scenario.scenario import Scenario
+
+INVARIANTS = (expectations.every_request_ends(), expectations.no_leaks(), expectations.exits_explained())
+_INVARIANT_NAMES = {expect.oracle for expect in INVARIANTS}
+
+
+def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".") -> ScenarioRecord:
+    """What the run showed.
+
+    Only invariants may fail where a fault did not land as intended, the run without the fault did not pass, or the run did
+    not come to its end; everything else is then ``unknown``, for it was not tested.
+
+    Args:
+        scenario: What was run.
+        events: Its history.
+        path: The folder of the run's files, relative to the run's own.
+    """
+    case = Case(events, planned_faults=len(scenario.faults))
+    started = case.started
+    trouble = _trouble(case, scenario)
+    expects = [*scenario.expect, *(e for e in INVARIANTS if e.oracle not in {own.oracle for own in scenario.expect})]
+    findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
+    # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
+    deciding = [finding.verdict for _, finding in findings if not (finding.verdict == "unknown" and finding.drift)]
+    verdict = worst([*deciding, "unknown"] if trouble else deciding)
+    return ScenarioRecord(
+        name=scenario.name,
+        stack=started.stack if started else "",
+        engine=started.engine if started else "",
+        sut_version=started.sut_version if started else "",
+        params=started.params.get("set", {}) if started else {},
+        path=path,
+        verdict=verdict,
+        reason=trouble or next((f"{e}: {f.reason}" for e, f in findings if f.verdict == verdict != "pass"), ""),
+        duration_s=round(case.events[-1].t / 1e9, 3) if case.events else 0.0,
+        faults=_faults(case),
+        tokens=count_tokens(case),
+        oracles=[
+            OracleRecord(
+                name=str(expect), verdict=finding.verdict, reason=finding.reason, evidence=list(finding.evidence)
+            )
+            for expect, finding in findings
+        ],
+        leaks=[f"{leak.what} of {leak.source}: {leak.detail}" for leak in case.select(Leak)],
+        drift=_drift(case, findings),
+    )
+
+
+def _finding(expect: Expect, case: Case, trouble: str) -> Finding:
+    finding = apply(expect, case)
+    if not trouble:
+        return finding
+    if expect.oracle not in _INVARIANT_NAMES:
+        return Finding("unknown", f"not tested: {trouble}", finding.evidence)
+    return finding
+
+
+def _trouble(case: Case, scenario: Scenario) -> str:
+    """Why the run tested nothing; "" when it did."""
+    finished = next(case.select(RunFinished), None)
+    if case.started is None:
+        return "the history holds no run"
+    if finished is None:
+        return "the harness was ended before the run was"
+    if finished.outcome != "complete":
+        return finished.reason or finished.outcome
+    if not case.control and scenario.workload:
+        return "the run without the fault is missing"
+    for view in case.control:
+        if view.finished is None or view.finished.outcome != "success":
+            return f"the run without the fault did not pass: {view.name}: {view.how_it_ended}"
+    return case.fault_trouble
+
+
+def _faults(case: Case) -> list[FaultRecord]:
+    return [
+        FaultRecord(
+            id=fault.requested.id,
+            kind=fault.requested.fault,
+            target=f"{fault.requested.target} ({fault.process})",
+            trigger=fault.requested.trigger,
+            requested_ns=fault.requested.t,
+            landed_ns=fault.landed.t if fault.landed else None,
+            on_target=fault.landed.on_target if fault.landed else False,
+            evidence=fault.landed.evidence if fault.landed else {},
+            missed=fault.missed.reason if fault.missed else "",
+            recovery=recovery_of(case, fault),
+        )
+        for fault in case.faults
+    ]
+
+
+def _drift(case: Case, findings: Sequence[tuple[Expect, Finding]]) -> list[str]:
+    drift = [line for _, finding in findings for line in finding.drift]
+    unknown = {(c.backend, c.version) for c in case.select(ContractChosen) if not c.known}
+    drift += [f"contract {backend} was not written for version {version}" for backend, version in sorted(unknown)]
+    return list(dict.fromkeys(drift))

@@ -1,0 +1,104 @@
+"""Whether requests moved to another worker: ``migrated``, ``not_migrated``.
+
+Behaviour first: a request that goes on after the worker that had it is gone has moved. How often it moved is counted by
+the workers that say they received it, by the frontend's metric, and by the frontend's log lines; where these differ, or
+one is missing, that is drift.
+"""
+
+from typing import NamedTuple
+
+from ftharness.history import Log
+from ftharness.scenario.case import Case, Finding, RequestView
+
+
+class _Moves(NamedTuple):
+    """How often requests moved, by each kind of evidence; None where there is none of that kind."""
+
+    behaviour: int
+    claims: int | None
+    metric: int | None
+    lines: int | None
+    evidence: tuple[int, ...]
+
+    @property
+    def said(self) -> str:
+        names = {"workers' claims": self.claims, "metric": self.metric, "log lines": self.lines}
+        return ", ".join(f"{name}: {'no evidence' if count is None else count}" for name, count in names.items())
+
+    @property
+    def times(self) -> int:
+        """The best count: a worker's claim to have received the request is closest to behaviour, then the metric."""
+        for count in (self.claims, self.metric, self.lines):
+            if count is not None:
+                return max(count, self.behaviour)
+        return self.behaviour
+
+
+def migrated(case: Case, times: int = 1) -> Finding:
+    """Each request that a fault was aimed at moved exactly so often."""
+    views = case.hit_requests()
+    if not views:
+        return Finding("unknown", "no request was sent")
+    moves, wanted = _moves(case, views), times * len(views)
+    if moves.claims is None and moves.metric is None and moves.lines is None and moves.behaviour < wanted:
+        return Finding("unknown", "neither the workers nor the frontend left evidence of where the request went")
+    if moves.times != wanted:
+        return Finding("fail", f"expected {wanted}, but it moved {moves.times} times ({moves.said})", moves.evidence)
+    drift = _drift(case, moves, wanted)
+    path = " → ".join(case.takers(views[0])) or "unknown workers"
+    return Finding("pass", f"{views[0].name} moved {path} ({moves.said})", moves.evidence, drift)
+
+
+def not_migrated(case: Case) -> Finding:
+    """No request moved."""
+    if not case.requests:
+        return Finding("unknown", "no request was sent")
+    moves = _moves(case, case.requests)
+    if moves.times or moves.metric or moves.behaviour:
+        return Finding("fail", f"it moved {moves.times or moves.metric} times ({moves.said})", moves.evidence)
+    return Finding("pass", f"nothing moved ({moves.said})", moves.evidence)
+
+
+def _moves(case: Case, views: list[RequestView]) -> _Moves:
+    behaviour = claims = 0
+    claimed: int | None = None
+    for view in views:
+        takers = case.takers(view)
+        if takers:
+            claims += len(takers) - 1
+            claimed = claims
+        behaviour += _outlived_its_worker(case, view, takers)
+    rise = case.metric_rise("migration")
+    alone = len(views) == len(case.requests)
+    lines = case.logs("migration_started", role="frontend")
+    evidence = [line.n for line in lines]
+    evidence += [line.n for line in case.select(Log, event="request_received") if _is_about(line, views)]
+    return _Moves(
+        behaviour=behaviour,
+        claims=claimed,
+        metric=int(rise) if rise is not None and alone else None,
+        lines=len(lines) if alone and (lines or case.contract_known(role="frontend")) else None,
+        evidence=tuple(sorted(evidence)),
+    )
+
+
+def _is_about(line: Log, views: list[RequestView]) -> bool:
+    return any(line.captures.get("request", "").startswith(view.id) for view in views)
+
+
+def _outlived_its_worker(case: Case, view: RequestView, takers: list[str]) -> int:
+    """1 when tokens came after the end of the worker that had it first."""
+    if not takers or view.finished is None or view.finished.outcome != "success":
+        return 0
+    ended = case.exits.get(takers[0])
+    return int(ended is not None and ended.t < view.finished.t)
+
+
+def _drift(case: Case, moves: _Moves, wanted: int) -> tuple[str, ...]:
+    drift = []
+    if moves.lines is None or (moves.lines != wanted and moves.lines == 0):
+        drift.append("migration_started: the frontend did not log it in a form that the contract knows")
+    metric_known = "migration" in case.params.get("metrics", {})
+    if metric_known and moves.metric is not None and moves.metric != wanted:
+        drift.append(f"migration: the metric rose by {moves.metric}, not by {wanted}")
+    return tuple(drift)

@@ -1,0 +1,70 @@
+"""How requests ended: ``succeeds``, ``fails_with``, ``every_request_ends``."""
+
+from ftharness.history import RequestFinished
+from ftharness.scenario.case import Case, Finding, RequestView
+
+
+def succeeds(case: Case) -> Finding:
+    """Every request got a complete answer."""
+    if not case.requests:
+        return Finding("unknown", "no request was sent")
+    for view in case.requests:
+        if view.finished is None or view.finished.outcome != "success":
+            return Finding("fail", f"{view.name}: {view.how_it_ended}", _events(view))
+    tokens = sum(view.tokens for view in case.requests)
+    count = len(case.requests)
+    return Finding("pass", f"{count} of {count} complete, {tokens} tokens", _events(case.requests[0]))
+
+
+def fails_with(case: Case, status: int | str) -> Finding:
+    """Each request that a fault was aimed at failed so, and says whether by HTTP status or by an SSE error event."""
+    views = case.hit_requests()
+    if not views:
+        return Finding("unknown", "no request was sent")
+    hows = []
+    for view in views:
+        wanted, source = _wanted(case, status, view)
+        if wanted is None:
+            return Finding("unknown", source)
+        end = view.finished
+        if end is None or end.outcome != "error":
+            return Finding(
+                "fail", f"{view.name}: expected an error {wanted}{source}, but: {view.how_it_ended}", _events(view)
+            )
+        if end.status == wanted:
+            hows.append(f"HTTP status {wanted}{source}")
+        elif end.error_code == wanted:
+            hows.append(f"an SSE error event with code {wanted} under HTTP {end.status}{source}")
+        else:
+            return Finding("fail", f"{view.name}: expected {wanted}{source}, but: {view.how_it_ended}", _events(view))
+    return Finding("pass", f"{views[0].name} failed with {hows[0]}", _events(views[0]))
+
+
+def every_request_ends(case: Case) -> Finding:
+    """No request hangs; in the run without the fault neither."""
+    views = (
+        case.all_requests
+        if case.requests == [view for view in case.all_requests if not view.sent.control]
+        else case.requests
+    )
+    for view in views:
+        if view.finished is None or view.finished.outcome == "hang":
+            return Finding("fail", f"{view.name}: {view.how_it_ended}", _events(view))
+    return Finding("pass", f"all {len(views)} requests ended")
+
+
+def _events(view: RequestView) -> tuple[int, ...]:
+    ends = [view.finished] if isinstance(view.finished, RequestFinished) else []
+    return tuple(event.n for event in (view.sent, *ends))
+
+
+def _wanted(case: Case, status: int | str, view: RequestView) -> tuple[int | None, str]:
+    """The number that is expected, and where it is from when it depends on the version."""
+    if isinstance(status, int):
+        return status, ""
+    documented = case.params.get("behaviour", {})
+    name = f"{status}_stream" if view.sent.stream else f"{status}_unary"
+    if name not in documented:
+        return None, f"what {name} is on this version of the stack is not known"
+    version = case.started.sut_version if case.started else ""
+    return int(documented[name]), f" (documented for {version})"

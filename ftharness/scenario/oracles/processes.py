@@ -1,0 +1,68 @@
+"""What processes did: ``exits_as``, ``exits_explained``, ``no_leaks``."""
+
+import signal
+
+from ftharness.history import Leak, ProcessExited
+from ftharness.scenario.case import Case, Finding
+
+_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
+
+
+def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
+    """The process that a fault hit, or the named one, ended so; by its real wait status."""
+    names = [source] if source else [fault.process for fault in case.faults if fault.landed]
+    if not names:
+        return Finding("unknown", "no fault landed")
+    for name in names:
+        ended = case.exits.get(name)
+        if ended is None:
+            return Finding("fail", f"{name} did not end")
+        if how not in (ended.signal, ended.returncode):
+            return Finding("fail", f"{name} ended by {said(ended)}, not by {how}", (ended.n,))
+    return Finding("pass", f"{', '.join(names)} ended by {how}", tuple(case.exits[name].n for name in names))
+
+
+def exits_explained(case: Case) -> Finding:
+    """Every exit was a fault's or the teardown's doing: a stack that loses a process by itself is broken."""
+    teardown = case.phase_t("teardown")
+    struck = {fault.process: fault.landed.t for fault in case.faults if fault.landed}
+    for name, ended in case.exits.items():
+        signals = [sent for sent in case.signals_to(name) if sent.t <= ended.t]
+        if ended.signal in _CRASHES and ended.signal not in {sent.signal for sent in signals}:
+            return Finding("fail", f"{name} crashed: {said(ended)}", (ended.n,))
+        if teardown is not None and ended.t >= teardown and signals:
+            continue
+        if name in struck and struck[name] <= ended.t and (not signals or _fits(ended, {s.signal for s in signals})):
+            continue
+        if signals and _fits(ended, {sent.signal for sent in signals}):
+            continue
+        asked = (
+            f"; it had been sent {', '.join(sent.signal for sent in signals)}"
+            if signals
+            else "; nothing was sent to it"
+        )
+        return Finding("fail", f"{name} ended by itself: {said(ended)}{asked}", (ended.n,))
+    return Finding("pass", f"{len(case.exits)} exits, each a fault's or the teardown's")
+
+
+def no_leaks(case: Case) -> Finding:
+    """Nothing outlived its owner. Only a run that came to its end can show that."""
+    leaks = list(case.select(Leak))
+    if leaks:
+        what = "; ".join(f"{leak.what} of {leak.source}: {leak.detail}" for leak in leaks[:5])
+        return Finding("fail", what, tuple(leak.n for leak in leaks))
+    if case.phase_t("teardown") is None:
+        return Finding("unknown", "the run ended before it was looked for")
+    return Finding("pass", "no process, port, shared memory or slot left over")
+
+
+def said(ended: ProcessExited) -> str:
+    """How a process ended, for a person."""
+    return ended.signal or f"exit status {ended.returncode}"
+
+
+def _fits(ended: ProcessExited, sent: set[str]) -> bool:
+    """Whether this end is one that those signals bring about: by the signal itself, orderly, or by the shell's 128 + n."""
+    if ended.signal is not None:
+        return ended.signal in sent
+    return ended.returncode == 0 or ended.returncode in {128 + signal.Signals[name] for name in sent}

@@ -1,0 +1,136 @@
+"""Whether the answer is the answer: ``tokens_exact``, and the count that stands in the report."""
+
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+from ftharness.engine import tokens
+from ftharness.scenario.case import Case, Finding, RequestView
+from ftharness.scenario.record import TokenCount
+
+
+class _Compared(NamedTuple):
+    expected: int
+    received: int
+    lost: int
+    duplicated: int
+    altered: int
+    first_wrong: int | None
+
+
+def tokens_exact(case: Case) -> Finding:
+    """Nothing lost, duplicated or altered.
+
+    With our engine the tokens are known from the prompt and the seed; with any other, their number and the finish reason
+    are compared with those of the run without the fault.
+    """
+    if not case.requests:
+        return Finding("unknown", "no request was sent")
+    total = 0
+    for view in case.requests:
+        finding = _exact(case, view) if case.params.get("exact") else _counted(case, view)
+        if finding.verdict != "pass":
+            return finding
+        total += view.tokens
+    how = "each as computed from prompt and seed" if case.params.get("exact") else "as many as without the fault"
+    return Finding("pass", f"{total} tokens, {how}")
+
+
+def count_tokens(case: Case) -> TokenCount:
+    """The tokens of all judged requests; lost, duplicated and altered only where they can be told."""
+    received = sum(view.tokens for view in case.requests)
+    if not case.params.get("exact"):
+        known = [control.tokens for view in case.requests if (control := case.control_of(view))]
+        return TokenCount(expected=sum(known) if known else None, received=received)
+    compared = [_compare(case, view, choice) for view in case.requests for choice in range(view.choices)]
+    found = [result for result in compared if isinstance(result, _Compared)]
+    return TokenCount(
+        expected=sum(result.expected for result in found),
+        received=received,
+        lost=sum(result.lost for result in found),
+        duplicated=sum(result.duplicated for result in found),
+        altered=sum(result.altered for result in found),
+    )
+
+
+def _exact(case: Case, view: RequestView) -> Finding:
+    control = case.control_of(view)
+    for choice in range(view.choices):
+        compared = _compare(case, view, choice)
+        if isinstance(compared, str):
+            return Finding("fail", f"{view.name}: {compared}", tuple(chunk.n for chunk in view.chunks[-1:]))
+        if compared.first_wrong is not None:
+            at = next(
+                (c for c in view.chunks if c.choice == choice and c.first + c.tokens > compared.first_wrong), None
+            )
+            return Finding(
+                "fail",
+                f"{view.name}, choice {choice}: of {compared.expected} tokens {compared.lost} lost, {compared.duplicated}"
+                f" duplicated, {compared.altered} altered; the first at token {compared.first_wrong + 1}",
+                (at.n,) if at else (),
+            )
+        if control is not None and control.text(choice) != view.text(choice):
+            return Finding(
+                "unknown",
+                f"{view.name}, choice {choice}: its tokens are the computed ones, but those of the run without the fault"
+                " are not: the engine is not what it claims to be",
+            )
+    return Finding("pass", "")
+
+
+def _counted(case: Case, view: RequestView) -> Finding:
+    control = case.control_of(view)
+    if control is None or control.finished is None or view.finished is None:
+        return Finding("unknown", f"{view.name}: no complete run without the fault to compare with")
+    ours, theirs = _completion_tokens(view), _completion_tokens(control)
+    if ours != theirs:
+        return Finding("fail", f"{view.name}: {ours} tokens, and {theirs} without the fault", (view.finished.n,))
+    if view.finished.finish_reason != control.finished.finish_reason:
+        reasons = f"{view.finished.finish_reason}, and {control.finished.finish_reason} without the fault"
+        return Finding("fail", f"{view.name}: finish_reason {reasons}", (view.finished.n,))
+    return Finding("pass", "")
+
+
+def _completion_tokens(view: RequestView) -> int:
+    """As the server says; what the client could count where it does not."""
+    usage = view.finished.usage if view.finished else None
+    return int(usage["completion_tokens"]) if usage and "completion_tokens" in usage else view.tokens
+
+
+def prompt_ids(view: RequestView) -> list[int]:
+    """The request's prompt in our engine's tokens."""
+    body = view.sent.body
+    text = tokens.chat_prompt(body["messages"]) if "messages" in body else str(body["prompt"])
+    return tokens.encode(text)
+
+
+def _compare(case: Case, view: RequestView, choice: int) -> _Compared | str:
+    received = tokens.ids_of(view.text(choice))
+    if received is None:
+        return f"choice {choice} holds text that is not made of the engine's tokens"
+    control = case.control_of(view)
+    expected_count = int(view.sent.body["max_tokens"])
+    if control is not None and control.finished is not None and control.finished.outcome == "success":
+        expected_count = sum(chunk.tokens for chunk in control.chunks if chunk.choice == choice)
+    seed = int(case.params.get("seed", 0)) + choice
+    expected = tokens.generate(seed, prompt_ids(view), expected_count)
+    if received == expected:
+        return _Compared(len(expected), len(received), 0, 0, 0, None)
+    wrong = next((i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b), None)
+    first_wrong = min(len(expected), len(received)) if wrong is None else wrong
+    return _sorted_out(expected, received, first_wrong)
+
+
+def _sorted_out(expected: list[int], received: list[int], first_wrong: int) -> _Compared:
+    """How the two differ, from the first difference on (what is before it is equal)."""
+    tail, got = expected[first_wrong:], received[first_wrong:]
+    lost = duplicated = altered = 0
+    for what, a, b, c, d in SequenceMatcher(None, tail, got, autojunk=False).get_opcodes():
+        if what == "delete":
+            lost += b - a
+        elif what == "insert":
+            duplicated += d - c
+        elif what == "replace":
+            altered += min(b - a, d - c)
+            lost += max(0, (b - a) - (d - c))
+            duplicated += max(0, (d - c) - (b - a))
+    return _Compared(len(expected), len(received), lost, duplicated, altered, first_wrong)

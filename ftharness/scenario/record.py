@@ -1,0 +1,96 @@
+"""The record of one scenario that was run and judged: its entry in ``run.json``.
+
+The field names are the format that others read; a rename breaks them.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+Verdict = Literal["pass", "fail", "unknown"]
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of several verdicts the one that counts: fail over unknown over pass; of none it is unknown, nothing was tested."""
+    seen = set(verdicts)
+    if "fail" in seen:
+        return "fail"
+    return "pass" if seen == {"pass"} else "unknown"
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """How a fault was recovered from, in milliseconds since it landed; None where it did not happen.
+
+    Attributes:
+        detect_ms: The frontend noticed.
+        reroute_ms: Another worker got the request.
+        first_token_ms: The first token after it reached the client.
+        max_gap_ms: The longest time without a token, of any request that was running.
+    """
+
+    detect_ms: float | None = None
+    reroute_ms: float | None = None
+    first_token_ms: float | None = None
+    max_gap_ms: float | None = None
+
+
+class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault; times are nanoseconds since the run's start. ``landed_ns`` is None when it did not land."""
+
+    id: str = ""
+    kind: str
+    target: str
+    trigger: str
+    requested_ns: int | None = None
+    landed_ns: int | None = None
+    on_target: bool = True
+    evidence: dict[str, Any] = {}
+    missed: str = ""
+    recovery: Recovery = Recovery()
+
+
+class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens over all requests of the fault phase; lost, duplicated and altered are None where they cannot be told."""
+
+    expected: int | None = None
+    received: int = 0
+    lost: int | None = None
+    duplicated: int | None = None
+    altered: int | None = None
+
+
+class OracleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one oracle said. ``evidence`` are the numbers (``n``) of the history's events that it rests on."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    evidence: list[int] = []
+
+
+class Annotation(msgspec.Struct, frozen=True, kw_only=True):
+    """What else there is to say beside a verdict: ``not_applicable``, ``known_finding`` or ``quarantined``."""
+
+    kind: str
+    reason: str
+
+
+class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario on one stack, run once. ``path`` is its folder, relative to the run's; ``.`` is the run's itself."""
+
+    name: str
+    stack: str
+    engine: str = ""
+    sut_version: str = ""
+    params: dict[str, Any] = {}
+    path: str = "."
+    verdict: Verdict
+    reason: str = ""
+    annotations: list[Annotation] = []
+    duration_s: float = 0.0
+    faults: list[FaultRecord] = []
+    tokens: TokenCount = TokenCount()
+    oracles: list[OracleRecord] = []
+    leaks: list[str] = []
+    drift: list[str] = []

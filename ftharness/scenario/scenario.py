@@ -1,0 +1,94 @@
+"""A scenario: topology, workload, faults and expectations, as one value."""
+
+import difflib
+from typing import Any
+
+import msgspec
+
+from ftharness.client import Request
+from ftharness.scenario.expect import Expect
+from ftharness.scenario.trigger import Injection
+from ftharness.stack import Topology
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to do to a stack, and what to expect of it.
+
+    Attributes:
+        name: ``family/name``.
+        topology: What is launched.
+        workload: The requests, sent once without and once with the faults.
+        faults: What is broken, and when.
+        expect: What must hold; the invariants (every request ends, nothing leaks, exits are explained) always must.
+        description: One sentence.
+        seed: Of tokens, ids and whatever else is random.
+        idle_s: Seconds without a byte after which a request counts as a hang.
+        deadline_s: Seconds that each phase may take at most.
+        stop_grace_s: Seconds that processes get to end at teardown.
+    """
+
+    name: str
+    topology: Topology = Topology()
+    workload: list[Request]
+    faults: list[Injection] = []
+    expect: list[Expect] = []
+    description: str = ""
+    seed: int = 0
+    idle_s: float = 30.0
+    deadline_s: float = 120.0
+    stop_grace_s: float = 5.0
+
+
+def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
+    """The scenario with some of its numbers replaced: what ``--set KEY=VALUE`` does.
+
+    A key is a field of the topology, of every request, of every trigger (``token``, ``delay_s``), an argument of a
+    fault, an argument of an expectation as ``oracle.argument``, or one of the scenario's own.
+
+    Raises:
+        ValueError: No such key (names the nearest), or the value does not fit; says which.
+    """
+    data = msgspec.to_builtins(scenario)
+    for key, value in params.items():
+        places = _places(data).get(key)
+        if not places:
+            near = difflib.get_close_matches(key, _places(data), 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(_places(data)))}"
+            raise ValueError(f"{scenario.name} has nothing named {key!r} to set; {hint}")
+        for place in places:
+            place[key.rpartition(".")[2]] = _value(value)
+    try:
+        return msgspec.convert(data, Scenario)
+    except (msgspec.ValidationError, ValueError) as error:
+        said = ", ".join(f"{key}={value}" for key, value in params.items())
+        raise ValueError(f"{scenario.name} with {said}: {error}") from error
+
+
+def _places(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Where in the scenario's data each key that can be set stands."""
+    places: dict[str, list[dict[str, Any]]] = {}
+
+    def offer(holder: dict[str, Any], *names: str, prefix: str = "") -> None:
+        for name in names:
+            places.setdefault(prefix + name, []).append(holder)
+
+    offer(data, "idle_s", "deadline_s", "stop_grace_s", "seed")
+    offer(data["topology"], *data["topology"])
+    for request in data["workload"]:
+        offer(request, *request)
+    for injection in data["faults"]:
+        if injection["trigger"]["kind"] == "on_token":
+            offer(injection["trigger"], "token")
+        offer(injection["trigger"], "delay_s")
+        offer(injection["fault"]["args"], *injection["fault"]["args"])
+    for expect in data["expect"]:
+        offer(expect["args"], *expect["args"], prefix=f"{expect['oracle']}.")
+    return places
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself: ``stream=false``, ``max_tokens=8192``, ``endpoint=chat``."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

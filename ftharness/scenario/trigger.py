@@ -1,0 +1,93 @@
+"""When a fault is injected, as data."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from ftharness.faults import Fault
+from ftharness.history import Event
+
+Kind = Literal["at", "on_token", "on_log", "after_fault", "when"]
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fault and its trigger."""
+
+    trigger: "Trigger"
+    fault: Fault
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The moment of a fault. Made by the functions of this module.
+
+    Attributes:
+        kind: Which of them.
+        delay_s: Seconds that pass between the moment and the fault.
+        token: For ``on_token``: the number of the token, from 1.
+        request: For ``on_token``: the request's place in the workload.
+        event: For ``on_log``: the contract's event.
+        source: For ``on_log``: the process; "" is any.
+        fault: For ``after_fault``: the place of the other fault in the scenario.
+        predicate: For ``when``: ``module:function`` of a function that is given the events so far, and says yes or no.
+    """
+
+    kind: Kind
+    delay_s: float = 0.0
+    token: int = 0
+    request: int = 0
+    event: str = ""
+    source: str = ""
+    fault: int = 0
+    predicate: str = ""
+
+    def inject(self, fault: Fault) -> Injection:
+        """This fault at this moment."""
+        return Injection(trigger=self, fault=fault)
+
+    def __str__(self) -> str:
+        """As it stands in a report."""
+        what = {
+            "at": "at the begin",
+            "on_token": f"on token {self.token} of request {self.request}",
+            "on_log": f"on {self.event} of {self.source or 'any process'}",
+            "after_fault": f"after fault {self.fault + 1}",
+            "when": f"when {self.predicate}",
+        }[self.kind]
+        return f"{what}, {self.delay_s:g} s later" if self.delay_s else what
+
+
+def at(seconds: float) -> Trigger:
+    """``seconds`` after the fault phase's first request was sent."""
+    return Trigger(kind="at", delay_s=seconds)
+
+
+def on_token(number: int, *, request: int = 0, delay_s: float = 0.0) -> Trigger:
+    """When the request's token ``number`` has arrived at the client.
+
+    Of an answer that is not streamed the client sees no token: there it means as long after a worker received the
+    request as ``number`` tokens take at the topology's speed, and the run says so.
+    """
+    return Trigger(kind="on_token", token=number, request=request, delay_s=delay_s)
+
+
+def on_log(event: str, *, source: str = "", delay_s: float = 0.0) -> Trigger:
+    """When a log line that the contract calls ``event`` is read, in the fault phase."""
+    return Trigger(kind="on_log", event=event, source=source, delay_s=delay_s)
+
+
+def after_fault(number: int, *, delay_s: float = 0.0) -> Trigger:
+    """When the scenario's fault ``number``, counted from 0, has landed."""
+    return Trigger(kind="after_fault", fault=number, delay_s=delay_s)
+
+
+def when(predicate: Callable[[Sequence[Event]], bool] | str, *, delay_s: float = 0.0) -> Trigger:
+    """When ``predicate`` holds of the events so far; asked after each event of the fault phase.
+
+    It is stored by name, so that the scenario stays data: a function at the top of a module that can be imported.
+    """
+    if not isinstance(predicate, str):
+        predicate = f"{predicate.__module__}:{predicate.__qualname__}"
+        if "<" in predicate:
+            raise ValueError(f"{predicate}: only a function at the top of a module can be stored with a scenario")
+    return Trigger(kind="when", predicate=predicate, delay_s=delay_s)

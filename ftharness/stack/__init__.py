@@ -1,0 +1,23 @@
+"""Stacks: how the same topology is launched as our simulation, as the released Dynamo, or by a file of the user's.
+
+A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stacks``.
+"""
+
+from ftharness.stack.choice import find_stack, stack_names
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
+from ftharness.stack.running import RunningStack, StackFailed
+from ftharness.stack.topology import Topology, aggregated
+
+__all__ = [
+    "Launch",
+    "NotAvailable",
+    "Plan",
+    "RunningStack",
+    "Settings",
+    "StackFailed",
+    "StackKind",
+    "Topology",
+    "aggregated",
+    "find_stack",
+    "stack_names",
+]

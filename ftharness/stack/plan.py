@@ -1,0 +1,118 @@
+"""What a stack would launch: processes with their commands, environments, readiness and contracts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftharness.logs import Contract
+from ftharness.process import Condition
+from ftharness.stack.topology import Topology
+
+
+class NotAvailable(Exception):  # noqa: N818 - says what is the case
+    """What the stack needs is not installed here; the message says how to get it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a run asks of its stack, beside the topology.
+
+    Attributes:
+        engine: ``vllm``, ``sglang`` or ``trtllm``.
+        folder: The scenario's folder, for what the stack keeps while it lives.
+        seed: Of the engine's tokens.
+        bug: A planted bug, or "".
+        sut_python: The interpreter of the system under test; None: the one that was provisioned.
+    """
+
+    engine: str
+    folder: Path
+    seed: int = 0
+    bug: str = ""
+    sut_python: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One process to start.
+
+    Attributes:
+        name: Unique in the stack.
+        role: ``frontend``, ``aggregated``, ``prefill`` or ``decode``.
+        contract: What its log lines mean.
+        ready: All of these hold once it is ready. ``{listening}`` conditions read the log.
+        status_event: The log event whose capture ``port`` tells where it serves ``/metrics``; "" if nowhere.
+        metrics_url: Where it serves ``/metrics``, if that is known beforehand.
+    """
+
+    name: str
+    role: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    contract: Contract
+    ready: Sequence[Condition] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
+    pass_fds: Sequence[int] = ()
+    cwd: Path | None = None
+    status_event: str = ""
+    metrics_url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole stack to start.
+
+    Attributes:
+        launches: In the order in which they are started, none waiting for another.
+        url: Base URL of the frontend.
+        model: The model's name in requests.
+        ready: Holds once the stack as a whole serves; called with the base URL.
+        count: How many tokens a text holds.
+        exact: Whether the tokens are known from prompt and seed (our engine).
+        behaviour: What this version is documented to do, where versions differ.
+        close: Called when the processes run, or could not be started: closes what was only held for them.
+    """
+
+    launches: Sequence[Launch]
+    url: str
+    model: str
+    ready: Condition
+    count: Callable[[str], int]
+    exact: bool
+    behaviour: Mapping[str, Any] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
+
+
+class StackKind(ABC):
+    """A kind of stack: what ``--stack NAME`` names.
+
+    Attributes:
+        name: As on the command line.
+        needs: What it needs, in a few words.
+        engines: The engines that it can stand for; the first is the default.
+        bugs: Whether planted bugs can be asked for.
+    """
+
+    name: str
+    needs: str = "nothing"
+    engines: Sequence[str] = ("vllm", "sglang", "trtllm")
+    bugs: bool = False
+
+    @abstractmethod
+    def version(self, sut_python: Path | None) -> str:
+        """The version of the system under test.
+
+        Raises:
+            NotAvailable: It is not installed.
+        """
+
+    @abstractmethod
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """What to launch.
+
+        Raises:
+            NotAvailable: What it needs is not installed.
+            ValueError: The topology does not exist on this stack.
+        """

@@ -1,0 +1,228 @@
+"""A stack that runs: its processes, its log events in the history, its client, its metrics."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ftharness.client import Client, Stream
+from ftharness.client.client import get
+from ftharness.faults import Target
+from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
+from ftharness.logs import Contract, Scanner, read_metrics
+from ftharness.process import NotReady, Process, Processes, Redactor, StartError, until_ready
+from ftharness.stack.plan import Launch, Plan
+
+_READ_METRICS_S = 2.0
+_CLAIM_S = 2.0
+
+
+class StackFailed(Exception):  # noqa: N818 - says what happened
+    """The stack did not start; the message says which process, why, and its last lines."""
+
+
+class RunningStack:
+    """The processes of a plan, started and owned. Made by :meth:`start`; ended by :meth:`stop`.
+
+    Attributes:
+        plan: What was launched.
+        client: Sends requests to its frontend.
+        processes: Everything that was started.
+    """
+
+    def __init__(
+        self, plan: Plan, history: History, processes: Processes, *, idle_s: float, seed: int, redactor: Redactor
+    ) -> None:
+        self.plan = plan
+        self.processes = processes
+        self._history = history
+        self._launches = {launch.name: launch for launch in plan.launches}
+        self._mapped: set[Path] = set()
+        self.client = Client(
+            history, plan.url, plan.model, count=plan.count, idle_s=idle_s, seed=seed, redact=redactor.text
+        )
+
+    async def start(self, *, deadline_s: float) -> None:
+        """Start all processes, and wait until each, and then the whole, is ready.
+
+        Raises:
+            StackFailed: One could not be started, died, or was not ready in time.
+        """
+        try:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for launch in self.plan.launches:
+                        group.create_task(self._start(launch, deadline_s))
+            finally:
+                self.plan.close()
+            first = self.processes[self.plan.launches[0].name]
+            await until_ready(first, self.plan.ready, history=self._history, deadline_s=deadline_s)
+        except (StartError, NotReady) as error:
+            raise StackFailed(str(error)) from error
+        except BaseExceptionGroup as group_error:
+            failures, rest = group_error.split((StartError, NotReady))
+            if rest is not None or failures is None:
+                raise
+            raise StackFailed("\n".join(str(error) for error in failures.exceptions)) from group_error
+
+    async def _start(self, launch: Launch, deadline_s: float) -> None:
+        contract = launch.contract
+        self._history.append(
+            ContractChosen(
+                source=launch.name,
+                backend=contract.backend,
+                version=contract.version,
+                known=contract.known,
+                events=list(contract.events),
+            )
+        )
+        process = await self.processes.start(
+            launch.name,
+            launch.argv,
+            env=launch.env,
+            cwd=launch.cwd,
+            role=launch.role,
+            pass_fds=launch.pass_fds,
+            ports=launch.ports,
+            sink=self._reader(launch.name, contract),
+        )
+        await until_ready(process, *launch.ready, history=self._history, deadline_s=deadline_s)
+
+    def _reader(self, name: str, contract: Contract) -> Callable[[bytes, int], None]:
+        scanner, history = Scanner(contract), self._history
+
+        def sink(data: bytes, at: int) -> None:
+            for match in scanner.feed(data, at):
+                history.append(
+                    Log(source=name, event=match.event, captures=match.captures, line=match.line), at=match.t
+                )
+
+        return sink
+
+    @property
+    def workers(self) -> list[Process]:
+        """The workers, also those that have ended, in the order of their names' numbers."""
+        return [process for process in self.processes if process.role != "frontend"]
+
+    @property
+    def frontend(self) -> Process:
+        """The frontend; the only process of a stack that has no other."""
+        return next((process for process in self.processes if process.role == "frontend"), next(iter(self.processes)))
+
+    def __getitem__(self, name: str) -> Process:
+        """The process of that name."""
+        return self.processes[name]
+
+    def serving(self, request: Stream | str) -> Process:
+        """The worker that last took the request, as its log says.
+
+        Raises:
+            LookupError: No worker said that it has it.
+        """
+        request_id = request if isinstance(request, str) else request.id
+        name = self._claimed_by(request_id)
+        if name is None:
+            raise LookupError(f"no worker's log says that it received request {request_id}")
+        return self.processes[name]
+
+    def _claimed_by(self, request_id: str) -> str | None:
+        claims = list(self._history.select(Log, event="request_received"))
+        own = [claim for claim in claims if claim.captures.get("request", "").startswith(request_id)]
+        if own:
+            return own[-1].source
+        # A backend that gives the request a name of its own: the last claim since it was sent, if nothing else was sent.
+        sent = next(self._history.select(RequestSent, request=request_id), None)
+        if sent is None or any(other.t > sent.t for other in self._history.select(RequestSent)):
+            return None
+        known = {event.request for event in self._history.select(RequestSent)}
+        late = [claim for claim in claims if claim.t > sent.t and claim.captures.get("request", "") not in known]
+        return late[-1].source if late else None
+
+    async def resolve(self, target: Target, requests: Sequence[Stream]) -> list[Process]:
+        """The processes that a target means now.
+
+        Raises:
+            LookupError: There is none; says why.
+        """
+        if target.role == "named":
+            try:
+                return [self.processes[target.name]]
+            except KeyError:
+                names = ", ".join(process.name for process in self.processes)
+                raise LookupError(f"no process {target.name!r} in this stack; there are {names}") from None
+        if target.role == "frontend":
+            return [self.frontend]
+        if target.role == "every_worker":
+            return self.workers
+        if target.request >= len(requests):
+            raise LookupError(f"{target}: only {len(requests)} requests were sent so far")
+        stream = requests[target.request]
+        # The worker logged the request before its tokens came, but that line may still be in the pipe.
+        with suppress(TimeoutError):
+            await self._history.wait_for(
+                lambda event: isinstance(event, Log) and self._claimed_by(stream.id) is not None,
+                deadline_s=_CLAIM_S,
+                what=f"a worker that says it received request {stream.id}",
+            )
+        serving = self.serving(stream)
+        if target.role == "serving":
+            return [serving]
+        others = [worker for worker in self.workers if worker is not serving and worker.exit is None]
+        if not others:
+            raise LookupError(f"no worker beside {serving.name} is alive")
+        return others[:1]
+
+    async def read_metrics(self) -> None:
+        """Read ``/metrics`` of every process that serves it and lives, into the history."""
+        await asyncio.gather(*(self._read_metrics(launch) for launch in self._launches.values()))
+
+    async def _read_metrics(self, launch: Launch) -> None:
+        url, wanted = self._metrics_url(launch), {spec.name for spec in launch.contract.metrics}
+        if not url or not wanted or self.processes[launch.name].exit is not None:
+            return
+        try:
+            status, body = await get(url, "/metrics", deadline_s=_READ_METRICS_S)
+        except (OSError, TimeoutError):
+            return  # frozen, draining or dying: what is missing is missing, and the oracles say so
+        if status == 200:  # noqa: PLR2004
+            at = time.monotonic_ns()
+            for sample in read_metrics(body.decode(errors="replace")):
+                if sample.name in wanted:
+                    self._history.append(
+                        Metric(source=launch.name, name=sample.name, value=sample.value, labels=sample.labels), at=at
+                    )
+
+    def _metrics_url(self, launch: Launch) -> str:
+        if launch.metrics_url or not launch.status_event:
+            return launch.metrics_url
+        said = next(self._history.select(Log, source=launch.name, event=launch.status_event), None)
+        return f"http://127.0.0.1:{said.captures['port']}" if said else ""
+
+    def note_shared_memory(self) -> None:
+        """Remember which files in /dev/shm our processes have mapped, to see later whether they outlive them."""
+        for process in self.processes:
+            if process.exit is None:
+                for pid in (process.pid, *(descendant.pid for descendant in process.descendants())):
+                    with suppress(OSError):
+                        for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
+                            _, found, name = line.partition("/dev/shm/")  # noqa: S108 - the kernel's folder, read only
+                            if found and not name.endswith(" (deleted)"):
+                                self._mapped.add(Path(f"/dev/shm/{name}"))  # noqa: S108
+
+    async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
+        """Stop everything, see what is left, record that as leaks, and kill it."""
+        await self.client.close()
+        self.note_shared_memory()
+        await self.processes.stop(*self.processes, grace_s=grace_s)
+        for survivor in await self.processes.survivors(settle_s):
+            command = " ".join(survivor.argv)[:300]
+            self._history.append(
+                Leak(
+                    source=survivor.name, what="process", pid=survivor.pid, detail=f"{command} (state {survivor.state})"
+                )
+            )
+        for path in sorted(self._mapped):
+            if path.exists():
+                self._history.append(Leak(source="harness", what="shm", detail=str(path)))
+        await self.processes.kill_survivors()

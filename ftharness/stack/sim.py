@@ -1,0 +1,101 @@
+"""The stack ``sim``: our frontend, our workers, nothing to install."""
+
+import os
+import sys
+from pathlib import Path
+
+import ftharness
+from ftharness.engine import tokens
+from ftharness.logs import load_contract
+from ftharness.process import http_ok, listening_socket, log_event
+from ftharness.stack.plan import Launch, Plan, Settings, StackKind
+from ftharness.stack.topology import Topology
+
+MODEL = "ftharness-sim"
+LAUNCHER = Path(ftharness.__file__).parent / "engine" / "launch.py"
+
+
+def count_tokens(text: str) -> int:
+    """The number of our vocabulary's tokens in a text; 1 for a text that is not made of them."""
+    ids = tokens.ids_of(text)
+    return 1 if ids is None else len(ids)
+
+
+def worker_arguments(name: str, topology: Topology, settings: Settings) -> list[str]:
+    """What our worker takes on every stack."""
+    arguments = ["--name", name, "--engine", settings.engine, "--role", "aggregated"]
+    arguments += ["--speed", f"{topology.speed:g}", "--slots", str(topology.slots)]
+    arguments += ["--drain-s", f"{topology.drain_s:g}", "--seed", str(settings.seed)]
+    if settings.bug:
+        arguments += ["--bug", settings.bug]
+    return [*arguments, *topology.worker_args]
+
+
+class SimStack(StackKind):
+    """Everything ours, and everything real: processes, sockets, signals."""
+
+    name = "sim"
+    bugs = True
+
+    def version(self, sut_python: Path | None) -> str:
+        """The harness's own version: the simulation ships with it."""
+        del sut_python  # it runs under the harness's interpreter
+        return ftharness.__version__
+
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """A frontend on sockets that are bound already, and its workers, started side by side."""
+        http, plane = listening_socket(), listening_socket()
+        http_port, plane_port = http.getsockname()[1], plane.getsockname()[1]
+        url = f"http://127.0.0.1:{http_port}"
+        contract = load_contract("sim", self.version(None))
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        argv = [sys.executable, "-m", "ftharness.engine.frontend", "--model", MODEL, "--seed", str(settings.seed)]
+        argv += ["--http-fd", str(http.fileno()), "--plane-fd", str(plane.fileno())]
+        argv += ["--migration-limit", str(topology.migration_limit)]
+        if topology.migration_max_seq_len is not None:
+            argv += ["--migration-max-seq-len", str(topology.migration_max_seq_len)]
+        if settings.bug:
+            argv += ["--bug", settings.bug]
+        frontend = Launch(
+            name="frontend",
+            role="frontend",
+            argv=[*argv, *topology.frontend_args],
+            env=env,
+            contract=contract,
+            pass_fds=(http.fileno(), plane.fileno()),
+            ports={"http": http_port, "plane": plane_port},
+            metrics_url=url,
+        )
+        workers = [
+            self._worker(f"worker-{i + 1}", plane_port, topology, settings, env) for i in range(topology.workers)
+        ]
+
+        def close() -> None:
+            http.close()
+            plane.close()
+
+        return Plan(
+            launches=[frontend, *workers],
+            url=url,
+            model=MODEL,
+            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= topology.workers),
+            count=count_tokens,
+            exact=True,
+            close=close,
+        )
+
+    def _worker(
+        self, name: str, plane_port: int, topology: Topology, settings: Settings, env: dict[str, str]
+    ) -> Launch:
+        # -I -S: the worker needs the standard library alone, and starts in half the time without site-packages.
+        argv = [sys.executable, "-I", "-S", "-u", str(LAUNCHER), "worker", "--plane", f"127.0.0.1:{plane_port}"]
+        argv += ["--model", MODEL, *worker_arguments(name, topology, settings)]
+        return Launch(
+            name=name,
+            role="aggregated",
+            argv=argv,
+            env=env,
+            contract=load_contract("sim", self.version(None)),
+            ready=[log_event("ready")],
+            status_event="listening",
+        )
