@@ -36,7 +36,7 @@ _ALL = (
         "wrong-context",
         _FAILURE,
         "tokens_exact",
-        "The next worker gets a context without its last token, so that it answers otherwise.",
+        "The next worker gets a context whose last token is another, so that it answers otherwise.",
         _MIGRATION,
     ),
     Bug(

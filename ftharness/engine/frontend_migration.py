@@ -122,7 +122,7 @@ class Generation:
         context = self._prompt_ids + self.generated
         remaining = self._max_tokens - len(self.generated)
         if self._policy.bug == "wrong-context":
-            context.pop()
+            context[-1] ^= 1
         if self._policy.bug == "restart-answer":
             context, remaining = self._prompt_ids, self._max_tokens
         if self._policy.bug == "duplicate-token":

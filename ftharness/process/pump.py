@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ftharness.process.redact import RedactedStream, Redactor
 
-#: Gets each piece as it was read, and CLOCK_MONOTONIC (ns) of that read.
+#: Gets each piece as it was read, and CLOCK_MONOTONIC (ns) of that read; an empty one is the end.
 Sink = Callable[[bytes, int], None]
 
 _READ = 1 << 20
@@ -95,11 +95,11 @@ class Pump:
         except BlockingIOError:
             return False
         at = time.monotonic_ns()
+        if self._sink is not None:
+            self._sink(data, at)
         if not data:
             self.close()
             return False
-        if self._sink is not None:
-            self._sink(data, at)
         self._keep(self._stream.feed(data))
         return True
 

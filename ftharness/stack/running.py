@@ -11,7 +11,7 @@ from ftharness.client.client import get
 from ftharness.faults import Target
 from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
 from ftharness.logs import Contract, Scanner, read_metrics
-from ftharness.process import NotReady, Process, Processes, Redactor, StartError, until_ready
+from ftharness.process import NotReady, Process, Processes, Redactor, StartError, listening_ports, until_ready
 from ftharness.stack.plan import Launch, Plan
 
 _READ_METRICS_S = 2.0
@@ -37,6 +37,7 @@ class RunningStack:
         self.plan = plan
         self.processes = processes
         self._history = history
+        self._redactor = redactor
         self._launches = {launch.name: launch for launch in plan.launches}
         self._mapped: set[Path] = set()
         self.client = Client(
@@ -90,12 +91,13 @@ class RunningStack:
         await until_ready(process, *launch.ready, history=self._history, deadline_s=deadline_s)
 
     def _reader(self, name: str, contract: Contract) -> Callable[[bytes, int], None]:
-        scanner, history = Scanner(contract), self._history
+        scanner, history, clean = Scanner(contract), self._history, self._redactor.text
 
         def sink(data: bytes, at: int) -> None:
-            for match in scanner.feed(data, at):
+            for match in scanner.feed(data, at) if data else scanner.end(at):
+                captures = {key: clean(value) for key, value in match.captures.items()}
                 history.append(
-                    Log(source=name, event=match.event, captures=match.captures, line=match.line), at=match.t
+                    Log(source=name, event=match.event, captures=captures, line=clean(match.line)), at=match.t
                 )
 
         return sink
@@ -222,6 +224,12 @@ class RunningStack:
                     source=survivor.name, what="process", pid=survivor.pid, detail=f"{command} (state {survivor.state})"
                 )
             )
+        open_ports = listening_ports()
+        for process in self.processes:
+            for what, port in process.ports.items():
+                if port in open_ports:
+                    detail = f"127.0.0.1:{port} ({what}) is still listened on"
+                    self._history.append(Leak(source=process.name, what="port", detail=detail))
         for path in sorted(self._mapped):
             if path.exists():
                 self._history.append(Leak(source="harness", what="shm", detail=str(path)))

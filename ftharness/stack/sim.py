@@ -81,6 +81,7 @@ class SimStack(StackKind):
             ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= topology.workers),
             count=count_tokens,
             exact=True,
+            behaviour={"migration_exhausted_stream": 500, "migration_exhausted_unary": 500},
             close=close,
         )
 

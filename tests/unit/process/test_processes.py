@@ -57,6 +57,7 @@ class Output:
     def __call__(self, data: bytes, at: int) -> None:
         assert at <= time.monotonic_ns()
         self.data += data
+        self.over = not data
         self._more.set()
 
     async def until(self, wanted: bytes) -> bytes:
