@@ -1,12 +1,12 @@
 """One fault being injected into one process: what its code gets, and how it says what came of it."""
 
-import difflib
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import entry_points
 from typing import Any
 
 from ftharness.history import FaultHealed, FaultLanded, FaultMissed, History, RequestFinished
 from ftharness.process import Process
+from ftharness.suggest import nearest
 
 Heal = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -73,8 +73,6 @@ def fault_kind(name: str) -> FaultKind:
     """
     kinds = fault_kinds()
     if name not in kinds:
-        near = difflib.get_close_matches(name, kinds, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(kinds))}"
-        raise LookupError(f"no fault kind {name!r}{hint}")
+        raise LookupError(f"no fault kind {name!r}; {nearest(name, kinds)}")
     kind: FaultKind = kinds[name].load()
     return kind

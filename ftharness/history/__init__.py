@@ -21,6 +21,7 @@ from ftharness.history.events import (
     RequestSent,
     RunFinished,
     RunPhase,
+    RunRetried,
     RunStarted,
 )
 from ftharness.history.history import History, HistoryError, json_schema, read_history, recorded
@@ -48,6 +49,7 @@ __all__ = [
     "RequestSent",
     "RunFinished",
     "RunPhase",
+    "RunRetried",
     "RunStarted",
     "json_schema",
     "read_history",

@@ -59,6 +59,12 @@ class RunFinished(Event, frozen=True, tag="run.finished"):
     reason: str = ""
 
 
+class RunRetried(Event, frozen=True, tag="run.retried"):
+    """The launch is tried once more: a port that was to be bound was taken by another program."""
+
+    reason: str
+
+
 class ContractChosen(Event, frozen=True, tag="contract.chosen"):
     """Which contract reads this source's log, and whether it was written for this version of the backend."""
 
@@ -218,6 +224,7 @@ class Leak(Event, frozen=True, tag="leak"):
 AnyEvent = (
     RunStarted
     | RunPhase
+    | RunRetried
     | RunFinished
     | ContractChosen
     | ProcessStarted

@@ -27,19 +27,24 @@ class PortReservation:
     fails to bind, and so does one that comes after another that named the same port: then the launch is tried once more,
     with other ports, and the history says so.
 
+    Args:
+        held: False for the second try: the number alone, which a program without SO_REUSEADDR can bind as well.
+
     Attributes:
         port: The number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, held: bool = True) -> None:
+        self._client: socket.socket | None = None
         with listening_socket() as server:
-            server.listen(1)
             self.port: int = server.getsockname()[1]
-            self._client = socket.create_connection(server.getsockname())
-            accepted, _ = server.accept()
-        # Whoever closes first is the one that waits: it must be the side that has the port.
-        accepted.close()
-        self._client.recv(1)
+            if held:
+                server.listen(1)
+                self._client = socket.create_connection(server.getsockname())
+                accepted, _ = server.accept()
+                # Whoever closes first is the one that waits: it must be the side that has the port.
+                accepted.close()
+                self._client.recv(1)
 
     def __enter__(self) -> Self:
         """The reservation stands."""
@@ -53,7 +58,8 @@ class PortReservation:
 
     def close(self) -> None:
         """Close our end; the kernel's minute goes on."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
 
 def listening_ports() -> set[int]:

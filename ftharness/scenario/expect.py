@@ -1,13 +1,13 @@
 """An expectation, as data: an oracle's name and its arguments; and where the oracles are found."""
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
 import msgspec
 
 from ftharness.scenario.case import Case, Finding
+from ftharness.suggest import nearest
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,15 +17,26 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         oracle: The oracle's name, as registered.
         args: Its arguments.
         request: The id of the one request that it is about; "" is all of the fault phase.
+        condition: A documented behaviour of the system under test without which it is not expected; ``!NAME``: with which.
     """
 
     oracle: str
     args: dict[str, Any] = {}
     request: str = ""
+    condition: str = ""
 
     def __str__(self) -> str:
         """As it stands in a report."""
-        return f"{self.oracle}({', '.join(f'{key}={value!r}' for key, value in self.args.items())})"
+        return f"{self.oracle}({', '.join(f'{key}={value!r}' for key, value in self.args.items() if value != '')})"
+
+    def where(self, condition: str) -> "Expect":
+        """The same, expected only of versions whose documented behaviour is ``condition`` (or not: ``!NAME``)."""
+        return msgspec.structs.replace(self, condition=condition)
+
+    def applies(self, behaviour: Mapping[str, Any]) -> bool:
+        """Whether it is expected of a stack with this behaviour; what is not documented is taken to be so."""
+        name = self.condition.removeprefix("!")
+        return not name or bool(behaviour.get(name, True)) != self.condition.startswith("!")
 
 
 Oracle = Callable[..., Finding]
@@ -44,9 +55,7 @@ def find_oracle(name: str) -> Oracle:
     """
     known = oracles()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-        raise LookupError(f"no oracle {name!r}; {hint}")
+        raise LookupError(f"no oracle {name!r}; {nearest(name, known)}")
     oracle: Oracle = known[name].load()
     return oracle
 

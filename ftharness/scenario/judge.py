@@ -1,13 +1,14 @@
 """The judgement of one run: a pure function of the scenario and the history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.oracles.tokens import count_tokens
-from ftharness.scenario.record import FaultRecord, OracleRecord, ScenarioRecord, worst
+from ftharness.scenario.record import Annotation, FaultRecord, OracleRecord, ScenarioRecord, worst
 from ftharness.scenario.recovery import recovery_of
 from ftharness.scenario.scenario import Scenario
 
@@ -15,7 +16,7 @@ INVARIANTS = (expectations.every_request_ends(), expectations.no_leaks(), expect
 _INVARIANT_NAMES = {expect.oracle for expect in INVARIANTS}
 
 
-def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".") -> ScenarioRecord:
+def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoing: bool = False) -> ScenarioRecord:
     """What the run showed.
 
     Only invariants may fail where a fault did not land as intended, the run without the fault did not pass, or the run did
@@ -25,11 +26,16 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".") -> Sc
         scenario: What was run.
         events: Its history.
         path: The folder of the run's files, relative to the run's own.
+        ongoing: Whether the run still goes on: then its end is not waited for, and the invariants, which need it, are left
+            for later.
     """
     case = Case(events, planned_faults=len(scenario.faults))
     started = case.started
-    trouble = _trouble(case, scenario)
-    expects = [*scenario.expect, *(e for e in INVARIANTS if e.oracle not in {own.oracle for own in scenario.expect})]
+    trouble = _trouble(case, scenario, ongoing=ongoing)
+    invariants = [] if ongoing else INVARIANTS
+    behaviour = case.params.get("behaviour", {})
+    expects = [expect for expect in scenario.expect if expect.applies(behaviour)]
+    expects += [one for one in invariants if one.oracle not in {own.oracle for own in scenario.expect}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
     # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
     deciding = [finding.verdict for _, finding in findings if not (finding.verdict == "unknown" and finding.drift)]
@@ -41,6 +47,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".") -> Sc
         sut_version=started.sut_version if started else "",
         params=started.params.get("set", {}) if started else {},
         path=path,
+        annotations=_documented(scenario, behaviour, started.sut_version if started else ""),
         verdict=verdict,
         reason=trouble or next((f"{e}: {f.reason}" for e, f in findings if f.verdict == verdict != "pass"), ""),
         duration_s=round(case.events[-1].t / 1e9, 3) if case.events else 0.0,
@@ -66,14 +73,14 @@ def _finding(expect: Expect, case: Case, trouble: str) -> Finding:
     return finding
 
 
-def _trouble(case: Case, scenario: Scenario) -> str:
+def _trouble(case: Case, scenario: Scenario, *, ongoing: bool) -> str:
     """Why the run tested nothing; "" when it did."""
     finished = next(case.select(RunFinished), None)
     if case.started is None:
         return "the history holds no run"
-    if finished is None:
+    if finished is None and not ongoing:
         return "the harness was ended before the run was"
-    if finished.outcome != "complete":
+    if finished is not None and finished.outcome != "complete":
         return finished.reason or finished.outcome
     if not case.control and scenario.workload:
         return "the run without the fault is missing"
@@ -81,6 +88,13 @@ def _trouble(case: Case, scenario: Scenario) -> str:
         if view.finished is None or view.finished.outcome != "success":
             return f"the run without the fault did not pass: {view.name}: {view.how_it_ended}"
     return case.fault_trouble
+
+
+def _documented(scenario: Scenario, behaviour: Mapping[str, Any], version: str) -> list[Annotation]:
+    """What decided between expectations that depend on the version."""
+    names = {expect.condition.removeprefix("!") for expect in scenario.expect if expect.condition}
+    known = [(name, "yes" if behaviour[name] else "no") for name in sorted(names) if name in behaviour]
+    return [Annotation(kind="documented_behaviour", reason=f"{name} of {version}: {said}") for name, said in known]
 
 
 def _faults(case: Case) -> list[FaultRecord]:

@@ -1,6 +1,5 @@
 """Where scenarios are found: those that ship with ftharness, and files of the user's."""
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import ftharness
 from ftharness.scenario.scenario import Scenario
+from ftharness.suggest import nearest
 
 
 class ScenarioFileError(Exception):
@@ -90,7 +90,5 @@ def find(names: Iterable[str]) -> list[Scenario]:
         elif name in known:
             found.append(known[name])
         else:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            raise LookupError(f"no scenario {name!r}; {hint}")
+            raise LookupError(f"no scenario {name!r}; {nearest(name, known)}")
     return found

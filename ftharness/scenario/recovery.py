@@ -21,11 +21,15 @@ def struck_t(case: Case, fault: FaultView) -> int | None:
 
 
 def recovery_of(case: Case, fault: FaultView) -> Recovery:
-    """The figures of one fault, in ms since it took effect; None for what did not happen."""
+    """The figures of one fault, in ms since it took effect; None for what did not happen, or could not be seen.
+
+    Of an answer that is not streamed the client sees no token before the end: it has no first token and no gaps.
+    """
     since = struck_t(case, fault)
     if since is None:
         return Recovery()
-    aimed = [view for view in case.requests if view.id == fault.requested.request] or case.requests
+    aimed = aimed_at(case, fault)
+    streamed = [view for view in aimed if view.sent.stream]
     detect = next(
         (
             e.t
@@ -42,10 +46,11 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         ),
         None,
     )
-    first = _first_token_t(aimed, since, reroute or detect)
+    first = _first_token_t(streamed, since, reroute or detect)
     gaps = [
         (later.t - earlier.t) / 1e6
         for view in case.requests
+        if view.sent.stream
         for earlier, later in pairwise(view.chunks)
         if later.t >= since
     ]
@@ -59,6 +64,11 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         first_token_ms=ms(first),
         max_gap_ms=round(max(gaps), 3) if gaps else None,
     )
+
+
+def aimed_at(case: Case, fault: FaultView) -> list[RequestView]:
+    """The request that the fault was aimed at; all, where it names none."""
+    return [view for view in case.requests if view.id == fault.requested.request] or case.requests
 
 
 def _about(line: Log, views: list[RequestView]) -> bool:

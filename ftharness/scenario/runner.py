@@ -1,6 +1,7 @@
 """Runs one scenario on one stack: launch, once without the faults, once with them, tear down, judge."""
 
 import asyncio
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 import msgspec
 
 import ftharness
-from ftharness.client import Stream
-from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunStarted
+from ftharness.client import Request, Stream
+from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunRetried, RunStarted
 from ftharness.process import Processes, Redactor
 from ftharness.scenario.judge import judge
 from ftharness.scenario.nemesis import Nemesis
@@ -57,11 +58,20 @@ async def run_cell(
         ValueError: The topology does not exist on the stack.
         OSError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scenario.json").write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
+    keep_cell(cell, folder)
     with History(folder / "history.jsonl") as history:
         await Run(cell, kind, folder, history, say).complete()
         return judge(cell.scenario, history.events, path=path)
+
+
+def keep_cell(cell: Cell, folder: Path) -> None:
+    """Write ``scenario.json`` into ``folder``, made if need be.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scenario.json").write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
 
 
 class Run:
@@ -85,6 +95,7 @@ class Run:
         self._redactor = Redactor()
         self._processes = Processes(history, folder, redactor=self._redactor)
         self._plan: Plan | None = None
+        self._sent = 0
         self._outcome = "error"
         self._reason = ""
 
@@ -147,6 +158,18 @@ class Run:
         )
         self._phase("launch")
         await self._processes.__aenter__()
+        try:
+            await self._start(plan)
+        except StackFailed as error:
+            if not error.port_taken or not any(launch.ports for launch in plan.launches):
+                raise
+            await self._processes.kill_survivors()
+            self.history.append(RunRetried(source="harness", reason=str(error)))
+            again = self._plan = self._kind.plan(scenario.topology, dataclasses.replace(settings, hold_ports=False))
+            await self._start(again)
+
+    async def _start(self, plan: Plan) -> None:
+        scenario = self.cell.scenario
         self.stack = RunningStack(
             plan, self.history, self._processes, idle_s=scenario.idle_s, seed=scenario.seed, redactor=self._redactor
         )
@@ -175,13 +198,29 @@ class Run:
             await self.nemesis.settled(deadline_s=scenario.deadline_s)
             await self.stack.read_metrics()
 
-    def begin_faults(self) -> None:
-        """For a test that drives requests itself: all of it is the fault phase."""
+    # For a test that drives requests itself: all of it is the fault phase.
+
+    async def begin_faults(self) -> None:
+        """The stack is ready for the test."""
+        await self.stack.read_metrics()
         self._phase("fault")
 
-    def follow(self, stream: Stream) -> None:
-        """Count a test's own request among those that faults can be aimed at."""
+    async def send(self, request: Request) -> Stream:
+        """Send a request of the test's own; faults can be aimed at it by its place among those."""
+        stream = await self.stack.client.send(request, index=self._sent)
+        self._sent += 1
         self.nemesis.follow(stream)
+        return stream
+
+    async def judged(self, scenario: Scenario) -> ScenarioRecord:
+        """What the expectations of ``scenario`` say of the run so far."""
+        await self.stack.read_metrics()
+        return judge(scenario, self.history.events, ongoing=True)
+
+    def ended_well(self) -> None:
+        """Nothing else has ended it: the test has come to its end."""
+        if not self._reason:
+            self._outcome = "complete"
 
     async def teardown(self) -> None:
         """Heal, look for what is still busy, stop everything, look for what is left, kill that. Safe in every state."""

@@ -1,6 +1,5 @@
 """A scenario: topology, workload, faults and expectations, as one value."""
 
-import difflib
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ from ftharness.client import Request
 from ftharness.scenario.expect import Expect
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import Topology
+from ftharness.suggest import nearest
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,9 +52,7 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     for key, value in params.items():
         places = _places(data).get(key)
         if not places:
-            near = difflib.get_close_matches(key, _places(data), 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(_places(data)))}"
-            raise ValueError(f"{scenario.name} has nothing named {key!r} to set; {hint}")
+            raise ValueError(f"{scenario.name} has nothing named {key!r} to set; {nearest(key, _places(data))}")
         for place in places:
             place[key.rpartition(".")[2]] = _value(value)
     try:

@@ -1,10 +1,10 @@
 """Which stack a name or a file means."""
 
-import difflib
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from ftharness.stack.plan import StackKind
+from ftharness.suggest import nearest
 
 
 def stack_names() -> list[str]:
@@ -28,7 +28,4 @@ def find_stack(name: str) -> StackKind:
         if entry.name == name:
             kind: type[StackKind] = entry.load()
             return kind()
-    names = stack_names()
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}, and any ./FILE.toml"
-    raise LookupError(f"no stack {name!r}; {hint}")
+    raise LookupError(f"no stack {name!r}; {nearest(name, stack_names(), ', and any ./FILE.toml')}")

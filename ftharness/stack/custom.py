@@ -96,7 +96,11 @@ class CustomStack(StackKind):
         if not python.exists():
             raise NotAvailable(f"there is no interpreter {python}")
         copies = self._copies(topology)
-        reserved = {f"{name}.port.{port}": PortReservation() for name, _, p in copies for port in p.ports}
+        reserved = {
+            f"{name}.port.{port}": PortReservation(held=settings.hold_ports)
+            for name, _, p in copies
+            for port in p.ports
+        }
         known: dict[str, str] = {key: str(one.port) for key, one in reserved.items()}
         known |= {
             "python": str(python),

@@ -25,6 +25,7 @@ class Settings:
         seed: Of the engine's tokens.
         bug: A planted bug, or "".
         sut_python: The interpreter of the system under test; None: the one that was provisioned.
+        hold_ports: Whether ports are held until they are bound; not so when the launch is tried a second time.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class Settings:
     seed: int = 0
     bug: str = ""
     sut_python: Path | None = None
+    hold_ports: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

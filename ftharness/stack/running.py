@@ -1,6 +1,7 @@
 """A stack that runs: its processes, its log events in the history, its client, its metrics."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,8 +19,16 @@ _READ_METRICS_S = 2.0
 _CLAIM_S = 2.0
 
 
+_PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|(?:os )?error 98\b|errno 98\b", re.IGNORECASE)
+
+
 class StackFailed(Exception):  # noqa: N818 - says what happened
     """The stack did not start; the message says which process, why, and its last lines."""
+
+    @property
+    def port_taken(self) -> bool:
+        """Whether it says that a port was in use."""
+        return _PORT_TAKEN.search(str(self)) is not None
 
 
 class RunningStack:
@@ -141,6 +150,21 @@ class RunningStack:
         late = [claim for claim in claims if claim.t > sent.t and claim.captures.get("request", "") not in known]
         return late[-1].source if late else None
 
+    async def find_serving(self, request: Stream | str) -> Process:
+        """The same, where the line that says it may still be on its way.
+
+        Raises:
+            LookupError: No worker said it within 2 s.
+        """
+        request_id = request if isinstance(request, str) else request.id
+        with suppress(TimeoutError):
+            await self._history.wait_for(
+                lambda event: isinstance(event, Log) and self._claimed_by(request_id) is not None,
+                deadline_s=_CLAIM_S,
+                what=f"a worker that says it received request {request_id}",
+            )
+        return self.serving(request)
+
     async def resolve(self, target: Target, requests: Sequence[Stream]) -> list[Process]:
         """The processes that a target means now.
 
@@ -159,15 +183,8 @@ class RunningStack:
             return self.workers
         if target.request >= len(requests):
             raise LookupError(f"{target}: only {len(requests)} requests were sent so far")
-        stream = requests[target.request]
         # The worker logged the request before its tokens came, but that line may still be in the pipe.
-        with suppress(TimeoutError):
-            await self._history.wait_for(
-                lambda event: isinstance(event, Log) and self._claimed_by(stream.id) is not None,
-                deadline_s=_CLAIM_S,
-                what=f"a worker that says it received request {stream.id}",
-            )
-        serving = self.serving(stream)
+        serving = await self.find_serving(requests[target.request])
         if target.role == "serving":
             return [serving]
         others = [worker for worker in self.workers if worker is not serving and worker.exit is None]

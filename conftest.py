@@ -1,0 +1,23 @@
+"""What this project's own tests share: the field's markers, and a clean house afterwards."""
+
+import pytest
+
+MARKERS = {
+    "vllm": "a vLLM worker, real or simulated",
+    "sglang": "an SGLang worker, real or simulated",
+    "trtllm": "a TensorRT-LLM worker, real or simulated",
+    "gpu_0": "needs no GPU",
+    "gpu_1": "needs one GPU when it runs on a real engine",
+    "gpu_2": "needs two GPUs when it runs on a real engine",
+    "pre_merge": "gates every commit",
+    "post_merge": "runs after a merge",
+    "nightly": "runs at night, on GPUs",
+}
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")

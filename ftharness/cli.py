@@ -1,0 +1,267 @@
+"""The command line: ``ftharness list | run | check | replay | report | provision | contract check | doctor``.
+
+Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was started), 3 some unknown and none failed,
+130 interrupted.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a tenth of a second
+    from ftharness.report import RunRecord
+    from ftharness.scenario.runner import Cell
+
+PASSED, FAILED, WRONG, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="ftharness",
+    help="Fault-injection testing for LLM serving stacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+contract_app = typer.Typer(help="What log lines and metrics mean.", no_args_is_help=True)
+app.add_typer(contract_app, name="contract")
+
+StackOption = Annotated[
+    str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, or the path of a TOML file.")
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.")]
+PythonOption = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the system under test.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The run's folder [default: a new one under reports/].")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+def _die(message: object, status: int = WRONG) -> NoReturn:
+    typer.echo(f"ftharness: {message}", err=True)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Errors that are the caller's, or that say what is missing, become a message and a status."""
+    from ftharness.logs import ContractError, TomlError
+    from ftharness.report import ReportError, RunError
+    from ftharness.scenario.library import ScenarioFileError
+    from ftharness.stack import NotAvailable
+
+    try:
+        yield
+    except NotAvailable as error:
+        _die(error, UNKNOWN)
+    except (TomlError, ContractError, ScenarioFileError, RunError, ReportError) as error:
+        _die(error)
+    except (LookupError, ValueError) as error:
+        _die(error.args[0] if error.args else error)
+    except OSError as error:
+        _die(f"{error.filename}: {error.strerror}" if error.filename else error)
+
+
+@app.command("list")
+def list_(
+    bugs: Annotated[bool, typer.Option("--bugs", help="The planted bugs, and what reveals each.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, whole.")] = False,
+) -> None:
+    """The scenarios, or the planted bugs."""
+    import msgspec
+
+    from ftharness.engine.bugs import BUGS
+    from ftharness.scenario.library import shipped
+
+    with _said():
+        scenarios = shipped()
+    if bugs and json:
+        typer.echo(msgspec.json.encode([bug._asdict() for bug in BUGS.values()]).decode())
+    elif bugs:
+        for bug in BUGS.values():
+            typer.echo(f"{bug.name}  {bug.scenario}  {bug.oracle}  {bug.sentence}")
+    elif json:
+        typer.echo(msgspec.json.encode(list(scenarios.values())).decode())
+    else:
+        wide = max(map(len, scenarios))
+        for name, scenario in scenarios.items():
+            typer.echo(f"{name:<{wide}}  {scenario.description}")
+
+
+@app.command()
+def run(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Scenarios; family/* is all of one; FILE.py is yours.")
+    ],
+    stack: StackOption = "sim",
+    engine: EngineOption = "",
+    sut_python: PythonOption = None,
+    seed: Annotated[int, typer.Option(help="Of tokens, ids and whatever else is random.")] = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="Run each so many times.")] = 1,
+    out: OutOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a number of the scenario; may be repeated."),
+    ] = None,
+    bug: Annotated[str, typer.Option(help="A planted bug (see list --bugs); the sim stack only.")] = "",
+) -> None:
+    """Run scenarios, judge them, and write a report."""
+    with _said():
+        cells = _cells(names, stack, engine, sut_python, seed, settings or [], bug) * repeat
+        record, trouble, interrupted = _session(cells, out, seed, names[0])
+    raise typer.Exit(_status(record, trouble=trouble, interrupted=interrupted))
+
+
+def _cells(
+    names: Sequence[str], stack: str, engine: str, sut_python: Path | None, seed: int, settings: Sequence[str], bug: str
+) -> "list[Cell]":
+    """What is to be run; everything that can be wrong with the call is found here, before anything starts."""
+    from ftharness.scenario.library import find
+    from ftharness.session import cell_of
+    from ftharness.stack import NotAvailable, find_stack
+
+    scenarios = find(names)
+    kind = find_stack(stack)
+    engines = list(kind.engines) if engine == "all" else engine.split(",") if engine else [""]
+    params = {}
+    for setting in settings:
+        key, has_value, value = setting.partition("=")
+        if not has_value:
+            raise ValueError(f"--set {setting}: it is KEY=VALUE, such as max_tokens=8192")
+        params[key] = value
+    python = str(sut_python or "")
+    cells = [
+        cell_of(scenario, stack, engine=name, sut_python=python, seed=seed, bug=bug, params=params)
+        for scenario in scenarios
+        for name in engines
+    ]
+    if sut_python is not None and not sut_python.is_file():
+        raise NotAvailable(f"--sut-python {sut_python}: there is no such interpreter")
+    kind.version(sut_python)
+    return cells
+
+
+def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> "tuple[RunRecord, str, bool]":
+    from ftharness.session import Session, new_folder
+    from ftharness.telling import Telling
+
+    if out is not None and (out / "run.json").exists():
+        raise ValueError(f"--out {out}: there is a run in this folder already")
+    folder = out or new_folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    telling = Telling(len(cells))
+    session = Session(folder, telling)
+    try:
+        record = session.run(cells, seed=seed)
+    finally:
+        telling.close()
+    telling.summary(record, folder, session.trouble)
+    return record, session.trouble, session.interrupted
+
+
+def _status(record: "RunRecord", *, trouble: str = "", interrupted: bool = False) -> int:
+    from ftharness.report import exit_status
+
+    if interrupted:
+        return INTERRUPTED
+    status = exit_status(record)
+    return UNKNOWN if trouble and status == PASSED else status
+
+
+@app.command()
+def check(folder: RunArgument) -> None:
+    """Judge a stored run again, from its files alone."""
+    from ftharness.session import judge_again
+    from ftharness.telling import Telling
+
+    with _said():
+        record = judge_again(folder)
+        telling = Telling(len(record.scenarios))
+        for scenario in record.scenarios:
+            telling.told(scenario, folder)
+    raise typer.Exit(_status(record))
+
+
+@app.command()
+def replay(folder: RunArgument, out: OutOption = None) -> None:
+    """Run what a stored run ran, once more."""
+    from ftharness.session import stored_cells
+    from ftharness.stack import find_stack
+
+    with _said():
+        cells = [one.cell for one in stored_cells(folder)]
+        for cell in cells:
+            find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
+        record, trouble, interrupted = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")
+    raise typer.Exit(_status(record, trouble=trouble, interrupted=interrupted))
+
+
+@app.command()
+def report(folder: RunArgument) -> None:
+    """Write a stored run's report again."""
+    from ftharness.report import RunError, read_run, write_report
+    from ftharness.session import judge_again
+
+    with _said():
+        try:
+            record = read_run(folder)
+        except RunError:
+            if not any(folder.glob("**/history.jsonl")):
+                raise
+            record = judge_again(folder)  # it was cut short: what it left is judged
+        typer.echo(write_report(folder, record))
+
+
+@app.command()
+def provision(spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as dynamo==1.4.2.")]) -> None:
+    """Make an environment with a system under test, in a cache folder; prints its interpreter."""
+    from ftharness.stack.provision import ProvisionError, provision
+
+    with _said():
+        try:
+            typer.echo(provision(spec, lambda line: typer.echo(line, err=True)))
+        except ProvisionError as error:
+            _die(error, UNKNOWN)
+
+
+@contract_app.command("check")
+def contract_check(
+    stack: StackOption = "sim", engine: EngineOption = "", sut_python: PythonOption = None, out: OutOption = None
+) -> None:
+    """Run one clean, one cancelled and one migrated request, and say which events of the contract were seen."""
+    import asyncio
+
+    from ftharness.contract_check import check_contract
+    from ftharness.session import new_folder
+    from ftharness.stack import find_stack
+
+    with _said():
+        kind = find_stack(stack)
+        kind.version(sut_python)
+        folder = out or new_folder("contract-check")
+        lines, complete = asyncio.run(check_contract(kind, stack, engine, sut_python, folder))
+    for line in lines:
+        typer.echo(line)
+    typer.echo(f"run  {folder}")
+    raise typer.Exit(PASSED if complete else UNKNOWN)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do, and what is missing."""
+    from ftharness.doctor import examine
+
+    good = True
+    for fine, text in examine():
+        good = good and fine
+        typer.echo(f"{'ok     ' if fine else 'missing'}  {text}")
+    raise typer.Exit(PASSED if good else UNKNOWN)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
