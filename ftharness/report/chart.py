@@ -25,7 +25,7 @@ _TITLE = 18.0
 MOST_PROCESSES = 16
 MOST_REQUESTS = 16
 COLORS = 6
-_AROUND_NS = 100 * NS_PER_MS
+_AROUND_NS = 30 * NS_PER_MS
 _S_NS = 1_000 * NS_PER_MS
 _PHASES = {"control": "control: no fault", "fault": "with the fault"}
 
@@ -60,14 +60,15 @@ def whole(lanes: Timeline) -> Window:
 
 
 def around(fault: Moments, lanes: Timeline) -> Window | None:
-    """The close view of a fault that landed: 100 ms to each side, more where recovery took longer.
+    """The close view of a fault that landed: 30 ms after it and half of that before, more where recovery took longer.
 
     None where it would show little less than the whole run.
     """
-    if fault.landed is None:
+    if fault.struck is None:
         return None
-    beyond = max(_AROUND_NS, round((fault.last - fault.landed) * 1.4))
-    window = Window(fault.landed - max(_AROUND_NS, beyond // 4), fault.landed + beyond, fault.landed)
+    beyond = max(_AROUND_NS, round((fault.last - fault.struck) * 1.6))
+    before = max(beyond // 2, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)
+    window = Window(fault.struck - before, fault.struck + beyond, fault.struck)
     return window if window.end - window.start < (lanes.end - lanes.start) * 0.7 else None
 
 
@@ -107,13 +108,13 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
                 body += draw_process(lane, frame, y)
                 y += PROCESS_HEIGHT
             else:
-                body += heading(2, y + 6, lane.name, lane.id, None)
+                body += heading(2, y + 6, lane.name, lane.id[:8], None)
                 body += draw_request(lane, frame, how, y, _gap_of(lane, faults) if close else None)
                 y += REQUEST_HEIGHT
     bottom = y + 6
     parts = [
         element("title", escape(title)),
-        *([] if close else _phases(lanes, scale, flag_area, bottom)),
+        *([] if close else _phases(lanes, scale, flag_area, bottom, [line.x for line in lines])),
         *_axis(scale, window, top, bottom),
         *(line.below(bottom) for line in lines),
         *body,
@@ -127,6 +128,7 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         width=WIDTH,
         height=round(height),
         role="img",
+        class_="close" if close else None,
         tabindex="0",
         aria_label=title,
         data_start=f"{window.start / NS_PER_MS:.4f}",
@@ -144,7 +146,7 @@ def _shown(
     """The lanes that there is room for: those that the faults touched first, then in the run's own order."""
     processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
     requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
-    targets = {fault.fault.target for fault in faults} | {fault.rerouted_to for fault in faults}
+    targets = {fault.process for fault in faults} | {fault.rerouted_to for fault in faults}
     aimed = {fault.request.id for fault in faults if fault.request}
     kept_processes = sorted(processes, key=lambda lane: (lane.name not in targets, lane.color is not None))
     kept_requests = sorted(requests, key=lambda lane: (lane.id not in aimed, lane.ok, lane.control))
@@ -165,7 +167,7 @@ def _gap_of(lane: RequestLane, faults: Sequence[Moments]) -> tuple[int, int] | N
     return next((fault.gap for fault in faults if fault.request and fault.request.id == lane.id and fault.gap), None)
 
 
-def _phases(lanes: Timeline, scale: Scale, top: float, bottom: float) -> Iterator[str]:
+def _phases(lanes: Timeline, scale: Scale, top: float, bottom: float, lines: Sequence[float]) -> Iterator[str]:
     for phase in lanes.phases:
         x, wide = scale.x(phase.start), scale.x(phase.end) - scale.x(phase.start)
         name = _PHASES.get(phase.name, phase.name)
@@ -174,8 +176,12 @@ def _phases(lanes: Timeline, scale: Scale, top: float, bottom: float) -> Iterato
         yield element("rect", text, x=x, y=top, width=max(wide, 0.5), height=bottom - top, class_=f"phase {kind}")
         yield element("path", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}", class_="border")
         for short in (name, phase.name):
-            if text_width(short, SIZE) + 10 < wide:
-                yield label(x + 6, top + 14, short, class_=f"band {kind}")
+            needed = text_width(short, SIZE) + 10
+            # At the phase's beginning, or else behind a line that would run through it.
+            free = (at for at in (x, *lines) if x <= at and not any(at < line < at + needed for line in lines))
+            at = next(free, x)
+            if at + needed < x + wide:
+                yield label(at + 6, top + 14, short, class_=f"band {kind}")
                 break
 
 
@@ -222,26 +228,28 @@ def _flags(wanted: list[tuple[int, str, str]], scale: Scale) -> tuple[list[_Line
 def _whole_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
     flags: list[tuple[int, str, str]] = []
     for one in faults:
-        what = middle(f"{one.fault.kind} {one.fault.target}", 40)
+        what = middle(one.what, 40)
         if one.landed is not None:
             proof = pairs(one.fault.evidence, 60)
             flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
         elif one.requested is not None:
             flags.append((one.requested, f"{what} did not land", "missed"))
         if one.healed is not None:
-            flags.append((one.healed, f"healed {after(one.healed - (one.landed or 0))}", "healed"))
+            flags.append((one.healed, f"healed {after(one.healed - (one.struck or 0))}", "healed"))
     return flags
 
 
 def _close_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
     flags: list[tuple[int, str, str]] = []
     for one in faults:
-        if one.landed is None:
+        if one.landed is None or one.struck is None:
             continue
-        zero = one.landed
-        what = middle(f"{one.fault.kind} {one.fault.target}", 40)
+        zero = one.struck
         proof = pairs(one.fault.evidence, 60)
-        flags.append((zero, f"{what} landed{': ' if proof else ''}{proof}", "landed"))
+        late = f" {after(one.landed - zero)}" if one.landed != zero else ""
+        flags.append((one.landed, f"{middle(one.what, 40)} landed{late}{': ' if proof else ''}{proof}", "landed"))
+        if late:
+            flags.append((zero, "its grace is over", "landed"))
         to = f" to {middle(one.rerouted_to, 20)}" if one.rerouted_to else ""
         for t, words, class_ in (
             (one.requested, "asked for", "requested"),

@@ -113,7 +113,7 @@ def _words(drawn: Sequence[_Series], usual: list[float], marked: list[tuple[floa
     parts = []
     if usual:
         parts.append(f"without a fault half of the gaps are under {milliseconds(median(usual))}")
-    parts += [f"the gap at {fault.fault.kind} {fault.fault.target} is {milliseconds(ms)}" for ms, fault in marked]
+    parts += [f"the gap at {fault.what} is {milliseconds(ms)}" for ms, fault in marked]
     if not marked:
         longest = max((ms for one in drawn if not one.lane.control for _, ms in one.points), default=None)
         if longest is not None:

@@ -17,6 +17,7 @@ PROCESS_HEIGHT = 38.0
 REQUEST_HEIGHT = 50.0
 SIZE = 11.0  # of a label, in pixels; also in style.css
 _BAR = 9.0
+_TOGETHER = 12.0  # pixels: log lines that are nearer to each other share a label
 _NAME = 20  # letters of a lane's name
 
 
@@ -60,19 +61,17 @@ def draw_process(lane: ProcessLane, frame: Frame, y: float) -> Iterator[str]:
     if lane.started < scale.end and lane.end > scale.start:
         level.take(scale.x(lane.started), scale.x(lane.end))
     if lane.status and scale.holds(lane.end):
-        yield from _exit(lane, scale, top, level)
+        yield from _exit(lane, scale, top, level, above)
     for signal in lane.signals:
         if scale.holds(signal.t):
             x = scale.x(signal.t)
             yield element("path", d=f"M{x - 3.5:.1f} {top - 5:.1f}h7l-3.5 5z", class_=f"signal {signal.reason}")
             # What a signal did is said by the exit label; one that did not end it at once needs a label of its own.
-            if not (lane.status == signal.signal and abs(lane.end - signal.t) < 40 * scale.ns_per_pixel):
+            at_once = lane.status == signal.signal and abs(lane.end - signal.t) < 40 * scale.ns_per_pixel
+            if not at_once and not (signal.reason == "teardown" and lane.status == "exit 0"):
                 yield from _beside(above, x, y + 12, signal.signal, "detail")
     if frame.close:
-        for log in lane.logged:
-            if scale.holds(log.t):
-                yield element("circle", cx=scale.x(log.t), cy=top + _BAR / 2, r=3.0, class_=f"log {color}")
-                yield from _beside(above, scale.x(log.t), y + 12, log.event.replace("_", " "), "detail")
+        yield from _logged(lane, scale, top + _BAR / 2, above, color)
     else:
         for span in lane.served:
             wide = scale.x(span.end) - scale.x(span.start)
@@ -152,7 +151,25 @@ def _bar(scale: Scale, start: int, end: int, top: float, class_: str, title: str
         )
 
 
-def _exit(lane: ProcessLane, scale: Scale, top: float, level: Row) -> Iterator[str]:
+def _logged(lane: ProcessLane, scale: Scale, level: float, above: Row, color: str) -> Iterator[str]:
+    """A point for each log line, and one label for those that came together, in their order."""
+    together: list[tuple[float, list[str]]] = []
+    for log in lane.logged:
+        if scale.holds(log.t):
+            x, name = scale.x(log.t), middle(log.event.replace("_", " "), 30)
+            yield element("circle", element("title", _safe(log.line)), cx=x, cy=level, r=3.0, class_=f"log {color}")
+            if together and x - together[-1][0] < _TOGETHER:
+                names = together[-1][1]
+                if name not in names:
+                    names.append(name)
+            else:
+                together.append((x, [name]))
+    for x, names in together:
+        text = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")  # noqa: PLR2004 - what can be read at once
+        yield from _beside(above, x, level - _BAR - 3.5, text, "detail")
+
+
+def _exit(lane: ProcessLane, scale: Scale, top: float, level: Row, above: Row) -> Iterator[str]:
     x, middle_y = scale.x(lane.end), top + _BAR / 2
     hard = not lane.status.startswith("exit 0")
     kind = "gone hard" if hard else "gone"
@@ -163,9 +180,7 @@ def _exit(lane: ProcessLane, scale: Scale, top: float, level: Row) -> Iterator[s
             room[0], top + _BAR - 0.5, lane.status, class_="label hard" if hard else "label", anchor=_anchor(room[1])
         )
     else:
-        yield label(
-            min(x, scale.right + 10), top + 20, lane.status, class_="label hard" if hard else "label", anchor="end"
-        )
+        yield from _beside(above, x, top - 8, lane.status, "label hard" if hard else "label")
 
 
 def _beside(row: Row, x: float, y: float, text: str, class_: str) -> Iterator[str]:

@@ -1,13 +1,16 @@
 """The points of one fault's story: asked for, landed, noticed, moved elsewhere, the first token after."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 
-from ftharness.history import Event, FaultHealed, FaultRequested, Log
+from ftharness.history import Event, Log
 from ftharness.report.timeline import RequestLane, Timeline
 from ftharness.report.units import NS_PER_MS
+from ftharness.scenario.case import Case, FaultView
 from ftharness.scenario.record import FaultRecord, Recovery
+from ftharness.scenario.recovery import struck_t
 
 # Where a frontend says that it noticed.
 NOTICED = ("migration_started", "worker_left")
@@ -18,25 +21,35 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fault: As the run recorded it.
+        process: The name of the process that it hit or was meant to hit, empty when that is not known.
         requested: When its trigger fired.
+        landed: When it verifiably happened.
+        struck: When it took effect, which its recovery counts from: for a grace that ended, the end of that grace.
         request: What it was aimed at, None when that is not known.
         healed: When what it did was undone.
         detected: When the frontend said that it noticed.
         rerouted: When another worker said that it got the request; ``rerouted_to`` is that worker.
         first_token: When the first token after it came.
-        gap: The two chunks around the longest time without a token that touches the fault's consequences.
+        gap: The two chunks around the longest time without a token until then.
     """
 
     fault: FaultRecord
+    process: str = ""
     request: RequestLane | None = None
     requested: int | None = None
     landed: int | None = None
+    struck: int | None = None
     healed: int | None = None
     detected: int | None = None
     rerouted: int | None = None
     rerouted_to: str = ""
     first_token: int | None = None
     gap: tuple[int, int] | None = None
+
+    @property
+    def what(self) -> str:
+        """For a label: ``kill worker-2``."""
+        return f"{self.fault.kind} {self.process or self.fault.target}"
 
     @property
     def at(self) -> int | None:
@@ -46,7 +59,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last(self) -> int:
         """The last of its points."""
-        points = (self.landed, self.detected, self.rerouted, self.first_token, self.gap[1] if self.gap else None)
+        points = (self.struck, self.detected, self.rerouted, self.first_token, self.gap[1] if self.gap else None)
         return max((point for point in points if point is not None), default=self.at or 0)
 
 
@@ -56,72 +69,77 @@ def moments(faults: Iterable[FaultRecord], events: Sequence[Event], lanes: Timel
     Where the run's record has recovery figures, they say where the points are, so that the picture and the figures beside
     it agree; otherwise the history does.
     """
-    ordered = sorted(events, key=lambda event: event.t)
-    found = [_moments(fault, ordered, lanes) for fault in faults]
+    case = Case(events)
+    views = {view.requested.id: view for view in case.faults}
+    found = [_moments(fault, case, views.get(fault.id), lanes) for fault in faults]
     return sorted(found, key=lambda one: (one.at is None, one.at or 0))
 
 
-def _moments(fault: FaultRecord, ordered: Sequence[Event], lanes: Timeline) -> Moments:
-    asked = next((e for e in ordered if isinstance(e, FaultRequested) and e.id == fault.id), None)
-    request = lanes.request(asked.request) if asked else None
-    requested = fault.requested_ns if fault.requested_ns is not None else asked.t if asked else None
-    landed = fault.landed_ns
+def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Timeline) -> Moments:
+    request = lanes.request(view.requested.request) if view else None
+    requested = fault.requested_ns if fault.requested_ns is not None else view.requested.t if view else None
+    landed, process = fault.landed_ns, _process(view)
     if landed is None:
-        return Moments(fault=fault, requested=requested, request=request)
+        return Moments(fault=fault, process=process, requested=requested, request=request)
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
-    healed = next((e.t for e in ordered if isinstance(e, FaultHealed) and e.id == fault.id and e.t >= landed), None)
-    served_by = request.worker_at(landed) if request else ""
-    detected = _first(ordered, landed, lambda log: log.event in NOTICED)
+    struck = (struck_t(case, view) if view else None) or landed
+    detected = _first(case.events, struck, lambda log: log.event in NOTICED)
     rerouted = _first(
-        ordered,
-        landed,
+        case.events,
+        struck,
         lambda log: (
             log.event == "request_received"
-            and log.source not in (served_by, fault.target)
-            and (request is None or log.captures.get("request", request.id) == request.id)
+            and log.source != process
+            and (request is None or log.captures.get("request", request.id).startswith(request.id))
         ),
     )
-    points = _points(fault.recovery, landed, detected, rerouted, _token_after(request, landed, detected, rerouted))
+    points = _points(fault.recovery, struck, detected, rerouted, _token_after(request, struck, detected, rerouted))
     return Moments(
         fault=fault,
-        request=request,
+        process=process,
         requested=requested,
+        request=request,
         landed=landed,
-        healed=healed,
+        struck=struck,
+        healed=view.healed.t if view and view.healed and view.healed.t >= landed else None,
         detected=points[0],
         rerouted=points[1],
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",
         first_token=points[2],
-        gap=_ending_at(request, points[2]) if request and points[2] is not None else None,
+        gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )
+
+
+def _process(view: FaultView | None) -> str:
+    """Whom it hit; the harness is the source of what was asked for and never found its target."""
+    return "" if view is None or view.process == "harness" else view.process
 
 
 def _first(ordered: Iterable[Event], since: int, wanted: Callable[[Log], bool]) -> Log | None:
     return next((e for e in ordered if isinstance(e, Log) and e.t >= since and wanted(e)), None)
 
 
-def _token_after(request: RequestLane | None, landed: int, detected: Log | None, rerouted: Log | None) -> int | None:
-    """The first chunk that the fault cannot have let through: after it was moved, or else noticed, or else landed."""
+def _token_after(request: RequestLane | None, struck: int, detected: Log | None, rerouted: Log | None) -> int | None:
+    """The first chunk that the fault cannot have let through: after it was moved, or else noticed, or else struck."""
     if request is None:
         return None
-    since = rerouted.t if rerouted else detected.t if detected else landed
+    since = rerouted.t if rerouted else detected.t if detected else struck
     return next((t for t in request.times if t > since), None)
 
 
 def _points(
-    recovery: Recovery, landed: int, detected: Log | None, rerouted: Log | None, token: int | None
+    recovery: Recovery, struck: int, detected: Log | None, rerouted: Log | None, token: int | None
 ) -> tuple[int | None, int | None, int | None]:
     figures = (recovery.detect_ms, recovery.reroute_ms, recovery.first_token_ms)
     if any(figure is not None for figure in figures):
-        detect, reroute, first = (None if ms is None else landed + round(ms * NS_PER_MS) for ms in figures)
+        detect, reroute, first = (None if ms is None else struck + round(ms * NS_PER_MS) for ms in figures)
         return detect, reroute, first
     return (detected.t if detected else None, rerouted.t if rerouted else None, token)
 
 
-def _ending_at(request: RequestLane, t: int) -> tuple[int, int] | None:
-    """The gap that the chunk nearest to ``t`` ended: a figure in ms is rounded, so it need not hit its chunk exactly."""
-    if len(request.times) < 2:  # noqa: PLR2004 - a gap has two ends
-        return None
-    place = min(range(1, len(request.times)), key=lambda index: abs(request.times[index] - t))
-    return request.times[place - 1], request.times[place]
+def _touching(request: RequestLane, struck: int, first_token: int) -> tuple[int, int] | None:
+    """The longest gap between the fault and the first token after it: what was in flight may have ended the longest."""
+    # A figure in ms is rounded, so the first token need not lie exactly on its chunk.
+    near = [(a, b) for a, b in pairwise(request.times) if b >= struck and a < first_token - NS_PER_MS // 1_000]
+    return max(near, key=lambda gap: gap[1] - gap[0], default=None)

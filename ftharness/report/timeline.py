@@ -1,7 +1,8 @@
 """The shape of a run: who lived when, who served what, when tokens came. What every picture of it is drawn from."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -71,7 +72,7 @@ class RequestLane(msgspec.Struct, frozen=True, kw_only=True):
     """The life of one request; ``times``, ``firsts`` and ``counts`` are its chunks in order of time.
 
     Attributes:
-        name: What to call it in a picture: ``control 1``, ``request 1``.
+        name: What to call it in a picture, by its place in the workload as oracles count it: ``control 0``, ``request 0``.
         end: When it ended, or the end of what is known.
         status: How it ended, empty while that is not known.
         ok: Whether it ended in success.
@@ -170,14 +171,17 @@ def _served(ordered: Iterable[Event], end: int) -> list[Served]:
     """Who had which request when: from a worker's own word to its end, the request's, or the next worker's word."""
     spans: list[Served] = []
     open_: dict[str, tuple[str, int]] = {}
+    running: dict[str, None] = {}
 
     def close(request: str, t: int) -> None:
         worker, start = open_.pop(request)
         spans.append(Served(worker, request, start, t))
 
     for event in ordered:
-        if isinstance(event, Log):
-            request = event.captures.get("request", "")
+        if isinstance(event, RequestSent):
+            running[event.request] = None
+        elif isinstance(event, Log):
+            request = _whose(event.captures.get("request", ""), open_, running)
             if event.event == "request_received":
                 if request in open_:
                     close(request, event.t)
@@ -186,14 +190,24 @@ def _served(ordered: Iterable[Event], end: int) -> list[Served]:
                 event.event in ("request_finished", "request_aborted") and open_.get(request, ("",))[0] == event.source
             ):
                 close(request, event.t)
-        elif isinstance(event, RequestFinished) and event.request in open_:
-            close(event.request, event.t)
+        elif isinstance(event, RequestFinished):
+            running.pop(event.request, None)
+            if event.request in open_:
+                close(event.request, event.t)
         elif isinstance(event, ProcessExited):
             for request in [name for name, (worker, _) in open_.items() if worker == event.source]:
                 close(request, event.t)
     for request in list(open_):
         close(request, end)
     return spans
+
+
+def _whose(name: str, open_: Mapping[str, object], running: Mapping[str, object]) -> str:
+    """The client's name for what a worker calls ``name``: the same, its beginning, or the only one that runs."""
+    if name in running or name in open_:
+        return name
+    own = next((request for request in running if name.startswith(request)), "")
+    return own or (next(iter(running)) if len(running) == 1 else name)
 
 
 class _Life:
@@ -267,15 +281,18 @@ def _requests(ordered: Sequence[Event], end: int, served: Iterable[Served]) -> l
     for span in served:
         spans.setdefault(span.request, []).append(span)
     lanes: list[RequestLane] = []
-    places = {True: 0, False: 0}
+    names: set[str] = set()
     for event in sent:
-        places[event.control] += 1
         last = finished.get(event.request)
         parts = chunks.get(event.request, [])
+        name = f"{'control' if event.control else 'request'} {event.index}"
+        if name in names:  # sent by a test of one's own, where there is no workload to have a place in
+            name = f"{name} ({event.request[:8]})"
+        names.add(name)
         lanes.append(
             RequestLane(
                 id=event.request,
-                name=f"{'control' if event.control else 'request'} {places[event.control]}",
+                name=name,
                 control=event.control,
                 endpoint=event.endpoint,
                 stream=event.stream,
@@ -284,9 +301,16 @@ def _requests(ordered: Sequence[Event], end: int, served: Iterable[Served]) -> l
                 status=outcome_text(last) if last else "",
                 ok=last is not None and last.outcome == "success",
                 times=[chunk.t for chunk in parts],
-                firsts=[chunk.first for chunk in parts],
+                firsts=_numbers(parts),
                 counts=[chunk.tokens for chunk in parts],
                 served=spans.get(event.request, []),
             )
         )
     return lanes
+
+
+def _numbers(parts: Sequence[RequestChunk]) -> list[int]:
+    """Each chunk's first token; of several choices, whose chunks come in turns, counted over all of them."""
+    if all(chunk.choice == 0 for chunk in parts):
+        return [chunk.first for chunk in parts]
+    return list(accumulate((chunk.tokens for chunk in parts[:-1]), initial=0))

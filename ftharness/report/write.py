@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from ftharness.report.atomic import write_atomically
+from ftharness.report.page import PAGE_FILE, Page
 from ftharness.report.run import RunRecord, write_run
+from ftharness.report.stored import read_stored
 
 
 def write_report(folder: Path, record: RunRecord) -> Path:
@@ -12,4 +15,8 @@ def write_report(folder: Path, record: RunRecord) -> Path:
         ReportError: One of the files cannot be written.
     """
     write_run(folder, record)
-    return folder / "report.html"
+    page = Page(record)
+    for place, scenario in enumerate(record.scenarios):
+        page.add(place, read_stored(folder, scenario))
+    write_atomically(folder / PAGE_FILE, page.render())
+    return folder / PAGE_FILE

@@ -1,0 +1,111 @@
+"""Several scenarios at a glance: what is alike in one row, with a cell for each run and how soon each recovered."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+import msgspec
+
+from ftharness.report.clean import one_line
+from ftharness.report.run import excuse
+from ftharness.report.svg import element
+from ftharness.report.units import milliseconds
+from ftharness.scenario.record import ScenarioRecord, Verdict
+
+_WIDE, _HIGH, _EDGE = 150.0, 18.0, 5.0
+_MOST_CELLS = 400
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One run in a group's row; ``href`` leads to what is known of it."""
+
+    href: str
+    verdict: Verdict
+    excused: bool
+    title: str
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one scenario on one stack.
+
+    Attributes:
+        name: The scenario's.
+        where: Stack, engine and version.
+        cells: Its runs, in order; ``more`` were left out.
+        more: How many cells there was no room for.
+        passed: How many of its runs passed, in words.
+        next_token: Of a fault, how long until the next token: the middle and the worst of its runs.
+        dots: The same as a drawing, empty for a single run.
+        duration: The middle of its runs' lengths.
+    """
+
+    name: str
+    where: str
+    cells: list[Cell]
+    more: int
+    passed: str
+    next_token: str
+    dots: str
+    duration: str
+
+
+def groups(scenarios: Sequence[ScenarioRecord], hrefs: Sequence[str]) -> list[Group]:
+    """The rows of the table, in order of their first run; ``hrefs`` are what each scenario's cell leads to."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for place, one in enumerate(scenarios):
+        where = " · ".join(one_line(part, 40) for part in (one.stack, one.engine, one.sut_version) if part)
+        found.setdefault((one.name, where), []).append(place)
+    slowest = max((ms for one in scenarios for ms in _next_token(one)), default=0.0)
+    return [
+        _group(name, where, [(scenarios[place], hrefs[place]) for place in places], slowest)
+        for (name, where), places in found.items()
+    ]
+
+
+def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], slowest: float) -> Group:
+    records = [record for record, _ in runs]
+    waits = [ms for record in records for ms in _next_token(record)]
+    passed = sum(record.verdict == "pass" for record in records)
+    return Group(
+        name=one_line(name, 100),
+        where=where,
+        cells=[_cell(record, href, place) for place, (record, href) in enumerate(runs[:_MOST_CELLS], 1)],
+        more=max(0, len(runs) - _MOST_CELLS),
+        passed=f"{passed} of {len(runs)}",
+        next_token=_spread(waits),
+        dots=_dots(waits, slowest) if len(waits) > 1 else "",
+        duration=milliseconds(median(record.duration_s for record in records) * 1_000),
+    )
+
+
+def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
+    first = next(iter(_next_token(record)), None)
+    after = f", next token after {milliseconds(first)}" if first is not None else ""
+    why = f": {one_line(record.reason, 120)}" if record.reason else ""
+    title = f"run {place}: {record.verdict}{after}{why}"
+    return Cell(href, record.verdict, excuse(record) is not None, title)
+
+
+def _next_token(record: ScenarioRecord) -> list[float]:
+    return [one.recovery.first_token_ms for one in record.faults if one.recovery.first_token_ms is not None]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return (
+        milliseconds(values[0])
+        if len(values) == 1
+        else f"{milliseconds(median(values))}, at most {milliseconds(max(values))}"
+    )
+
+
+def _dots(values: Iterable[float], slowest: float) -> str:
+    """Every run's wait as a dot, all rows on one scale from 0 to the slowest."""
+    dots = "".join(
+        element("circle", cx=_EDGE + ms / (slowest or 1.0) * (_WIDE - 2 * _EDGE), cy=_HIGH / 2, r=3.0) for ms in values
+    )
+    line = element("path", d=f"M{_EDGE} {_HIGH / 2}H{_WIDE - _EDGE}", class_="grid")
+    words = f"each dot is one run, from 0 to {milliseconds(slowest)}"
+    title = element("title", words)
+    view = f"0 0 {_WIDE:g} {_HIGH:g}"
+    return element("svg", title + line + dots, viewBox=view, width=_WIDE, height=_HIGH, class_="dots", role="img")

@@ -1,0 +1,276 @@
+"""One scenario as the page shows it: its figures, its pictures, its oracles, and what happened."""
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote
+
+import msgspec
+
+from ftharness.report.chart import around, chart, whole
+from ftharness.report.chronicle import choose, chronicle
+from ftharness.report.clean import one_line, plain
+from ftharness.report.gaps import gaps
+from ftharness.report.lead import lead
+from ftharness.report.moments import Moments
+from ftharness.report.run import excuse
+from ftharness.report.stored import Stored
+from ftharness.report.units import after, milliseconds, moment, pairs
+from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount
+
+MARKS = {"pass": "✓", "fail": "✕", "unknown": "?"}
+_MOST_ENTRIES = 80
+_MOST_CLOSE = 3
+_MOST_LISTED = 40
+_REASON = 600
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One number that stands out; ``mood`` is ``good``, ``bad`` or empty."""
+
+    value: str
+    name: str
+    mood: str = ""
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """A drawing with its caption; ``svg`` is markup that is already escaped."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A name and what is said of it; ``mark`` is a verdict or empty."""
+
+    name: str
+    text: str
+    mark: str = ""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A line of what happened; ``t`` is in ns."""
+
+    t: int
+    clock: str
+    distance: str
+    source: str
+    what: str
+    line: str
+    kind: str
+    proves: str
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A file of the run; ``href`` is relative to the page."""
+
+    href: str
+    name: str
+    note: str = ""
+
+
+class FaultBox(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault: what it was, and what is known of it."""
+
+    name: str
+    landed: bool
+    rows: list[Row]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page says of one scenario, ready to be put into the template."""
+
+    anchor: str
+    name: str
+    verdict: str
+    mark: str
+    excused: str
+    where: str
+    duration: str
+    lead: str
+    reason: str
+    problem: str
+    figures: list[Figure]
+    pictures: list[Picture]
+    oracles: list[Row]
+    faults: list[FaultBox]
+    before: list[Told]
+    told: list[Told]
+    left_out: int
+    notes: list[Row]
+    leaks: list[str]
+    drift: list[str]
+    links: list[Link]
+
+
+def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
+    """Gather what is shown.
+
+    Args:
+        stored: The scenario.
+        anchor: Its ``id`` on the page.
+        pictures: Whether there is room for pictures and for what happened; words and figures are always there.
+    """
+    record = stored.record
+    excused = excuse(record)
+    told, left_out = _told(stored) if pictures else ([], 0)
+    since = next((phase.start for phase in stored.lanes.phases if phase.name == "fault"), 0)
+    return Section(
+        anchor=anchor,
+        name=one_line(record.name, 120),
+        verdict=record.verdict,
+        mark=MARKS[record.verdict],
+        excused=excused.kind.replace("_", " ") if excused else "",
+        where=where(record),
+        duration=milliseconds(record.duration_s * 1_000),
+        lead=lead(stored),
+        reason=plain(record.reason, _REASON),
+        problem=stored.problem,
+        figures=[*figures(stored.faults), *_token_figures(record.tokens)],
+        pictures=list(_pictures(stored)) if pictures else [],
+        oracles=[Row(one_line(o.name, 120), plain(o.reason, _REASON), o.verdict) for o in _worst_first(record)],
+        faults=[_box(one) for one in stored.faults[:_MOST_LISTED]],
+        before=[line for line in told if line.t < since],
+        told=[line for line in told if line.t >= since],
+        left_out=left_out,
+        notes=[
+            Row(one_line(note.kind, 60).replace("_", " "), plain(note.reason, _REASON)) for note in record.annotations
+        ],
+        leaks=[plain(leak, _REASON) for leak in record.leaks[:_MOST_LISTED]],
+        drift=[plain(line, _REASON) for line in record.drift[:_MOST_LISTED]],
+        links=list(links(stored)),
+    )
+
+
+def where(record: ScenarioRecord) -> str:
+    """``sim · vllm · 0.1.0 · max tokens 300``."""
+    parts = (record.stack, record.engine, record.sut_version, pairs(record.params, 120))
+    return " · ".join(one_line(part, 120) for part in parts if part)
+
+
+def figures(faults: Sequence[Moments]) -> list[Figure]:
+    """How the fault was recovered from; of several the slowest, since that is what a user may meet."""
+    landed = [one.fault.recovery for one in faults if one.landed is not None]
+    named = (
+        ("until noticed", [one.detect_ms for one in landed]),
+        ("until rerouted", [one.reroute_ms for one in landed]),
+        ("until the next token", [one.first_token_ms for one in landed]),
+        ("longest gap", [one.max_gap_ms for one in landed]),
+    )
+    known = ((name, [value for value in values if value is not None]) for name, values in named)
+    return [Figure(milliseconds(max(values)), name) for name, values in known if values]
+
+
+def _token_figures(count: TokenCount) -> Iterator[Figure]:
+    if count.expected is None and not count.received:
+        return
+    whole_ = count.expected is None or count.received == count.expected
+    of = "" if count.expected is None else f" / {count.expected:,}"
+    yield Figure(f"{count.received:,}{of}", "tokens received" + (" / expected" if of else ""), "" if whole_ else "bad")
+    wrong = ((count.lost, "lost"), (count.duplicated, "duplicated"), (count.altered, "altered"))
+    yield from (Figure(f"{number:,}", name, "bad") for number, name in wrong if number)
+    for value, text in ((0, "0"), (None, "–")):
+        names = [name for number, name in wrong if number == value]
+        if names:
+            yield Figure(text, " or ".join((", ".join(names[:-1]), names[-1])) if names[1:] else names[0])
+
+
+def _worst_first(record: ScenarioRecord) -> list[OracleRecord]:
+    order = {"fail": 0, "unknown": 1, "pass": 2}
+    return sorted(record.oracles, key=lambda one: order[one.verdict])
+
+
+def _pictures(stored: Stored) -> Iterator[Picture]:
+    lanes, faults = stored.lanes, stored.faults
+    if not lanes.processes and not lanes.requests:
+        return
+    seen: set[int] = set()
+    for one in faults:
+        window = around(one, lanes)
+        if window is None or len(seen) == _MOST_CLOSE or any(window.start < zero < window.end for zero in seen):
+            continue
+        seen.add(window.zero or 0)
+        title = "Around the fault" if len(faults) == 1 else f"Around {one_line(one.what, 60)}"
+        drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}")
+        caption = f"{drawn.legend}; time counts from the fault" if drawn.legend else "time counts from the fault"
+        yield Picture(title=title, svg=drawn.svg, caption=_caption(caption, drawn.hidden))
+    drawn = chart(lanes, faults, whole(lanes), f"The whole run of {one_line(stored.record.name, 80)}")
+    yield Picture(title="The whole run", svg=drawn.svg, caption=_caption(drawn.legend, drawn.hidden))
+    between = gaps(lanes, faults)
+    if between:
+        yield Picture(
+            title="Time between tokens", svg=between.svg, caption=f"{between.text} {_sentence(between.legend)}"
+        )
+
+
+def _caption(text: str, hidden: str) -> str:
+    return _sentence(text) + (f" {_sentence(f'not drawn: {hidden}')}" if hidden else "")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _box(one: Moments) -> FaultBox:
+    fault = one.fault
+    rows = [
+        Row("target", one_line(fault.target, 160)),
+        Row("trigger", one_line(fault.trigger, 160)),
+        Row("asked for", "" if one.requested is None else f"at {moment(one.requested)}"),
+        Row("landed", f"at {moment(one.landed)}" if one.landed is not None else one_line(fault.missed, 300) or "no"),
+        Row("on target", "yes" if fault.on_target else "no"),
+        *(
+            Row(one_line(str(key), 60).replace("_", " "), pairs({"": value}, 300))
+            for key, value in fault.evidence.items()
+        ),
+        Row("noticed", _after(fault.recovery.detect_ms)),
+        Row(
+            "rerouted",
+            _after(fault.recovery.reroute_ms) + (f" to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else ""),
+        ),
+        Row("next token", _after(fault.recovery.first_token_ms)),
+        Row("longest gap", "" if fault.recovery.max_gap_ms is None else milliseconds(fault.recovery.max_gap_ms)),
+        Row("healed", "" if one.healed is None else f"at {moment(one.healed)}"),
+    ]
+    return FaultBox(name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text])
+
+
+def _after(ms: float | None) -> str:
+    return "" if ms is None else f"after {milliseconds(ms)}"
+
+
+def _told(stored: Stored) -> tuple[list[Told], int]:
+    proofs: dict[int, list[str]] = {}
+    for oracle in stored.record.oracles:
+        for n in oracle.evidence:
+            proofs.setdefault(n, []).append(one_line(oracle.name, 60))
+    entries = chronicle(stored.events, stored.lanes, stored.faults, proofs)
+    zero = next((one.struck for one in stored.faults if one.struck is not None), None)
+    shown = choose(entries, _MOST_ENTRIES, [one.at for one in stored.faults if one.at is not None])
+    told = [
+        Told(
+            entry.t,
+            moment(entry.t),
+            "" if zero is None else after(entry.t - zero),
+            entry.source,
+            entry.what,
+            entry.line,
+            entry.kind,
+            ", ".join(entry.proves),
+        )
+        for entry in shown
+    ]
+    return told, len(entries) - len(shown)
+
+
+def links(stored: Stored) -> Iterator[Link]:
+    """The scenario's own files."""
+    notes = {"trace.json": "opens in Perfetto", "scenario.json": "replayable", "history.jsonl": "every event"}
+    for path in stored.files:
+        name = path.rpartition("/")[2]
+        yield Link(quote(path), name, notes.get(name, ""))
+    for log in stored.logs:
+        yield Link(quote(log.path), f"{one_line(log.name, 60)}.log", _size(log.size))
+
+
+def _size(size: int) -> str:
+    return f"{size:,} bytes" if size < 10_000 else f"{size / 1_000:,.0f} kB"  # noqa: PLR2004 - four digits
