@@ -1,4 +1,4 @@
-"""The command line: ``ftharness list | run | check | replay | report | provision | contract check | doctor``.
+"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor``.
 
 Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was started), 3 some unknown and none failed,
 130 interrupted.
@@ -211,6 +211,22 @@ def report(folder: RunArgument) -> None:
                 raise
             record = judge_again(folder)  # it was cut short: what it left is judged
         typer.echo(write_report(folder, record))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    now: Annotated[Path, typer.Argument(metavar="RUN", help="Another one's, later.")],
+) -> None:
+    """What differs between two stored runs; ends with 1 if something that passed before does not now."""
+    from ftharness.report import compare, read_run
+
+    with _said():
+        comparison = compare(read_run(before), read_run(now))
+    for line in comparison.lines:
+        typer.echo(line)
+    # Where nothing was compared, nothing can be said to be as good as before.
+    raise typer.Exit(WRONG if not comparison.common else FAILED if comparison.regressions else PASSED)
 
 
 @app.command()

@@ -1,17 +1,22 @@
 """Reports: what a run leaves for people and for other programs."""
 
 from ftharness.report.atomic import ReportError
+from ftharness.report.compare import Comparison, compare
 from ftharness.report.run import RUN_FILE, RunError, RunRecord, exit_status, read_run, write_run
+from ftharness.report.schema import run_schema
 from ftharness.report.story import story
 from ftharness.report.write import write_report
 
 __all__ = [
     "RUN_FILE",
+    "Comparison",
     "ReportError",
     "RunError",
     "RunRecord",
+    "compare",
     "exit_status",
     "read_run",
+    "run_schema",
     "story",
     "write_report",
     "write_run",

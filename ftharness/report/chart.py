@@ -217,7 +217,7 @@ class _Line(msgspec.Struct, frozen=True):
 def _flags(wanted: list[tuple[int, str, str]], scale: Scale) -> tuple[list[_Line], int]:
     inside = [(scale.x(t), words, class_) for t, words, class_ in sorted(wanted) if scale.holds(t)]
     # Bold letters are wider than plain ones.
-    places = place_flags([Flag(x, text_width(words, SIZE) * 1.08) for x, words, _ in inside], 0, WIDTH)
+    places = place_flags([Flag(x, text_width(words, SIZE) * 1.12) for x, words, _ in inside], 0, WIDTH)
     lines = [
         _Line(x, place.row, place.leftward, words, class_)
         for (x, words, class_), place in zip(inside, places, strict=True)

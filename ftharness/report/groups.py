@@ -9,7 +9,7 @@ from ftharness.report.clean import one_line
 from ftharness.report.run import excuse
 from ftharness.report.svg import element
 from ftharness.report.units import milliseconds
-from ftharness.scenario.record import ScenarioRecord, Verdict
+from ftharness.scenario.record import ScenarioRecord, Verdict, worst
 
 _WIDE, _HIGH, _EDGE = 150.0, 18.0, 5.0
 _MOST_CELLS = 400
@@ -36,6 +36,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         next_token: Of a fault, how long until the next token: the middle and the worst of its runs.
         dots: The same as a drawing, empty for a single run.
         duration: The middle of its runs' lengths.
+        verdict: The worst of its runs'.
+        why: The reason of the first run with that verdict, empty for ``pass``.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     next_token: str
     dots: str
     duration: str
+    verdict: Verdict
+    why: str
 
 
 def groups(scenarios: Sequence[ScenarioRecord], hrefs: Sequence[str]) -> list[Group]:
@@ -64,6 +68,7 @@ def groups(scenarios: Sequence[ScenarioRecord], hrefs: Sequence[str]) -> list[Gr
 def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], slowest: float) -> Group:
     records = [record for record, _ in runs]
     waits = [ms for record in records for ms in _next_token(record)]
+    verdict = worst(record.verdict for record in records)
     passed = sum(record.verdict == "pass" for record in records)
     return Group(
         name=one_line(name, 100),
@@ -74,6 +79,8 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
         next_token=_spread(waits),
         dots=_dots(waits, slowest) if len(waits) > 1 else "",
         duration=milliseconds(median(record.duration_s for record in records) * 1_000),
+        verdict=verdict,
+        why=next((one_line(one.reason, 200) for one in records if one.verdict == verdict != "pass"), ""),
     )
 
 

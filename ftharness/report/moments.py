@@ -30,7 +30,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         detected: When the frontend said that it noticed.
         rerouted: When another worker said that it got the request; ``rerouted_to`` is that worker.
         first_token: When the first token after it came.
-        gap: The two chunks around the longest time without a token until then.
+        gap: The two chunks around the longest time without a token from when it struck until then.
     """
 
     fault: FaultRecord
@@ -139,7 +139,7 @@ def _points(
 
 
 def _touching(request: RequestLane, struck: int, first_token: int) -> tuple[int, int] | None:
-    """The longest gap between the fault and the first token after it: what was in flight may have ended the longest."""
+    """The gap that most of the time from the fault to its first token is in: what was in flight may come in between."""
     # A figure in ms is rounded, so the first token need not lie exactly on its chunk.
     near = [(a, b) for a, b in pairwise(request.times) if b >= struck and a < first_token - NS_PER_MS // 1_000]
-    return max(near, key=lambda gap: gap[1] - gap[0], default=None)
+    return max(near, key=lambda gap: gap[1] - max(gap[0], struck), default=None)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # 40 ms, and most commands write no page
 PAGE_FILE = "report.html"
 _HERE = Path(__file__).parent
 # What keeps a large run one page: so many scenarios are drawn, so many told in words, so many at least named.
-_DRAWN_BAD, _DRAWN_FIRST, _WORDS, _NAMED = 12, 3, 60, 1_000
+_DRAWN_BAD, _DRAWN_EACH, _DRAWN_FIRST, _WORDS, _NAMED = 12, 8, 3, 60, 1_000
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +52,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(scenarios: Sequence[ScenarioRecord]) -> Plan:
-    """What did not pass comes first, and the first few runs, so that there is always one to look at."""
+    """What did not pass comes first; then the first run of each scenario, so that there is always one to look at."""
     bad = [place for place, one in enumerate(scenarios) if one.verdict != "pass"]
     # A known finding is looked at after what nobody has seen yet.
     bad.sort(key=lambda place: (excuse(scenarios[place]) is not None, place))
-    drawn = frozenset([*bad[:_DRAWN_BAD], *range(min(len(scenarios), _DRAWN_FIRST))])
+    first = {(one.name, one.stack, one.engine): place for place, one in reversed(list(enumerate(scenarios)))}
+    good = sorted({*sorted(first.values())[:_DRAWN_EACH], *range(min(len(scenarios), _DRAWN_FIRST))})
+    drawn = frozenset([*bad[:_DRAWN_BAD], *good])
     words = frozenset([place for place in bad if place not in drawn][:_WORDS])
     rest = [place for place in range(len(scenarios)) if place not in drawn and place not in words]
     rest.sort(key=lambda place: (scenarios[place].verdict == "pass", place))
@@ -74,9 +76,11 @@ class Page:
         self._record = record
         self._plan = plan(record.scenarios)
         self._sections: list[str] = []
+        self._files: dict[int, list[str]] = {}
 
     def add(self, place: int, stored: Stored) -> None:
         """Render the scenario at ``place`` of the run, if the page has room for it."""
+        self._files[place] = stored.files
         if place in self._plan.drawn or place in self._plan.words:
             shown = section(stored, _anchor(place), pictures=place in self._plan.drawn)
             alone = len(self._record.scenarios) == 1
@@ -90,6 +94,7 @@ class Page:
         counts = {name: sum(one.verdict == name for one in record.scenarios) for name in MARKS}
         hrefs = [self._href(place, one) for place, one in enumerate(record.scenarios)]
         alone = record.scenarios[0] if len(record.scenarios) == 1 else None
+        rows = [] if alone else groups(record.scenarios, hrefs)
         style, script = _asset("page.css"), _asset("page.js")
         page = _template("page.html.j2").render(
             title=_title(record),
@@ -101,7 +106,9 @@ class Page:
             alone=alone is not None,
             counts=[(name, MARKS[name], count) for name, count in counts.items() if count],
             excused=sum(one.verdict != "pass" and excuse(one) is not None for one in record.scenarios),
-            groups=[] if alone else groups(record.scenarios, hrefs),
+            groups=rows,
+            repeated=any(len(row.cells) > 1 for row in rows),
+            marks=MARKS,
             sections=[Markup(part) for part in self._sections],  # noqa: S704 - rendered by a template that escapes
             briefs=list(self._briefs()),
             unnamed=len(record.scenarios) - len(self._plan.drawn | self._plan.words | self._plan.rows),
@@ -132,7 +139,7 @@ class Page:
                 longest_gap=milliseconds(max(gap, default=None)),
                 tokens=token_words(one.tokens),
                 duration=milliseconds(one.duration_s * 1_000),
-                links=[(quote(f"{one.path}/{name}"), name) for name in ("history.jsonl", "trace.json")],
+                links=[(quote(file), file.rpartition("/")[2]) for file in self._files.get(place, ())],
             )
 
 

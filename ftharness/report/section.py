@@ -14,7 +14,7 @@ from ftharness.report.moments import Moments
 from ftharness.report.run import excuse
 from ftharness.report.stored import Stored
 from ftharness.report.units import after, milliseconds, moment, pairs
-from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount
+from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount, Verdict
 
 MARKS = {"pass": "✓", "fail": "✕", "unknown": "?"}
 _MOST_ENTRIES = 80
@@ -125,7 +125,7 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         lead=lead(stored),
         reason=plain(record.reason, _REASON),
         problem=stored.problem,
-        figures=[*figures(stored.faults), *_token_figures(record.tokens)],
+        figures=[*figures(stored.faults), *_token_figures(record.tokens, record.verdict)],
         pictures=list(_pictures(stored)) if pictures else [],
         oracles=[Row(one_line(o.name, 120), plain(o.reason, _REASON), o.verdict) for o in _worst_first(record)],
         faults=[_box(one) for one in stored.faults[:_MOST_LISTED]],
@@ -160,14 +160,16 @@ def figures(faults: Sequence[Moments]) -> list[Figure]:
     return [Figure(milliseconds(max(values)), name) for name, values in known if values]
 
 
-def _token_figures(count: TokenCount) -> Iterator[Figure]:
+def _token_figures(count: TokenCount, verdict: Verdict) -> Iterator[Figure]:
+    """Of a scenario that passed nothing is bad: that a request loses its tokens may be what was expected."""
+    bad = "" if verdict == "pass" else "bad"
     if count.expected is None and not count.received:
         return
     whole_ = count.expected is None or count.received == count.expected
     of = "" if count.expected is None else f" / {count.expected:,}"
-    yield Figure(f"{count.received:,}{of}", "tokens received" + (" / expected" if of else ""), "" if whole_ else "bad")
+    yield Figure(f"{count.received:,}{of}", "tokens received" + (" / expected" if of else ""), "" if whole_ else bad)
     wrong = ((count.lost, "lost"), (count.duplicated, "duplicated"), (count.altered, "altered"))
-    yield from (Figure(f"{number:,}", name, "bad") for number, name in wrong if number)
+    yield from (Figure(f"{number:,}", name, bad) for number, name in wrong if number)
     for value, text in ((0, "0"), (None, "–")):
         names = [name for number, name in wrong if number == value]
         if names:

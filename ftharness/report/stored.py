@@ -10,6 +10,8 @@ from ftharness.report.timeline import Timeline, timeline
 from ftharness.scenario.record import ScenarioRecord
 
 HISTORY_FILE = "history.jsonl"
+TRACE_FILE = "trace.json"
+_FILES = (HISTORY_FILE, "scenario.json", TRACE_FILE)
 
 
 class LogFile(msgspec.Struct, frozen=True):
@@ -31,7 +33,6 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         lanes: The history in lanes.
         faults: The moments of its faults.
         logs: The raw logs.
-        files: Its other files, relative to the run's folder.
     """
 
     record: ScenarioRecord
@@ -41,7 +42,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     lanes: Timeline
     faults: list[Moments]
     logs: list[LogFile]
-    files: list[str]
+
+    @property
+    def files(self) -> list[str]:
+        """Its other files, as far as they are there by now; relative to the run's folder."""
+        return [_relative(self.record, name) for name in _FILES if (self.folder / name).is_file()]
 
 
 def read_stored(run_folder: Path, record: ScenarioRecord) -> Stored:
@@ -50,7 +55,6 @@ def read_stored(run_folder: Path, record: ScenarioRecord) -> Stored:
     events, problem = read_events(folder / HISTORY_FILE)
     events.sort(key=lambda event: event.t)
     lanes = timeline(events)
-    names = (HISTORY_FILE, "scenario.json", "trace.json")
     return Stored(
         record=record,
         folder=folder,
@@ -63,7 +67,6 @@ def read_stored(run_folder: Path, record: ScenarioRecord) -> Stored:
             for path in sorted(folder.glob("logs/*.log"))
             if path.is_file()
         ],
-        files=[_relative(record, name) for name in names if (folder / name).is_file()],
     )
 
 

@@ -34,10 +34,11 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     faults = moments(record.faults, events, lanes)
     on = " · ".join(part for part in (record.stack, record.engine, record.sut_version) if part)
     lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)} on {one_line(on, 60)}"]
-    if record.reason and not any(one_line(record.reason) == one_line(oracle.reason) for oracle in record.oracles):
+    # Where an oracle decided, the reason is its own, and stands among the oracles.
+    if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
         lines.append(f"  {one_line(record.reason, _WIDE)}")
     lines += _oracles(record.oracles)
-    zero = next((fault.at for fault in faults if fault.at is not None), None)
+    zero = next((fault.struck or fault.at for fault in faults if fault.at is not None), None)
     told = _happened(record, events, lanes, faults, zero)
     if told:
         clock = "seconds since the run's start" + (", ms from the fault" if zero is not None else "")

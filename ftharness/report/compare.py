@@ -1,0 +1,166 @@
+"""Two stored runs side by side: what passed before and does not now, what recovers sooner or later, what logs differently."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+
+import msgspec
+
+from ftharness.report.clean import one_line
+from ftharness.report.run import RunRecord, excuse
+from ftharness.report.units import milliseconds, pairs
+from ftharness.scenario.record import ScenarioRecord, Verdict, worst
+
+_FIGURES = (
+    ("detect_ms", "noticed"),
+    ("reroute_ms", "rerouted"),
+    ("first_token_ms", "next token"),
+    ("max_gap_ms", "longest gap"),
+)
+# Under this, a different figure is the machine's mood: a scheduler's tick, another program.
+_NOTABLE_MS, _NOTABLE_PART = 5.0, 0.25
+_MARKS = {"worse": "✗", "better": "✓", "same": "=", "other": "~"}
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """What is different.
+
+    Attributes:
+        lines: For a person.
+        regressions: The scenarios that passed before and do not now, by name and stack.
+        common: How many scenarios are in both runs.
+    """
+
+    lines: list[str]
+    regressions: list[str]
+    common: int
+
+
+def compare(before: RunRecord, now: RunRecord) -> Comparison:
+    """Compare two runs, scenario by scenario; repeats of one are taken together.
+
+    A scenario that is in one run only is named, and is no regression: what was not run cannot have got worse.
+    """
+    old, new = _by_key(before), _by_key(now)
+    lines, regressions = [], []
+    for key in dict.fromkeys([*old, *new]):
+        name = " ".join(part for part in key if part)
+        if key not in new:
+            lines.append(f"- {name}: was {_verdicts(old[key])}, is not in the second run")
+        elif key not in old:
+            lines.append(f"+ {name}: {_verdicts(new[key])}, is not in the first run")
+        else:
+            kind = _kind(old[key], new[key])
+            if kind == "worse":
+                regressions.append(name)
+            lines.append(f"{_MARKS[kind]} {name}: {_change(_verdicts(old[key]), _verdicts(new[key]))}")
+            lines += [f"    {line}" for line in _details(old[key], new[key])]
+    common = sum(key in new for key in old)
+    lines.append(_summary(regressions, common))
+    return Comparison(lines, regressions, common)
+
+
+Key = tuple[str, str, str, str]
+
+
+def _by_key(run: RunRecord) -> dict[Key, list[ScenarioRecord]]:
+    found: dict[Key, list[ScenarioRecord]] = {}
+    for one in run.scenarios:
+        key = (one_line(one.name, 80), one_line(one.stack, 60), one_line(one.engine, 40), pairs(one.params, 120))
+        found.setdefault(key, []).append(one)
+    return found
+
+
+def _counting(records: Iterable[ScenarioRecord]) -> Verdict:
+    """The verdict over repeats; what is excused counts as passed, as in the exit status."""
+    return worst("pass" if excuse(one) is not None else one.verdict for one in records)
+
+
+def _kind(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> str:
+    before, now = _counting(old), _counting(new)
+    if before == now:
+        return "same" if now == "pass" or _verdicts(old) == _verdicts(new) else "other"
+    return "worse" if before == "pass" else "better" if now == "pass" else "other"
+
+
+def _verdicts(records: Sequence[ScenarioRecord]) -> str:
+    """``pass``, or of several runs ``28 pass, 2 fail``."""
+    said = [one.verdict + (f" ({note.kind.replace('_', ' ')})" if (note := excuse(one)) else "") for one in records]
+    if len(said) == 1:
+        return said[0]
+    return ", ".join(f"{said.count(verdict)} {verdict}" for verdict in sorted(set(said)))
+
+
+def _change(before: str, now: str) -> str:
+    return now if before == now else f"{before} → {now}"
+
+
+def _details(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> Iterator[str]:
+    versions = [", ".join(dict.fromkeys(one.sut_version for one in records)) for records in (old, new)]
+    if versions[0] != versions[1]:
+        yield f"version {one_line(versions[0], 40) or '–'} → {one_line(versions[1], 40) or '–'}"
+    yield from _oracles(old, new)
+    for field, name in _FIGURES:
+        yield from _figure(name, _values(old, field), _values(new, field))
+    yield from _figure("length", [one.duration_s * 1_000 for one in old], [one.duration_s * 1_000 for one in new])
+    yield from _lines("drift", [line for one in old for line in one.drift], [line for one in new for line in one.drift])
+    yield from _lines("leak", [line for one in old for line in one.leaks], [line for one in new for line in one.leaks])
+
+
+def _oracles(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> Iterator[str]:
+    """Those whose verdict changed, with the new reason; what passes needs none."""
+    before, now = _oracle_verdicts(old), _oracle_verdicts(new)
+    for name, (verdict, reason) in now.items():
+        was = before.get(name, (None, ""))[0]
+        if was is not None and was != verdict:
+            yield f"{one_line(name, 80)}: {was} → {verdict}{f': {one_line(reason, 160)}' if verdict != 'pass' else ''}"
+
+
+def _oracle_verdicts(records: Sequence[ScenarioRecord]) -> dict[str, tuple[Verdict, str]]:
+    found: dict[str, tuple[Verdict, str]] = {}
+    for oracle in (oracle for one in records for oracle in one.oracles):
+        verdict, reason = found.get(oracle.name, ("pass", ""))
+        # Of repeats the worst counts, and its first reason.
+        counts = worst([verdict, oracle.verdict])
+        found[oracle.name] = (counts, reason if counts == verdict and reason else oracle.reason)
+    return found
+
+
+def _values(records: Sequence[ScenarioRecord], field: str) -> list[float]:
+    values = [getattr(fault.recovery, field) for one in records for fault in one.faults]
+    return [value for value in values if value is not None]
+
+
+def _figure(name: str, old: Sequence[float], new: Sequence[float]) -> Iterator[str]:
+    if not old and not new:
+        return
+    if not old or not new:
+        yield f"{name} {_middle(old)} → {_middle(new)}"
+        return
+    before, now = median(old), median(new)
+    change = now - before
+    notable = abs(change) >= max(_NOTABLE_MS, _NOTABLE_PART * before)
+    word = f"  ({'slower' if change > 0 else 'faster'} by {milliseconds(abs(change))})" if notable else ""
+    yield f"{name} {_middle(old)} → {_middle(new)}{word}"
+
+
+def _middle(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return milliseconds(median(values)) + (f" (median of {len(values)})" if len(values) > 1 else "")
+
+
+def _lines(what: str, old: Iterable[str], new: Iterable[str]) -> Iterator[str]:
+    before, now = dict.fromkeys(old), dict.fromkeys(new)
+    yield from (f"{what} gone: {one_line(line, 160)}" for line in before if line not in now)
+    yield from (f"{what} new: {one_line(line, 160)}" for line in now if line not in before)
+
+
+def _summary(regressions: Sequence[str], common: int) -> str:
+    if not common:
+        return "the two runs have no scenario in common"
+    noun = "scenario" if common == 1 else "scenarios"
+    if not regressions:
+        return f"no regressions in {common} {noun}"
+    return (
+        f"{len(regressions)} of {common} {noun} passed before and {'does' if len(regressions) == 1 else 'do'} not now"
+    )
