@@ -1,0 +1,204 @@
+"""The stacks ``dynamo-sim`` and ``dynamo-mocker``: the released Dynamo, with our engine or with its own mock of one.
+
+Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` gives them, on a machine without a GPU. On
+``dynamo-sim`` the workers are our deterministic engine behind Dynamo's Python worker API, so every token is known; on
+``dynamo-mocker`` they are ``python -m dynamo.mocker``, whose tokens are random.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ftharness
+from ftharness.history import History
+from ftharness.logs import load_contract
+from ftharness.process import Condition, PortReservation, Process, http_ok, log_event
+from ftharness.stack.dynamo_behaviour import documented
+from ftharness.stack.dynamo_environment import dynamo_environment
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
+from ftharness.stack.provision import DEFAULT, find_interpreter, provisioned, sut_version
+from ftharness.stack.sim import LAUNCHER, count_tokens, worker_arguments
+from ftharness.stack.topology import Topology
+
+MODEL = Path(ftharness.__file__).parent / "engine" / "model"
+#: Tokens a second of a stream of the mocker's at ``--speedup-ratio 1``, as measured.
+MOCKER_SPEED = 165.0
+
+
+class _Serves(Condition):
+    """The frontend lists the model, and an instance of every worker."""
+
+    def __init__(self, url: str, workers: int) -> None:
+        self._parts = [
+            http_ok(f"{url}/v1/models", lambda body: any(model["id"] == str(MODEL) for model in body["data"])),
+            http_ok(f"{url}/health", lambda body: _serving(body) >= workers),
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._parts))
+
+    async def met(self, process: Process, history: History) -> None:
+        for part in self._parts:
+            await part.met(process, history)
+
+
+def _serving(health: Any) -> int:
+    return sum(instance["endpoint"] == "generate" for instance in health["instances"])
+
+
+def interpreter(sut_python: Path | None) -> Path:
+    """The interpreter that was asked for, the default release's, or the newest provisioned one's.
+
+    Raises:
+        NotAvailable: There is none; says how to get it.
+    """
+    if sut_python is not None:
+        return sut_python.absolute()
+    found = find_interpreter(DEFAULT) or next((one.python for one in provisioned()), None)
+    if found is None:
+        raise NotAvailable(f"Dynamo is not installed here; `ftharness provision {DEFAULT}` does it, or --sut-python")
+    return found
+
+
+class _DynamoStack(StackKind):
+    """What the two have in common: the frontend, and how a stack keeps to itself."""
+
+    needs = "ai-dynamo from PyPI, in an environment of its own"
+
+    def version(self, sut_python: Path | None) -> str:
+        """The version of ai-dynamo.
+
+        Raises:
+            NotAvailable: There is none.
+        """
+        return sut_version(interpreter(sut_python))
+
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """A frontend, and its workers, started side by side.
+
+        Raises:
+            NotAvailable: There is no Dynamo.
+        """
+        python = interpreter(settings.sut_python)
+        version = sut_version(python)
+        folder = settings.folder.absolute()
+        env = dynamo_environment(_new_store(folder))
+        http = PortReservation(held=settings.hold_ports)
+        url = f"http://127.0.0.1:{http.port}"
+        frontend = Launch(
+            name="frontend",
+            role="frontend",
+            argv=[str(python), "-m", "dynamo.frontend", *_frontend_arguments(topology, http.port)],
+            env=env,
+            contract=load_contract("dynamo", version),
+            ports={"http": http.port},
+            cwd=folder,  # python -m looks for modules where it is; there are none
+            metrics_url=url,
+        )
+        workers = [
+            self._worker(f"worker-{i + 1}", [str(python)], version, topology, settings, env)
+            for i in range(topology.workers)
+        ]
+        return Plan(
+            launches=[frontend, *workers],
+            url=url,
+            model=str(MODEL),
+            ready=_Serves(url, topology.workers),
+            count=self._count,
+            exact=self._exact,
+            behaviour=documented(self.name, version),
+            close=http.close,
+        )
+
+    _exact: bool
+    _count: Callable[[str], int] = staticmethod(count_tokens)
+
+    @abstractmethod
+    def _worker(
+        self,
+        name: str,
+        python: list[str],
+        version: str,
+        topology: Topology,
+        settings: Settings,
+        env: dict[str, str],
+    ) -> Launch: ...
+
+
+def _new_store(folder: Path) -> Path:
+    """A folder for discovery: each launch has its own, for entries of one that did not start live on for a lease."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = 1
+    while True:
+        store = folder / ("discovery" if place == 1 else f"discovery-{place}")
+        try:
+            store.mkdir()
+        except FileExistsError:
+            place += 1
+        else:
+            return store
+
+
+def _frontend_arguments(topology: Topology, port: int) -> list[str]:
+    arguments = ["--http-host", "127.0.0.1", "--http-port", str(port)]
+    arguments += ["--migration-limit", str(topology.migration_limit)]
+    if topology.migration_max_seq_len is not None:
+        arguments += ["--migration-max-seq-len", str(topology.migration_max_seq_len)]
+    return [*arguments, *topology.frontend_args]
+
+
+class DynamoSimStack(_DynamoStack):
+    """Dynamo's frontend and runtime, and our engine behind Dynamo's Python worker API."""
+
+    name = "dynamo-sim"
+    _exact = True
+
+    def _worker(
+        self,
+        name: str,
+        python: list[str],
+        version: str,
+        topology: Topology,
+        settings: Settings,
+        env: dict[str, str],
+    ) -> Launch:
+        argv = [*python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
+        return Launch(
+            name=name,
+            role="aggregated",
+            argv=[*argv, *worker_arguments(name, topology, settings)],
+            env=env,
+            contract=load_contract("dynamo-sim", version),
+            ready=[log_event("ready")],
+            status_event="listening",
+            cwd=settings.folder.absolute(),
+        )
+
+
+class DynamoMockerStack(_DynamoStack):
+    """Dynamo's frontend and runtime, and Dynamo's mock of an engine."""
+
+    name = "dynamo-mocker"
+    _exact = False
+
+    def _worker(
+        self,
+        name: str,
+        python: list[str],
+        version: str,
+        topology: Topology,
+        settings: Settings,
+        env: dict[str, str],
+    ) -> Launch:
+        argv = [*python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
+        argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
+        return Launch(
+            name=name,
+            role="aggregated",
+            argv=[*argv, *topology.worker_args],
+            env=env | {"DYN_SYSTEM_PORT": "0"},  # any: its log says which
+            contract=load_contract("dynamo-mocker", version),
+            status_event="listening",
+            cwd=settings.folder.absolute(),
+        )
