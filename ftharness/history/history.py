@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar, cast
 
 import msgspec
 
@@ -38,6 +39,7 @@ class History:
         self.path = path
         self.write_error: OSError | None = None
         self._events: list[Event] = []
+        self._by_kind: dict[type[Event], list[Event]] = defaultdict(list)
         self._subscribers: list[Subscriber] = []
         self._pending: list[Event] = []
         self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
@@ -61,7 +63,7 @@ class History:
         # The one place that writes to a frozen event: before anybody else has seen it.
         msgspec.structs.force_setattr(event, "n", len(self._events) + 1)
         msgspec.structs.force_setattr(event, "t", (time.monotonic_ns() if at is None else at) - self.start_ns)
-        self._events.append(event)
+        self._add(event)
         if self._file is not None:
             self._pending.append(event)
             if len(self._pending) == 1:
@@ -69,6 +71,10 @@ class History:
         for subscriber in tuple(self._subscribers):
             subscriber(event)
         return event
+
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+        self._by_kind[type(event)].append(event)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with each event as it is appended; what is returned ends that."""
@@ -81,10 +87,10 @@ class History:
         return unsubscribe
 
     def select(self, kind: type[E], **fields: object) -> Iterator[E]:
-        """The events of one kind whose fields have these values, in order."""
-        for event in self._events:
-            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
-                yield event
+        """The events of one kind whose fields have these values, in order; what it costs goes by the events of that kind."""
+        for event in self._events if kind is Event else self._by_kind[kind]:
+            if all(getattr(event, name) == value for name, value in fields.items()):
+                yield cast("E", event)
 
     async def wait_for(
         self, predicate: Callable[[Event], bool], *, deadline_s: float, what: str = "an event", past: bool = True
@@ -164,7 +170,8 @@ class History:
 def recorded(events: Sequence[Event]) -> History:
     """A history in memory that holds events which already have their ``n`` and ``t``."""
     history = History(start_ns=0)
-    history._events.extend(events)  # noqa: SLF001 - its own module
+    for event in events:
+        history._add(event)  # noqa: SLF001 - its own module
     return history
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 # CSI sequences (colours, cursor) and OSC sequences (titles, links).
 _ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_OBJECT = re.compile(rb"\s*\{")
 _OWN = ("time", "timestamp", "ts", "level", "target", "logger", "message", "msg")
 
 
@@ -16,7 +17,7 @@ def unwrap(line: bytes) -> bytes:
     """
     if b"\x1b" in line:
         line = _ESCAPES.sub(b"", line)
-    if line.lstrip()[:1] == b"{":
+    if _OBJECT.match(line):
         try:
             entry = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -31,9 +32,16 @@ def _plain(entry: dict[str, object]) -> str:
     if isinstance(fields, dict):  # the nested form of the same logger
         entry = {**entry, **fields}
 
-    def first(*names: str) -> str:
-        return next((str(entry[name]) for name in names if name in entry), "")
-
-    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in _OWN)
-    head = f"{first('time', 'timestamp', 'ts')} {first('level')} {first('target', 'logger')}: {first('message', 'msg')}"
+    rest = " ".join([f"{key}={value}" for key, value in entry.items() if key not in _OWN])
+    head = (
+        f"{_first(entry, 'time', 'timestamp', 'ts')} {_first(entry, 'level')} {_first(entry, 'target', 'logger')}: "
+        f"{_first(entry, 'message', 'msg')}"
+    )
     return f"{head} {rest}" if rest else head
+
+
+def _first(entry: dict[str, object], *names: str) -> str:
+    for name in names:
+        if name in entry:
+            return str(entry[name])
+    return ""

@@ -39,20 +39,39 @@ class _Form(NamedTuple):
     event: str
     literal: bytes
     regex: Any  # of re2, which has no types; None where the literal is enough
+    groups: tuple[tuple[str, int], ...]  # name and number; a match of re2 asks its regex for them each time
 
 
 class _Tables(NamedTuple):
     forms: list[_Form]
     literals: Any
+    near: dict[bytes, tuple[_Form, ...]]  # per literal: the forms that a line may match in which it was found
 
 
 @lru_cache(maxsize=16)
 def _tables(key: tuple[tuple[str, str, str], ...]) -> _Tables:
-    forms = [
-        _Form(event, literal.encode(), re2.compile(regex.encode()) if regex else None) for event, literal, regex in key
-    ]
+    forms = [_form(*pattern) for pattern in key]
     literals = sorted({form.literal for form in forms}, key=len, reverse=True)
-    return _Tables(forms, re2.compile(b"|".join(re2.escape(literal) for literal in literals)) if literals else None)
+    return _Tables(
+        forms,
+        re2.compile(b"|".join(re2.escape(literal) for literal in literals)) if literals else None,
+        {one: tuple(form for form in forms if _can_overlap(one, form.literal)) for one in literals},
+    )
+
+
+def _form(event: str, literal: str, regex: str) -> _Form:
+    compiled = re2.compile(regex.encode()) if regex else None
+    groups = tuple((name.decode(), number) for name, number in compiled.groupindex.items()) if compiled else ()
+    return _Form(event, literal.encode(), compiled, groups)
+
+
+def _can_overlap(one: bytes, other: bytes) -> bool:
+    """Whether two literals can share bytes of a line: then a search that finds the one may step over the other."""
+    return one in other or other in one or _ends_as_begins(one, other) or _ends_as_begins(other, one)
+
+
+def _ends_as_begins(one: bytes, other: bytes) -> bool:
+    return any(one.endswith(other[:size]) for size in range(1, len(other)))
 
 
 class Scanner:
@@ -95,40 +114,45 @@ class Scanner:
 
     def _scan(self, blocks: list[bytes], at: int) -> list[Match]:
         found: list[Match] = []
-        literals = self._tables.literals
-        if literals is None:
+        if self._tables.literals is None:
             return found
+        search = self._tables.literals.search
         for block in blocks:
-            place = 0
-            while (hit := literals.search(block, place)) is not None:
-                start = block.rfind(b"\n", 0, hit.start()) + 1
-                end = block.find(b"\n", hit.end())
+            hit = search(block)
+            while hit is not None:
+                first, last = hit.span()
+                start = block.rfind(b"\n", 0, first) + 1
+                end = block.find(b"\n", last)
                 end = len(block) if end < 0 else end
-                found += self._line(block[start:end], at)
-                place = end + 1
-                if place >= len(block):
-                    break
+                forms = self._tables.near[block[first:last]]
+                hit = search(block, last)
+                while hit is not None and hit.start() < end:  # another one in the same line
+                    forms = self._both(forms, self._tables.near[hit.group()])
+                    hit = search(block, hit.end())
+                found += self._line(block[start:end], forms, at)
         return found
 
-    def _line(self, raw: bytes, at: int) -> Iterator[Match]:
+    def _both(self, some: tuple[_Form, ...], others: tuple[_Form, ...]) -> tuple[_Form, ...]:
+        """Both, in the contract's order."""
+        return tuple(form for form in self._tables.forms if form in some or form in others)
+
+    def _line(self, raw: bytes, forms: tuple[_Form, ...], at: int) -> Iterator[Match]:
         # A progress bar rewrites its line: what stands between two carriage returns is a line to its reader.
         for part in raw.split(b"\r") if b"\r" in raw else (raw,):
             line, done = b"", set()
-            for form in self._tables.forms:
+            for form in forms:
                 if form.literal not in part or form.event in done:
                     continue
                 line = line or unwrap(part)
-                if form.regex is None:
-                    captures: dict[bytes, bytes | None] = {}
-                else:
+                captures: dict[str, str] = {}
+                if form.regex is not None:
                     match = form.regex.search(line)
                     if match is None:
                         continue
-                    captures = match.groupdict()
+                    captures = {name: held for name, number in form.groups if (held := _text(match[number]))}
                 done.add(form.event)
-                yield Match(
-                    form.event,
-                    {name.decode(): value.decode(errors="replace")[:KEPT] for name, value in captures.items() if value},
-                    line[:KEPT].decode(errors="replace"),
-                    at,
-                )
+                yield Match(form.event, captures, line[:KEPT].decode(errors="replace"), at)
+
+
+def _text(held: bytes | None) -> str:
+    return held.decode(errors="replace")[:KEPT] if held else ""

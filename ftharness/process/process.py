@@ -52,17 +52,26 @@ class Process:
         role: What it is in the stack.
         pid: Its process id.
         keeper_pid: The process above it, below which everything stays that it starts.
-        started_ns: CLOCK_MONOTONIC when it was started.
+        started_ns: CLOCK_MONOTONIC just before it was started: nothing that it says is older.
     """
 
     def __init__(
-        self, name: str, role: str, *, pid: int, keeper_pid: int, pidfds: tuple[int, int], history: History, pump: Pump
+        self,
+        name: str,
+        role: str,
+        *,
+        pid: int,
+        keeper_pid: int,
+        pidfds: tuple[int, int],
+        started_ns: int,
+        history: History,
+        pump: Pump,
     ) -> None:
         self.name = name
         self.role = role
         self.pid = pid
         self.keeper_pid = keeper_pid
-        self.started_ns = time.monotonic_ns()
+        self.started_ns = started_ns
         self.ports: dict[str, int] = {}
         self._pidfd, self._keeper_fd = pidfds
         self._history = history

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ class _Starting(NamedTuple):
     argv: list[str]
     ports: dict[str, int]
     pump: Pump
+    began_ns: int
     started: asyncio.Future[Process]
 
 
@@ -183,7 +185,9 @@ class Processes:
             lambda why, kept: self._truncated(request, why, kept),
         )
         started: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
-        self._starting[request] = _Starting(name, role, list(argv), dict(ports or {}), pump, started)
+        self._starting[request] = _Starting(
+            name, role, list(argv), dict(ports or {}), pump, time.monotonic_ns(), started
+        )
         memfd = launch.memfd()
         try:
             send(self._link, request, fds=(memfd, pump.write_fd, *pass_fds))
@@ -270,6 +274,7 @@ class Processes:
             pid=pid,
             keeper_pid=keeper,
             pidfds=fds,
+            started_ns=starting.began_ns,
             history=self._history,
             pump=starting.pump,
         )

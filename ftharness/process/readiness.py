@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from ftharness.history import History, Log, ProcessReady
+from ftharness.process.http_get import http_get
 from ftharness.process.process import Process
 
 _ASK_AGAIN_S = 0.02
 _ANSWER_S = 2.0
+_OK = 200
 
 
 class NotReady(Exception):  # noqa: N818 - says what is the case
@@ -65,20 +69,15 @@ class _HttpOk:
 
     async def met(self, process: Process, history: History) -> None:
         del process, history
-        import httpx  # noqa: PLC0415 - 75 ms that pass while the process starts
+        while not await self._asked():
+            await asyncio.sleep(_ASK_AGAIN_S)
 
-        async with httpx.AsyncClient(timeout=_ANSWER_S, trust_env=False) as client:
-            while not await self._asked(client):
-                await asyncio.sleep(_ASK_AGAIN_S)
-
-    async def _asked(self, client: Any) -> bool:
-        import httpx  # noqa: PLC0415
-
+    async def _asked(self) -> bool:
         try:
-            answer = await client.get(self._url)
-            self._seen = f"{answer.status_code} {answer.text[:200]}"
-            return answer.status_code == httpx.codes.OK and (self._holds is None or self._holds(answer.json()))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            status, body = await http_get(self._url, deadline_s=_ANSWER_S)
+            self._seen = f"{status} {body[:800].decode(errors='replace')[:200]}"
+            return status == _OK and (self._holds is None or self._holds(msgspec.json.decode(body)))
+        except (OSError, EOFError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
             self._seen = f"{type(error).__name__} {error}"
             return False
 

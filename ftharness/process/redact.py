@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import re2
 
@@ -40,7 +41,7 @@ class Redactor:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._values: set[str] = set()
-        self._pattern = re2.compile(b"|".join(shape.encode() for shape in _SHAPES))
+        self._compiled: Any = None  # of re2, which has no types
         self.learn_environment(os.environ if environment is None else environment)
 
     def learn_environment(self, environment: Mapping[str, str]) -> None:
@@ -62,8 +63,15 @@ class Redactor:
         new = {v for v in lines if _SHORTEST <= len(v) <= _LONGEST and not v.isdigit() and not v.startswith("-")}
         if new - self._values:
             self._values |= new
+            self._compiled = None
+
+    @property
+    def _pattern(self) -> Any:
+        # Made when it is first needed, which is while the stack starts: the bounds of the shapes cost 50 ms.
+        if self._compiled is None:
             known = sorted((re.escape(value).encode() for value in self._values), key=len, reverse=True)
-            self._pattern = re2.compile(b"|".join([*known, *(shape.encode() for shape in _SHAPES)]))
+            self._compiled = re2.compile(b"|".join([*known, *(shape.encode() for shape in _SHAPES)]))
+        return self._compiled
 
     def data(self, data: bytes) -> bytes:
         """``data`` without secrets. One that is cut off at an end of it is not seen: see :class:`RedactedStream`."""
