@@ -6,13 +6,17 @@ from ftharness.scenario import (
     Scenario,
     exits_as,
     fails_with,
+    gap_within,
     logged,
     migrated,
+    never_logged,
     not_migrated,
+    on_log,
     on_token,
     recovers_within,
     succeeds,
     tokens_exact,
+    ttft_within,
     usage_correct,
 )
 from ftharness.stack import aggregated
@@ -20,8 +24,14 @@ from ftharness.stack import aggregated
 # 280 tokens at 200 a second: a stream of 1.4 s.
 SHORT = completion(max_tokens=280)
 
+# At the simulated engine's 100,000 tokens a second of prefill: 0.3 s in which to lose a worker.
+LONG_PROMPT = completion("Once upon a time " * 1800, max_tokens=100)
+
 # A documented behaviour: whether a request that outlasts its worker's grace is cut off and moves, or keeps the worker alive.
 MIGRATES = "graceful_shutdown_migrates"
+
+# Another: whether usage still counts as the prompt what was asked, and not what the first worker had answered as well.
+USAGE_SURVIVES = "usage_survives_migration"
 
 worker_failure = Scenario(
     name="migration/worker_failure",
@@ -33,9 +43,27 @@ worker_failure = Scenario(
         succeeds(),
         migrated(times=1),
         tokens_exact(),
-        usage_correct(),
+        usage_correct().where(USAGE_SURVIVES),
         recovers_within(ms=2_000),
         logged("migration_started", role="frontend"),
+        exits_as("SIGKILL"),
+    ],
+)
+
+prefill_failure = Scenario(
+    name="migration/prefill_failure",
+    description="The worker is killed while it reads a long prompt: another one starts over, and the client waits a little.",
+    topology=aggregated(workers=2),
+    workload=[LONG_PROMPT],
+    # A moment later: Dynamo's worker says so before it has a connection for the answer; lost then, only its lease tells.
+    faults=[on_log("request_received", delay_s=0.05).inject(kill(serving))],
+    expect=[
+        succeeds(),
+        migrated(times=1),
+        tokens_exact(),
+        usage_correct(),
+        ttft_within(ms=2_500),
+        recovers_within(ms=2_500),
         exits_as("SIGKILL"),
     ],
 )
@@ -49,7 +77,7 @@ graceful_shutdown = Scenario(
     expect=[
         succeeds(),
         tokens_exact(),
-        usage_correct(),
+        usage_correct().where(USAGE_SURVIVES),
         migrated(times=1).where(MIGRATES),
         recovers_within(ms=2_000).where(MIGRATES),
         logged("migration_started", role="frontend").where(MIGRATES),
@@ -63,7 +91,15 @@ drain = Scenario(
     topology=aggregated(workers=2),
     workload=[SHORT],
     faults=[on_token(64).inject(terminate(serving, grace_s=10, then="kill"))],
-    expect=[succeeds(), not_migrated(), tokens_exact(), usage_correct()],
+    expect=[
+        succeeds(),
+        not_migrated(),
+        tokens_exact(),
+        usage_correct(),
+        gap_within(ms=2_000),
+        never_logged("request_aborted"),
+        exits_as(0),
+    ],
 )
 
 disabled_worker_failure = Scenario(

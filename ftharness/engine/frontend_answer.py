@@ -208,7 +208,7 @@ class Answer(Response):
         await send({"type": "http.response.start", "status": status, "headers": told})
 
     def _tokens(self) -> int:
-        return sum(len(choice.generation.generated) for choice in self._choices)
+        return sum(choice.generation.counted for choice in self._choices)
 
     def _cancel(self) -> None:
         for choice in self._choices:

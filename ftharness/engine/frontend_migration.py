@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_plane import Plane, WorkerLink
 
+#: Seconds by which two planted bugs are late.
+_SLOW_S = 3.0
+
 
 class Policy(NamedTuple):
     """How a frontend migrates.
@@ -69,8 +72,14 @@ class Generation:
         self._accepted = False
         self._migrations = 0
         self._dropping = False  # a planted bug's
+        self._forgotten = 0  # another's
         self._heard = 0.0  # loop time at which the worker last said something
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def counted(self) -> int:
+        """Tokens that the usage speaks of: all that its client has."""
+        return len(self.generated) - self._forgotten
 
     def begin(self) -> None:
         """Gives it to the worker whose turn it is."""
@@ -109,13 +118,16 @@ class Generation:
         length = len(self._prompt_ids) + len(self.generated)
         if self._migrations >= policy.limit and policy.bug != "migrate-beyond-limit":
             self._log.exhausted(self.request_id, error)
-            self._fail(500, "Migration limit exhausted")
+            self._fail(418 if policy.bug == "wrong-status" else 500, "Migration limit exhausted")
         elif policy.max_seq_len is not None and length > policy.max_seq_len:
             self._log.too_long(self.request_id, length, policy.max_seq_len)
             self._fail(500, f"Migration refused: {length} tokens exceed the maximum of {policy.max_seq_len}")
+        elif policy.bug == "give-up-quietly":
+            self._receiver.made([], "length", ended=True)
         else:
             self._migrations += 1
-            self._log.migrating(self.request_id, error, ongoing=self._accepted)
+            if policy.bug != "silent-migration":
+                self._log.migrating(self.request_id, error, ongoing=self._accepted)
             self._migrate(avoid)
 
     def _migrate(self, avoid: WorkerLink | None) -> None:
@@ -128,7 +140,11 @@ class Generation:
         if self._policy.bug == "duplicate-token":
             self._receiver.made(self.generated[-1:], None, ended=False)
         self._dropping = self._policy.bug == "drop-token"
-        self._send(context, remaining, avoid)
+        self._forgotten = len(self.generated) if self._policy.bug == "wrong-usage" else 0
+        if self._policy.bug == ("slow-migration" if self.generated else "slow-retry"):
+            asyncio.get_running_loop().call_later(_SLOW_S, self._send, context, remaining, avoid)
+        else:
+            self._send(context, remaining, avoid)
 
     def _send(self, context: list[int], remaining: int, avoid: WorkerLink | None) -> None:
         worker = self._plane.pick(avoid)

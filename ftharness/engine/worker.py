@@ -19,6 +19,8 @@ from ftharness.engine.status import Counters, Page, metrics_text, serve_status
 
 #: Seconds between two dials of a plane that refuses.
 _REDIAL_S = 0.05
+#: Seconds by which a planted bug is late.
+_STALL_S = 3.0
 
 
 class _Link(asyncio.Protocol):
@@ -164,6 +166,12 @@ class Worker:
             self._link.send(**message)
 
     def _on_tokens(self, batch: list[Made]) -> None:
+        if self._draining and self._settings.bug == "stall-in-drain":
+            self._loop.call_later(_STALL_S, self._pass_on, batch)
+        else:
+            self._pass_on(batch)
+
+    def _pass_on(self, batch: list[Made]) -> None:
         ended = [made for made in batch if made[2] is not None]
         self._send(op="tokens", batch=[made for made in batch if made[2] != "abort"] if ended else batch)
         for request_id, _, reason in ended:
@@ -192,6 +200,9 @@ class Worker:
             return
         self._draining = True
         self._log.draining(len(self._running), self._drain_s)
+        if self._settings.bug == "false-abort":
+            for request_id in self._running:
+                self._log.aborted(request_id)
         self._send(op="draining")
         if self._running:
             self._loop.call_later(self._drain_s, self._drained)
@@ -201,7 +212,7 @@ class Worker:
     def _drained(self) -> None:
         if not self._end.done():
             self._log.drained(len(self._running))
-            self._finish(0)
+            self._finish(7 if self._settings.bug == "wrong-exit" else 0)
 
     def _quit(self) -> None:
         """SIGINT: the same without the drain."""

@@ -27,7 +27,9 @@ def recovers_within(case: Case, ms: float) -> Finding:
         else:
             took = recovery.reroute_ms
             if took is None:
-                return Finding("unknown", f"{what}: the answer is not streamed, and no worker said that it took it over")
+                return Finding(
+                    "unknown", f"{what}: the answer is not streamed, and no worker said that it took it over"
+                )
             reasons.append(f"{what}: {parts}; the answer is not streamed, so no token is seen before its end")
         if took > ms:
             return Finding("fail", f"{reasons[-1]}; allowed: {_ms(ms)}")

@@ -54,9 +54,11 @@ def not_migrated(case: Case) -> Finding:
     if not case.requests:
         return Finding("unknown", "no request was sent")
     moves = _moves(case, case.requests)
-    if moves.times or moves.metric or moves.behaviour:
+    contradicted = bool(moves.metric) and not case.contract_known(role="frontend")
+    if moves.times or (moves.metric and not contradicted):
         return Finding("fail", f"it moved {moves.times or moves.metric} times ({moves.said})", moves.evidence)
-    return Finding("pass", f"nothing moved ({moves.said})", moves.evidence)
+    drift = ("migration: the metric rose, though no other worker received the request",) if contradicted else ()
+    return Finding("pass", f"nothing moved ({moves.said})", moves.evidence, drift)
 
 
 def _moves(case: Case, views: list[RequestView]) -> _Moves:
@@ -68,6 +70,7 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
             claims += len(takers) - 1
             claimed = claims
         behaviour += _outlived_its_worker(case, view, takers)
+    refused = _refused(case)
     rise = case.metric_rise("migration")
     alone = len(views) == len(case.requests)
     lines = case.logs("migration_started", role="frontend")
@@ -76,10 +79,16 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
     return _Moves(
         behaviour=behaviour,
         claims=claimed,
-        metric=int(rise) if rise is not None and alone else None,
-        lines=len(lines) if alone and (lines or case.contract_known(role="frontend")) else None,
+        metric=max(0, int(rise) - refused) if rise is not None and alone else None,
+        lines=max(0, len(lines) - refused) if alone and (lines or case.contract_known(role="frontend")) else None,
         evidence=tuple(sorted(evidence)),
     )
+
+
+def _refused(case: Case) -> int:
+    """How often a frontend that logs and counts a migration before it looks at the limit then said that it may not."""
+    counts_refused = case.params.get("behaviour", {}).get("migration_counts_refused", False)
+    return len(case.logs("migration_exhausted", role="frontend")) if counts_refused else 0
 
 
 def _is_about(line: Log, views: list[RequestView]) -> bool:
