@@ -23,7 +23,8 @@ _BAND = 22.0
 _AXIS = 24.0
 _TITLE = 18.0
 MOST_PROCESSES = 16
-MOST_REQUESTS = 16
+MOST_REQUESTS = 12
+_MOST_CLOSE = 6
 COLORS = 6
 _AROUND_NS = 30 * NS_PER_MS
 _S_NS = 1_000 * NS_PER_MS
@@ -67,7 +68,7 @@ def around(fault: Moments, lanes: Timeline) -> Window | None:
     if fault.struck is None:
         return None
     beyond = max(_AROUND_NS, round((fault.last - fault.struck) * 1.6))
-    before = max(beyond // 2, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)
+    before = max(_AROUND_NS // 2, beyond // 5, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)
     window = Window(fault.struck - before, fault.struck + beyond, fault.struck)
     return window if window.end - window.start < (lanes.end - lanes.start) * 0.7 else None
 
@@ -151,7 +152,9 @@ def _shown(
     kept_processes = sorted(processes, key=lambda lane: (lane.name not in targets, lane.color is not None))
     kept_requests = sorted(requests, key=lambda lane: (lane.id not in aimed, lane.ok, lane.control))
     first = [lane for lane in processes if lane in kept_processes[:MOST_PROCESSES]]
-    second = [lane for lane in requests if lane in kept_requests[:MOST_REQUESTS]]
+    second = [
+        lane for lane in requests if lane in kept_requests[: MOST_REQUESTS if window.zero is None else _MOST_CLOSE]
+    ]
     left_out = [
         f"{count} more {noun}"
         for count, noun in (

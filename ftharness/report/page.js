@@ -9,6 +9,12 @@ for (const svg of document.querySelectorAll("svg[data-start]")) {
     svg.append(made);
     return made;
   };
+  const fault = svg.querySelector(".line.landed");
+  const frame = svg.parentElement;
+  if (fault && frame.scrollWidth > frame.clientWidth) {
+    const at = fault.getBoundingClientRect().left - svg.getBoundingClientRect().left;
+    frame.scrollLeft = at - frame.clientWidth / 2;
+  }
   const line = make("path", "cursor");
   const text = make("text", "cursor");
   const hide = () => [line, text].forEach((part) => part.setAttribute("visibility", "hidden"));

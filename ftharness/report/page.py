@@ -16,7 +16,7 @@ from ftharness.report.lead import token_words
 from ftharness.report.run import RunRecord, excuse
 from ftharness.report.section import MARKS, section
 from ftharness.report.stored import Stored
-from ftharness.report.units import milliseconds
+from ftharness.report.units import amount, milliseconds
 from ftharness.scenario.record import ScenarioRecord
 
 if TYPE_CHECKING:  # 40 ms, and most commands write no page
@@ -97,7 +97,8 @@ class Page:
         rows = [] if alone else groups(record.scenarios, hrefs)
         style, script = _asset("page.css"), _asset("page.js")
         page = _template("page.html.j2").render(
-            title=_title(record),
+            heading=_heading(record),
+            runs=amount(len(record.scenarios), "run"),
             verdict=record.verdict,
             mark=MARKS[record.verdict],
             started=one_line(record.started_at, 40).replace("T", " "),
@@ -147,10 +148,9 @@ def _anchor(place: int) -> str:
     return f"s{place + 1}"
 
 
-def _title(record: RunRecord) -> str:
+def _heading(record: RunRecord) -> str:
     names = list(dict.fromkeys(one_line(one.name, 80) for one in record.scenarios))
-    what = names[0] if len(names) == 1 else f"{len(record.scenarios)} scenarios" if names else "nothing was run"
-    return f"{record.verdict}: {what}"
+    return names[0] if len(names) == 1 else f"{len(names)} scenarios" if names else "Nothing was run"
 
 
 @cache

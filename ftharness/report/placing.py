@@ -24,7 +24,8 @@ def place_flags(flags: list[Flag], left: float, right: float) -> list[Placed]:
     """Rows for flags, such that no label covers another label or another flag's line.
 
     A line runs from its own label's row down through all rows below it. In order of ``x``, every next flag takes the highest
-    row that is clear; a new row below all others is always clear of what stands to the left of it.
+    row that is clear. Where there is none, an older line is let run behind its label; no label ever covers another, since a
+    row below all others holds none.
 
     Args:
         flags: In order of ``x``.
@@ -38,21 +39,26 @@ def place_flags(flags: list[Flag], left: float, right: float) -> list[Placed]:
         leftward = (flag.x - GAP - flag.width, flag.x - GAP)
         sides = [side for side in (rightward, leftward) if side[0] >= left and side[1] <= right] or [rightward]
         row, side = next(
-            ((row, side) for row in range(len(flags)) for side in sides if _clear(done, flag.x, side, row)),
-            (len(flags), sides[0]),
+            (row, side)
+            for behind in (False, True)
+            for row in range(len(flags) + 1)
+            for side in sides
+            if _clear(done, flag.x, side, row, behind=behind)
         )
         done.append((flag.x, *side, row))
         answer.append(Placed(row, side is leftward))
     return answer
 
 
-def _clear(done: list[tuple[float, float, float, int]], x: float, side: tuple[float, float], row: int) -> bool:
+def _clear(
+    done: list[tuple[float, float, float, int]], x: float, side: tuple[float, float], row: int, *, behind: bool
+) -> bool:
     for line, start, end, other in done:
         if other == row and side[0] < end + _CLEAR and start < side[1] + _CLEAR:
             return False
         if other >= row and start - 2 < x < end + 2:
             return False  # the new line would run through a label below it
-        if other <= row and side[0] - 2 < line < side[1] + 2:
+        if not behind and other <= row and side[0] - 2 < line < side[1] + 2:
             return False  # an older line would run through the new label
     return True
 

@@ -163,8 +163,8 @@ def timeline(events: Sequence[Event]) -> Timeline:
 
 def _phases(ordered: Iterable[Event], end: int) -> list[Phase]:
     begun = [(event.phase, event.t) for event in ordered if isinstance(event, RunPhase)]
-    ends = [t for _, t in begun[1:]] + [end]
-    return [Phase(name, t, until) for (name, t), until in zip(begun, ends, strict=True)]
+    ends = [*(t for _, t in begun[1:]), end]
+    return [Phase(name, t, until) for (name, t), until in zip(begun, ends, strict=False)]
 
 
 def _served(ordered: Iterable[Event], end: int) -> list[Served]:

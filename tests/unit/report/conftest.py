@@ -2,12 +2,12 @@
 
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from ftharness.history import (
@@ -190,15 +190,15 @@ class Sample:
     def _fault(self, t: float, request: str) -> float | None:
         """Inject at ``t``; returns when the next token comes, None when none ever does, or ``t`` if nothing happened."""
         kind = "freeze" if self.ending == "freeze" else "kill"
-        trigger = f"token {self.kill_at} of request 1"
+        trigger = f"on token {self.kill_at} of request 0"
         asked = FaultRequested(
-            source="harness", id="kill-1", fault=kind, target="worker-1", trigger=trigger, request=request
+            source="harness", id="fault-1", fault=kind, target="serving", trigger=trigger, request=request
         )
         self.requested = self._at(t + 0.04 * MS, asked)
         if self.ending == "missed":
             self._at(
                 t + 0.4 * MS,
-                FaultMissed(source="harness", id="kill-1", reason="worker-1 (pid 40123) had exited before the signal"),
+                FaultMissed(source="harness", id="fault-1", reason="worker-1 (pid 40123) had exited before the signal"),
             )
             return t
         number = "SIGSTOP" if kind == "freeze" else "SIGKILL"
@@ -208,16 +208,16 @@ class Sample:
         )
         if kind == "freeze":
             self.landed = self._at(
-                t + 0.3 * MS, FaultLanded(source="harness", id="kill-1", evidence={"state": "T", "pid": 40_123})
+                t + 0.3 * MS, FaultLanded(source="worker-1", id="fault-1", evidence={"state": "T", "pid": 40_123})
             )
             self._at(t + 900 * MS, ProcessSignalled(source="worker-1", pid=40_123, signal="SIGCONT", reason="fault"))
-            self._at(t + 900.2 * MS, FaultHealed(source="harness", id="kill-1", evidence={"state": "S"}))
+            self._at(t + 900.2 * MS, FaultHealed(source="worker-1", id="fault-1", evidence={"state": "S"}))
             first = t + 903 * MS
             self.recovery = Recovery(first_token_ms=(first - self.landed) / MS, max_gap_ms=908.4)
             return first
         self._at(t + 0.61 * MS, ProcessExited(source="worker-1", pid=40_123, signal="SIGKILL"))
         evidence = {"signal": "SIGKILL", "wait_status": 9, "pid": 40_123}
-        landed = self.landed = self._at(t + 0.66 * MS, FaultLanded(source="harness", id="kill-1", evidence=evidence))
+        landed = self.landed = self._at(t + 0.66 * MS, FaultLanded(source="worker-1", id="fault-1", evidence=evidence))
         noticed = self._log(
             landed + self._jitter(0.5),
             "frontend",
@@ -236,6 +236,8 @@ class Sample:
         again = self._log(
             noticed + self._jitter(1.1), "worker-2", "request_received", f"New Request ID: {request}", request=request
         )
+        for phase, ms in (("prefill", 1.6), ("decode", 4.1)):
+            self._log(again + ms * MS, "worker-2", "request_phase", f"{request} phase={phase}", request=request)
         first = int(again + self._jitter(13))
         self.recovery = Recovery(
             detect_ms=(noticed - landed) / MS,
@@ -271,37 +273,37 @@ class Sample:
         )
         none = "the fault did not land, so nothing was tested"
         self._oracle(
-            "every_request_ends",
+            "every_request_ends()",
             "fail" if hung else pass_,
-            "request 1 neither ended nor failed within its deadline of 1 s: hang" if hung else "2 of 2 requests ended",
+            "request 0 neither ended nor failed within its deadline of 1 s: hang" if hung else "2 of 2 requests ended",
             "migration_exhausted",
         )
         if ending != "freeze":
             self._oracle(
-                "migrated",
+                "migrated(times=1)",
                 "unknown" if missed else "fail" if hung else pass_,
                 none
                 if missed
-                else "no second worker got request 1"
+                else "no second worker got request 0"
                 if hung
                 else "once: worker-1 to worker-2, token 64",
                 "migration_started",
                 "request_received",
             )
         self._oracle(
-            "tokens_exact",
+            "tokens_exact()",
             "unknown" if missed else "fail" if dropped or hung else pass_,
             none
             if missed
-            else f"request 1 lost 1 token: token {self.kill_at} is not what the control got; all after it differ"
+            else f"request 0 lost 1 token: token {self.kill_at} is not what the control got; all after it differ"
             if dropped
-            else f"request 1 got {self.kill_at} of {self.tokens} tokens"
+            else f"request 0 got {self.kill_at} of {self.tokens} tokens"
             if hung
             else f"all {expected} tokens as in the control",
         )
-        self._oracle("exits_explained", pass_, "worker-1: SIGKILL (the fault); frontend, worker-2: exit 0 (teardown)")
+        self._oracle("exits_explained()", pass_, "worker-1: SIGKILL (the fault); frontend, worker-2: exit 0 (teardown)")
         self._oracle(
-            "no_leaks",
+            "no_leaks()",
             "fail" if dropped else pass_,
             "an engine child of worker-1 outlived it: pid 40133" if dropped else "nothing outlived its owner",
         )
@@ -320,10 +322,10 @@ class Sample:
             duration_s=end / 1e9,
             faults=[
                 FaultRecord(
-                    id="kill-1",
+                    id="fault-1",
                     kind="freeze" if ending == "freeze" else "kill",
-                    target="worker-1",
-                    trigger=f"token {self.kill_at} of request 1",
+                    target="serving (worker-1)",
+                    trigger=f"on token {self.kill_at} of request 0",
                     requested_ns=self.requested,
                     landed_ns=self.landed,
                     evidence={"state": "T", "pid": 40_123}
@@ -377,6 +379,61 @@ def chromium() -> str:
     return path
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a browser made of a page: the document after its script ran, and what the browser logged."""
+
+    dom: str
+    log: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """What stands in the console: errors, and what the page's own policy forbade."""
+        return [line for line in self.log.splitlines() if "CONSOLE" in line]
+
+
+Look = Callable[..., Seen]
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--enable-logging=stderr",
+    "--window-size=1280,1000",
+)
+
+
+@pytest.fixture
+def look(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
+    """Open a page in a real browser, of its own profile, without a network."""
+
+    def opened(page: Path, *more: str) -> Seen:
+        profile = tmp_path_factory.mktemp("profile")
+        done = subprocess.run(
+            [
+                chromium,
+                *_FLAGS,
+                f"--user-data-dir={profile}",
+                *more,
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return Seen(done.stdout, done.stderr)
+
+    return opened
+
+
 def twelve() -> list[dict[str, Any]]:
     """The samples of a run with twelve cells, some of which did not pass."""
     endings = ["pass", "pass", "pass", "drop", "pass", "missed", "pass", "freeze", "pass", "hang", "pass", "pass"]
@@ -387,11 +444,11 @@ def twelve() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(name="record_of")
+def _record_of() -> Callable[[list[ScenarioRecord]], RunRecord]:
+    return record_of
+
+
 @pytest.fixture(name="twelve")
 def _twelve() -> list[dict[str, Any]]:
     return twelve()
-
-
-def encode(value: object) -> bytes:
-    """JSON of a record, for comparison."""
-    return msgspec.json.encode(value)
