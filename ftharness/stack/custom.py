@@ -44,7 +44,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str = ""
     contract: str = "sim"
     ready: str = "/v1/models"
-    engines: list[str] = ["vllm", "sglang", "trtllm"]
+    engines: tuple[str, ...] = ("vllm", "sglang", "trtllm")
     behaviour: dict[str, Any] = {}
 
 

@@ -51,6 +51,10 @@ class ProvisionError(Exception):
     """An environment could not be made; the message says what was tried, what was seen, and what to do."""
 
 
+class SpecError(ProvisionError):
+    """What was asked for cannot be an environment; nothing was tried."""
+
+
 class Provisioned(NamedTuple):
     """An environment that is complete.
 
@@ -79,7 +83,8 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
         say: Is told each step, a line a time.
 
     Raises:
-        ProvisionError: The spec is wrong, or the environment could not be made.
+        SpecError: The spec is wrong.
+        ProvisionError: The environment could not be made.
     """
     name, version = _parsed(spec)
     folder = _folder(name, version)
@@ -106,7 +111,7 @@ def find_interpreter(spec: str) -> Path | None:
     """The interpreter of an environment that was made for ``spec``; None if there is none.
 
     Raises:
-        ProvisionError: The spec is wrong.
+        SpecError: The spec is wrong.
     """
     folder = _folder(*_parsed(spec))
     return folder / "bin" / "python" if _complete(folder) else None
@@ -158,13 +163,13 @@ def _asked(python: Path, *_times: int) -> str:
 def _parsed(spec: str) -> tuple[str, str]:
     name, _, version = (part.strip() for part in spec.partition("=="))
     if name not in _RECIPES:
-        raise ProvisionError(f"nothing is known of how to provision {name!r}; {nearest(name, list(_RECIPES))}")
+        raise SpecError(f"nothing is known of how to provision {name!r}; {nearest(name, list(_RECIPES))}")
     if not version and "==" not in spec:
         return name, _RECIPES[name].default
     try:
         return name, str(Version(version))
     except InvalidVersion:
-        raise ProvisionError(f"{spec}: {version!r} is not a version; a spec looks like {DEFAULT}") from None
+        raise SpecError(f"{spec}: {version!r} is not a version; a spec looks like {DEFAULT}") from None
 
 
 def _folder(name: str, version: str) -> Path:

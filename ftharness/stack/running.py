@@ -12,7 +12,16 @@ from ftharness.client.client import get
 from ftharness.faults import Target
 from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
 from ftharness.logs import Contract, Scanner, read_metrics
-from ftharness.process import NotReady, Process, Processes, Redactor, StartError, listening_ports, until_ready
+from ftharness.process import (
+    NotReady,
+    Process,
+    Processes,
+    Redactor,
+    StartError,
+    listening_ports,
+    must_live,
+    until_ready,
+)
 from ftharness.stack.plan import Launch, Plan
 
 _READ_METRICS_S = 2.0
@@ -60,14 +69,7 @@ class RunningStack:
             StackFailed: One could not be started, died, or was not ready in time.
         """
         try:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for launch in self.plan.launches:
-                        group.create_task(self._start(launch, deadline_s))
-            finally:
-                self.plan.close()
-            first = self.processes[self.plan.launches[0].name]
-            await until_ready(first, self.plan.ready, history=self._history, deadline_s=deadline_s)
+            await self._start_all(deadline_s)
         except (StartError, NotReady) as error:
             raise StackFailed(str(error)) from error
         except BaseExceptionGroup as group_error:
@@ -76,7 +78,25 @@ class RunningStack:
                 raise
             raise StackFailed("\n".join(str(error) for error in failures.exceptions)) from group_error
 
-    async def _start(self, launch: Launch, deadline_s: float) -> None:
+    async def _start_all(self, deadline_s: float) -> None:
+        watches: list[asyncio.Task[None]] = []
+
+        async def start(launch: Launch) -> None:
+            process = await self._start(launch, deadline_s)
+            # Once it is ready it has to live until all are: without it the others may wait in vain.
+            watches.append(group.create_task(must_live(process)))
+
+        async with asyncio.TaskGroup() as group:
+            try:
+                await asyncio.gather(*(group.create_task(start(launch)) for launch in self.plan.launches))
+            finally:
+                self.plan.close()
+            first = self.processes[self.plan.launches[0].name]
+            await until_ready(first, self.plan.ready, history=self._history, deadline_s=deadline_s)
+            for watch in watches:
+                watch.cancel()
+
+    async def _start(self, launch: Launch, deadline_s: float) -> Process:
         contract = launch.contract
         self._history.append(
             ContractChosen(
@@ -98,6 +118,7 @@ class RunningStack:
             sink=self._reader(launch.name, contract),
         )
         await until_ready(process, *launch.ready, history=self._history, deadline_s=deadline_s)
+        return process
 
     def _reader(self, name: str, contract: Contract) -> Callable[[bytes, int], None]:
         scanner, history, clean = Scanner(contract), self._history, self._redactor.text
