@@ -6,6 +6,7 @@ lock, and a marker that is written last says that it is complete; what has no ma
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
     python = folder / "bin" / "python"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock"), say):
+        with _locked(folder.with_name(f"{folder.name}.lock"), say) as lock:
             if _complete(folder):
                 say(f"{name}=={version} is there: {python}")
                 return python
@@ -99,7 +100,7 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
                 say(f"an earlier try to make {folder} was not finished; making it anew")
                 shutil.rmtree(folder)
             began = time.monotonic()
-            _make(folder, _RECIPES[name], version, say)
+            _make(folder, _RECIPES[name], version, lock, say)
             (folder / _MARKER).write_text(f"{name}=={version}\n", encoding="utf-8")
             say(f"{name}=={version} is ready after {time.monotonic() - began:.0f} s: {python}")
             return python
@@ -182,28 +183,31 @@ def _complete(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One at a time. The file stays: who waits for a lock on a file that is unlinked gets one that excludes nobody."""
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[int]:
+    """One at a time; gives the lock's descriptor.
+
+    The file stays: who waits for a lock on a file that is unlinked gets one that excludes nobody.
+    """
     with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"waiting for another process that has {path}")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
-def _make(folder: Path, recipe: _Recipe, version: str, say: Callable[[str], None]) -> None:
+def _make(folder: Path, recipe: _Recipe, version: str, lock: int, say: Callable[[str], None]) -> None:
     say(f"making {folder} with {sys.executable}")
-    _run([sys.executable, "-I", "-m", "venv", str(folder)], f"making {folder}")
+    _run([sys.executable, "-I", "-m", "venv", str(folder)], f"making {folder}", lock, say)
     pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     wanted = f"{recipe.package}=={version}"
     say(f"installing {wanted}")
-    _run([*pip, "--no-deps", wanted], f"pip install {wanted}")
+    _run([*pip, "--no-deps", wanted], f"pip install {wanted}", lock, say)
     needed = _requirements(folder, recipe)
     if needed:
         say(f"installing what it requires: {', '.join(needed)}")
-        _run([*pip, *needed], f"pip install of what {wanted} requires")
+        _run([*pip, *needed], f"pip install of what {wanted} requires", lock, say)
 
 
 def _requirements(folder: Path, recipe: _Recipe) -> list[str]:
@@ -235,12 +239,33 @@ _HINTS = (
 )
 
 
-def _run(argv: Sequence[str], what: str) -> None:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
+# What of pip's output is progress: the big files, and the last step, which takes as long as all before it.
+_PROGRESS = re.compile(
+    r"(Downloading|Using cached) \S+ \(\d+(\.\d+)? [MG]B\)|Installing collected packages|Building wheel"
+)
+
+
+def _run(argv: Sequence[str], what: str, lock: int, say: Callable[[str], None]) -> None:
+    """Run it to its end, and tell what it downloads.
+
+    It holds the lock, too: when we are killed, it goes on for a while, and nobody else may begin before it has ended.
+    """
+    said: list[str] = []
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=(lock,)
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            said.append(line)
+            if found := _PROGRESS.search(line):
+                say(f"  {found[0]}")
+    if running.returncode:
+        output = "".join(said)
         # A failed look-up names hundreds of versions in one line, and warns of each retry.
-        lines = [line[:500] for line in done.stdout.splitlines() if line.strip()]
-        hints = [hint for sign, hint in _HINTS if sign in done.stdout]
-        why = f": {hints[-1]}".format(python=sys.version.split()[0]) if hints else f" (exit status {done.returncode})"
-        said = "\n".join(f"    {line}" for line in lines[-_TAIL:])
-        raise ProvisionError(f"{what} failed{why}\n  its last lines:\n{said}")
+        lines = [line.rstrip()[:500] for line in said if line.strip()]
+        hints = [hint for sign, hint in _HINTS if sign in output]
+        why = (
+            f": {hints[-1]}".format(python=sys.version.split()[0]) if hints else f" (exit status {running.returncode})"
+        )
+        tail = "\n".join(f"    {line}" for line in lines[-_TAIL:])
+        raise ProvisionError(f"{what} failed{why}\n  its last lines:\n{tail}")
