@@ -38,6 +38,23 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="The run's folder 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
 
+def _version(value: bool) -> None:
+    if value:
+        import ftharness
+
+        typer.echo(f"ftharness {ftharness.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """Fault-injection testing for LLM serving stacks."""
+
+
 def _die(message: object, status: int = WRONG) -> NoReturn:
     typer.echo(f"ftharness: {message}", err=True)
     raise typer.Exit(status)
@@ -232,13 +249,13 @@ def compare(
 @app.command()
 def provision(spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as dynamo==1.4.2.")]) -> None:
     """Make an environment with a system under test, in a cache folder; prints its interpreter."""
-    from ftharness.stack.provision import ProvisionError, provision
+    from ftharness.stack.provision import ProvisionError, SpecError, provision
 
     with _said():
         try:
             typer.echo(provision(spec, lambda line: typer.echo(line, err=True)))
         except ProvisionError as error:
-            _die(error, UNKNOWN)
+            _die(error, WRONG if isinstance(error, SpecError) else UNKNOWN)
 
 
 @contract_app.command("check")

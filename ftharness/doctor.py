@@ -28,7 +28,7 @@ def examine() -> Iterator[tuple[bool, str]]:
     yield free > _ROOM, f"{free / 1e9:.1f} GB free in {Path.cwd()} (1 GB for reports)"
     from ftharness.stack.provision import provisioned  # noqa: PLC0415 - not needed where the first checks fail
 
-    there = [str(one) for one in provisioned()]
+    there = [one.spec for one in provisioned()]
     what = ", ".join(there) if there else "none; `ftharness provision dynamo==1.4.2` makes one"
     yield bool(there), f"systems under test: {what}"
 

@@ -4,7 +4,7 @@ from ftharness.process.ports import PortReservation, listening_ports, listening_
 from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import Entry
 from ftharness.process.processes import Processes, StartError, Survivor
-from ftharness.process.readiness import Condition, NotReady, http_ok, log_event, until_ready
+from ftharness.process.readiness import Condition, NotReady, http_ok, log_event, must_live, until_ready
 from ftharness.process.redact import Redactor
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "listening_ports",
     "listening_socket",
     "log_event",
+    "must_live",
     "until_ready",
 ]

@@ -122,11 +122,23 @@ async def until_ready(process: Process, *conditions: Condition, history: History
     history.append(ProcessReady(source=process.name, pid=process.pid, how=how))
 
 
+async def must_live(process: Process) -> None:
+    """Wait for a process that has no reason to end.
+
+    Raises:
+        NotReady: It ended; with its last lines.
+    """
+    began = asyncio.get_running_loop().time()
+    await process.exited()
+    what = f"ended ({process.exit}) while the others started"
+    raise NotReady(_said(process, what, asyncio.get_running_loop().time() - began, ()), process)
+
+
 def _said(process: Process, what: str, after_s: float, missing: Sequence[Condition]) -> str:
     lines = process.tail()
-    waited = ", ".join(map(str, missing))
+    waited = f"; waited for: {', '.join(map(str, missing))}" if missing else ""
     said = "\n".join(f"    {line}" for line in lines) if lines else "    (it wrote nothing)"
     return (
-        f"{process.name} (pid {process.pid}) {what} after {after_s:.1f} s; waited for: {waited}\n"
+        f"{process.name} (pid {process.pid}) {what} after {after_s:.1f} s{waited}\n"
         f"  its last lines, of {process.log_path}:\n{said}"
     )

@@ -1,11 +1,12 @@
 """The small story of a scenario that did not hold what it promised: on one clock, in under thirty lines."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ftharness.history import Event
 from ftharness.report.chronicle import Entry, choose, chronicle
-from ftharness.report.clean import one_line
+from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments, moments
 from ftharness.report.timeline import RequestLane, Timeline, timeline
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
@@ -14,7 +15,9 @@ from ftharness.scenario.record import OracleRecord, ScenarioRecord
 MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
 _HAPPENED = 14  # lines of what happened
 _ORACLES = 5
+_REASON = 12  # lines
 _WIDE = 150
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+\s+")  # a line's own clock; the story has one for all
 # Between the control and the teardown is what the story is about; a phase's beginning and the launch are not.
 _TOLD = ("fault", "exit", "end", "leak", "log", "request", "token")
 
@@ -36,8 +39,12 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)} on {one_line(on, 60)}"]
     # Where an oracle decided, the reason is its own, and stands among the oracles.
     if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
-        lines.append(f"  {one_line(record.reason, _WIDE)}")
-    lines += _oracles(record.oracles)
+        # It may hold the last lines of a process that did not start: what its reader needs most.
+        lines += [one_line_kept(f"  {line}") for line in plain(record.reason).splitlines()[:_REASON]]
+    untested = [one for one in record.oracles if one.reason == f"not tested: {record.reason}"]
+    lines += _oracles([one for one in record.oracles if one not in untested])
+    if untested:
+        lines.append(f"  {MARKS['unknown']} not tested: {one_line(', '.join(one.name for one in untested), _WIDE)}")
     zero = next((fault.struck or fault.at for fault in faults if fault.at is not None), None)
     told = _happened(record, events, lanes, faults, zero)
     if told:
@@ -99,7 +106,7 @@ def _line(entry: Entry, zero: int | None) -> str:
     clock = f"{entry.t / NS_PER_MS / 1000:9.4f}"
     if zero is not None:
         clock += f" {(entry.t - zero) / NS_PER_MS:+10.2f}"
-    said = f"  | {one_line(entry.line, 200)}" if entry.line else ""
+    said = f"  | {one_line(_STAMP.sub('', entry.line), 200)}" if entry.line else ""
     return one_line_kept(f"  {clock}  {entry.source[:14]:<14} {entry.what}{said}")
 
 

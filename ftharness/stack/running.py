@@ -76,7 +76,8 @@ class RunningStack:
             failures, rest = group_error.split((StartError, NotReady))
             if rest is not None or failures is None:
                 raise
-            raise StackFailed("\n".join(str(error) for error in failures.exceptions)) from group_error
+            # The same failure ends the body of the group and a task of it.
+            raise StackFailed("\n".join(dict.fromkeys(str(e) for e in failures.exceptions))) from group_error
 
     async def _start_all(self, deadline_s: float) -> None:
         watches: list[asyncio.Task[None]] = []

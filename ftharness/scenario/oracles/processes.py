@@ -2,7 +2,7 @@
 
 import signal
 
-from ftharness.history import Leak, ProcessExited
+from ftharness.history import Leak, ProcessExited, RunFinished
 from ftharness.scenario.case import Case, Finding
 
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
@@ -23,7 +23,12 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
 
 
 def exits_explained(case: Case) -> Finding:
-    """Every exit was a fault's or the teardown's doing: a stack that loses a process by itself is broken."""
+    """Every exit was a fault's or the teardown's doing: a stack that loses a process by itself is broken.
+
+    One that never became ready has shown nothing but that.
+    """
+    if any(end.outcome == "stack_failed" for end in case.select(RunFinished)):
+        return Finding("unknown", "the stack did not start")
     teardown = case.phase_t("teardown")
     struck = {fault.process: fault.landed.t for fault in case.faults if fault.landed}
     for name, ended in case.exits.items():

@@ -1,0 +1,46 @@
+"""Every planted bug is caught by the oracle that is there for it, and by no accident."""
+
+import pytest
+
+from ftharness.engine.bugs import BUGS, Bug
+from ftharness.pytest_plugin import Ft
+from ftharness.scenario.expect import oracles
+from ftharness.scenario.library import shipped
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=lambda bug: bug.name)
+def test_a_planted_bug_is_caught_by_its_oracle(ft: Ft, bug: Bug) -> None:
+    """The oracles that fail are the bug's own and those that its consequences concern; no other does."""
+    record = ft.run(bug.scenario, stack="sim", bug=bug.name, check=False, idle_s=5)
+    failed = {one.name.partition("(")[0] for one in record.oracles if one.verdict == "fail"}
+    assert failed == {bug.oracle, *bug.also}
+    assert record.verdict == "fail"
+
+
+def test_every_oracle_has_a_bug_that_fails_it() -> None:
+    """An oracle that no planted bug has ever failed is not an oracle."""
+    assert set(oracles()) == {bug.oracle for bug in BUGS.values()}
+
+
+@pytest.mark.parametrize("name", sorted({bug.scenario for bug in BUGS.values()}))
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_the_same_scenario_passes_without_a_bug(ft: Ft, name: str, engine: str) -> None:
+    """What fails with a bug fails because of it; with each engine's words."""
+    ft.run(name, stack="sim", engine=engine)
+
+
+# What these two promise, they promise of tokens that a client sees coming: there is nothing to ask of one body.
+STREAMED_ONLY = {"migration/drain", "migration/prefill_failure"}
+FORMS = [
+    (name, endpoint, stream)
+    for name in shipped()
+    for endpoint in ("completion", "chat")
+    for stream in (True, False)
+    if name.startswith("migration/") and (stream or name not in STREAMED_ONLY)
+]
+
+
+@pytest.mark.parametrize("name,endpoint,stream", FORMS)
+def test_both_endpoints_streamed_or_not(ft: Ft, name: str, endpoint: str, stream: bool) -> None:
+    """A scenario holds for completions and chats, as a stream of events or as one body."""
+    ft.run(name, stack="sim", endpoint=endpoint, stream=stream)
