@@ -9,8 +9,9 @@ from ftharness.report.clean import middle
 from ftharness.report.density import Density, draw_tokens
 from ftharness.report.placing import Row
 from ftharness.report.scale import Scale
+from ftharness.report.served import Served
 from ftharness.report.svg import element, label, text_width
-from ftharness.report.timeline import ProcessLane, RequestLane, Served
+from ftharness.report.timeline import ProcessLane, RequestLane
 from ftharness.report.units import NS_PER_MS, milliseconds
 
 PROCESS_HEIGHT = 38.0

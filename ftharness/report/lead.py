@@ -31,8 +31,10 @@ def lead(stored: Stored) -> str:
 
 def token_words(count: TokenCount) -> str:
     """``all 280 tokens came, each as expected``, or what became of them; empty where none were expected and none came."""
+    if not count.expected and not count.received:
+        return ""
     if count.expected is None:
-        return f"{amount(count.received, 'token')} came" if count.received else ""
+        return f"{amount(count.received, 'token')} came"
     wrong = [
         f"{number:,} {word}"
         for number, word in (

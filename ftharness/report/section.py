@@ -163,7 +163,7 @@ def figures(faults: Sequence[Moments]) -> list[Figure]:
 def _token_figures(count: TokenCount, verdict: Verdict) -> Iterator[Figure]:
     """Of a scenario that passed nothing is bad: that a request loses its tokens may be what was expected."""
     bad = "" if verdict == "pass" else "bad"
-    if count.expected is None and not count.received:
+    if not count.expected and not count.received:
         return
     whole_ = count.expected is None or count.received == count.expected
     of = "" if count.expected is None else f" / {count.expected:,}"

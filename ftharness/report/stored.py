@@ -89,7 +89,7 @@ def read_events(path: Path) -> tuple[list[Event], str]:
             "What is shown is what was written until then."
         )
     if finished.outcome != "complete":
-        reason = f": {finished.reason}" if finished.reason else ""
+        reason = f": {finished.reason}" if finished.reason not in ("", finished.outcome) else ""
         return events, f"The run did not complete ({finished.outcome}{reason})."
     return events, ""
 

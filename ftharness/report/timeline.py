@@ -1,7 +1,7 @@
 """The shape of a run: who lived when, who served what, when tokens came. What every picture of it is drawn from."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 import msgspec
@@ -19,6 +19,7 @@ from ftharness.history import (
     RunFinished,
     RunPhase,
 )
+from ftharness.report.served import Served, serving
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -35,15 +36,6 @@ class Signal(msgspec.Struct, frozen=True):
     t: int
     signal: str
     reason: str
-
-
-class Served(msgspec.Struct, frozen=True):
-    """A worker had a request from ``start`` to ``end``, in ns since the run's start."""
-
-    worker: str
-    request: str
-    start: int
-    end: int
 
 
 class ProcessLane(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +142,7 @@ def timeline(events: Sequence[Event]) -> Timeline:
     ordered = sorted(events, key=lambda event: event.t)
     start = min(0, ordered[0].t) if ordered else 0
     end = max(ordered[-1].t, start + 1) if ordered else 1
-    served = _served(ordered, end)
+    served = serving(ordered, end)
     return Timeline(
         start=start,
         end=end,
@@ -165,49 +157,6 @@ def _phases(ordered: Iterable[Event], end: int) -> list[Phase]:
     begun = [(event.phase, event.t) for event in ordered if isinstance(event, RunPhase)]
     ends = [*(t for _, t in begun[1:]), end]
     return [Phase(name, t, until) for (name, t), until in zip(begun, ends, strict=False)]
-
-
-def _served(ordered: Iterable[Event], end: int) -> list[Served]:
-    """Who had which request when: from a worker's own word to its end, the request's, or the next worker's word."""
-    spans: list[Served] = []
-    open_: dict[str, tuple[str, int]] = {}
-    running: dict[str, None] = {}
-
-    def close(request: str, t: int) -> None:
-        worker, start = open_.pop(request)
-        spans.append(Served(worker, request, start, t))
-
-    for event in ordered:
-        if isinstance(event, RequestSent):
-            running[event.request] = None
-        elif isinstance(event, Log):
-            request = _whose(event.captures.get("request", ""), open_, running)
-            if event.event == "request_received":
-                if request in open_:
-                    close(request, event.t)
-                open_[request] = (event.source, event.t)
-            elif (
-                event.event in ("request_finished", "request_aborted") and open_.get(request, ("",))[0] == event.source
-            ):
-                close(request, event.t)
-        elif isinstance(event, RequestFinished):
-            running.pop(event.request, None)
-            if event.request in open_:
-                close(event.request, event.t)
-        elif isinstance(event, ProcessExited):
-            for request in [name for name, (worker, _) in open_.items() if worker == event.source]:
-                close(request, event.t)
-    for request in list(open_):
-        close(request, end)
-    return spans
-
-
-def _whose(name: str, open_: Mapping[str, object], running: Mapping[str, object]) -> str:
-    """The client's name for what a worker calls ``name``: the same, its beginning, or the only one that runs."""
-    if name in running or name in open_:
-        return name
-    own = next((request for request in running if name.startswith(request)), "")
-    return own or (next(iter(running)) if len(running) == 1 else name)
 
 
 class _Life:

@@ -11,8 +11,9 @@ import msgspec
 
 from ftharness.report.clean import one_line
 from ftharness.report.moments import Moments
+from ftharness.report.served import Served
 from ftharness.report.stored import Stored
-from ftharness.report.timeline import ProcessLane, RequestLane, Served
+from ftharness.report.timeline import ProcessLane, RequestLane
 
 _RUN, _REQUESTS, _FIRST_PROCESS = 1, 2, 10
 # A page of counters is enough: a viewer draws pixels, and a trace of a million points opens slowly.

@@ -132,7 +132,7 @@ def test_the_page_needs_nothing_but_itself(make: Make, tmp_path: Path) -> None:
     [
         ({"ending": "drop"}, 70_000),
         ({"tokens": 8192}, 90_000),
-        ({"requests": 200, "tokens": 120}, 250_000),
+        ({"requests": 200, "tokens": 70}, 250_000),
         ({"ending": "drop", "text": NASTY * 40}, 400_000),
     ],
     ids=["usual", "8192 tokens", "200 requests", "long log lines"],
