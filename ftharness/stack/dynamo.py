@@ -6,13 +6,14 @@ Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` giv
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import ftharness
 from ftharness.logs import load_contract
 from ftharness.process import PortReservation, log_event
 from ftharness.stack.dynamo_behaviour import documented
+from ftharness.stack.dynamo_discovery import expired, new_store
 from ftharness.stack.dynamo_environment import dynamo_environment
 from ftharness.stack.dynamo_ready import Serves
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
@@ -41,6 +42,15 @@ def interpreter(sut_python: Path | None) -> Path:
     return found
 
 
+class _Release(NamedTuple):
+    """What runs, and where."""
+
+    python: str
+    version: str
+    env: dict[str, str]
+    folder: Path
+
+
 class _DynamoStack(StackKind):
     """What the two have in common: the frontend, and how a stack keeps to itself."""
 
@@ -60,64 +70,38 @@ class _DynamoStack(StackKind):
         Raises:
             NotAvailable: There is no Dynamo.
         """
-        python = interpreter(settings.sut_python)
-        version = sut_version(python)
-        folder = settings.folder.absolute()
-        env = dynamo_environment(_new_store(folder))
+        python, folder = interpreter(settings.sut_python), settings.folder.absolute()
+        version, store = sut_version(python), new_store(folder)
+        release = _Release(str(python), version, dynamo_environment(store), folder)
         http = PortReservation(held=settings.hold_ports)
         url = f"http://127.0.0.1:{http.port}"
         frontend = Launch(
             name="frontend",
             role="frontend",
-            argv=[str(python), "-m", "dynamo.frontend", *_frontend_arguments(topology, http.port)],
-            env=env,
+            argv=[release.python, "-m", "dynamo.frontend", *_frontend_arguments(topology, http.port)],
+            env=release.env,
             contract=load_contract("dynamo", version),
             ports={"http": http.port},
             cwd=folder,  # python -m looks for modules where it is; there are none
             metrics_url=url,
         )
-        workers = [
-            self._worker(f"worker-{i + 1}", [str(python)], version, topology, settings, env)
-            for i in range(topology.workers)
-        ]
+        workers = [self._worker(f"worker-{i + 1}", release, topology, settings) for i in range(topology.workers)]
         return Plan(
             launches=[frontend, *workers],
             url=url,
             model=str(MODEL),
             ready=Serves(url, str(MODEL), topology.workers),
-            count=self._count,
+            count=count_tokens,
             exact=self._exact,
             behaviour=documented(self.name, version),
+            expired=lambda: expired(store),
             close=http.close,
         )
 
-    _exact: bool
-    _count: Callable[[str], int] = staticmethod(count_tokens)
+    _exact: bool  # whether the tokens are known from prompt and seed
 
     @abstractmethod
-    def _worker(
-        self,
-        name: str,
-        python: list[str],
-        version: str,
-        topology: Topology,
-        settings: Settings,
-        env: dict[str, str],
-    ) -> Launch: ...
-
-
-def _new_store(folder: Path) -> Path:
-    """A folder for discovery: each launch has its own, for entries of one that did not start live on for a lease."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = 1
-    while True:
-        store = folder / ("discovery" if place == 1 else f"discovery-{place}")
-        try:
-            store.mkdir()
-        except FileExistsError:
-            place += 1
-        else:
-            return store
+    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch: ...
 
 
 def _frontend_arguments(topology: Topology, port: int) -> list[str]:
@@ -134,25 +118,17 @@ class DynamoSimStack(_DynamoStack):
     name = "dynamo-sim"
     _exact = True
 
-    def _worker(
-        self,
-        name: str,
-        python: list[str],
-        version: str,
-        topology: Topology,
-        settings: Settings,
-        env: dict[str, str],
-    ) -> Launch:
-        argv = [*python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
+    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+        argv = [release.python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
         return Launch(
             name=name,
             role="aggregated",
             argv=[*argv, *worker_arguments(name, topology, settings)],
-            env=env,
-            contract=load_contract("dynamo-sim", version),
+            env=release.env,
+            contract=load_contract("dynamo-sim", release.version),
             ready=[log_event("ready")],
             status_event="listening",
-            cwd=settings.folder.absolute(),
+            cwd=release.folder,
         )
 
 
@@ -162,24 +138,16 @@ class DynamoMockerStack(_DynamoStack):
     name = "dynamo-mocker"
     _exact = False
 
-    def _worker(
-        self,
-        name: str,
-        python: list[str],
-        version: str,
-        topology: Topology,
-        settings: Settings,
-        env: dict[str, str],
-    ) -> Launch:
-        argv = [*python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
+    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+        argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]
         return Launch(
             name=name,
             role="aggregated",
             argv=[*argv, *topology.worker_args],
-            env=env | {"DYN_SYSTEM_PORT": "0"},  # any: its log says which
-            contract=load_contract("dynamo-mocker", version),
+            env=release.env | {"DYN_SYSTEM_PORT": "0"},  # any: its log says which
+            contract=load_contract("dynamo-mocker", release.version),
             status_event="listening",
-            cwd=settings.folder.absolute(),
+            cwd=release.folder,
         )

@@ -254,6 +254,8 @@ class RunningStack:
     async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
         """Stop everything, see what is left, record that as leaks, and kill it."""
         await self.client.close()
+        for entry in self.plan.expired():  # now, while there is somebody who should have removed it
+            self._history.append(Leak(source=self.frontend.name, what="discovery", detail=entry))
         self.note_shared_memory()
         await self.processes.stop(*self.processes, grace_s=grace_s)
         for survivor in await self.processes.survivors(settle_s):
