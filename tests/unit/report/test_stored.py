@@ -93,7 +93,9 @@ def test_a_killed_run_leaves_a_page_that_says_so(make: Make, tmp_path: Path) -> 
 def test_a_run_that_never_came_to_its_fault_boasts_of_no_tokens(make: Make, tmp_path: Path) -> None:
     """Of a fault phase without requests nothing is said: none of none expected is no success."""
     record = make({})
-    none = msgspec.structs.replace(record.scenarios[0], faults=[], tokens=TokenCount(expected=0, lost=0))
+    none = msgspec.structs.replace(
+        record.scenarios[0], faults=[], tokens=TokenCount(expected=0, lost=0, duplicated=0, altered=0)
+    )
     html = write_report(tmp_path, msgspec.structs.replace(record, scenarios=[none])).read_text()
     assert "No fault was injected." in html
     assert "each as expected" not in html
