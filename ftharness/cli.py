@@ -208,6 +208,10 @@ def replay(folder: RunArgument, out: OutOption = None) -> None:
 
     with _said():
         cells = [one.cell for one in stored_cells(folder)]
+        if any(cell.redacted for cell in cells):
+            raise ValueError(
+                f"{folder}: secrets among its arguments were not stored; run it again with `ftharness run`"
+            )
         for cell in cells:
             find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
         record, trouble, interrupted = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import re2
@@ -51,7 +52,7 @@ class Redactor:
     def learn_arguments(self, argv: Sequence[str]) -> None:
         """Take over the values of options with a secret's name: ``--api-key VALUE``, ``--api-key=VALUE``."""
         found = []
-        for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        for argument, following in pairwise([*argv, ""]):
             name, has_value, value = argument.partition("=")
             if name.startswith("-") and _SECRET_NAME.search(name):
                 found.append(value if has_value else following)

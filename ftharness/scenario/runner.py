@@ -36,6 +36,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         bug: A planted bug, or "".
         params: What was set on the command line, as the report shows it.
         sut_python: The interpreter of the system under test; "" is the provisioned one.
+        redacted: Whether secrets among its arguments were left out when it was stored, so that it cannot be run again.
     """
 
     scenario: Scenario
@@ -44,6 +45,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     bug: str = ""
     params: dict[str, Any] = {}
     sut_python: str = ""
+    redacted: bool = False
 
 
 async def run_cell(
@@ -65,13 +67,19 @@ async def run_cell(
 
 
 def keep_cell(cell: Cell, folder: Path) -> None:
-    """Write ``scenario.json`` into ``folder``, made if need be.
+    """Write ``scenario.json`` into ``folder``, made if need be; without the secrets among the arguments.
 
     Raises:
         OSError: It cannot be written.
     """
+    redactor = Redactor()
+    redactor.learn_arguments([*cell.scenario.topology.frontend_args, *cell.scenario.topology.worker_args])
+    whole = msgspec.json.encode(cell)
+    clean = redactor.data(whole)
+    if clean != whole:
+        clean = redactor.data(msgspec.json.encode(msgspec.structs.replace(cell, redacted=True)))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scenario.json").write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
+    (folder / "scenario.json").write_bytes(msgspec.json.format(clean) + b"\n")
 
 
 class Run:
@@ -135,6 +143,8 @@ class Run:
         settings = Settings(engine=engine, folder=self._folder, seed=scenario.seed, bug=cell.bug, sut_python=sut_python)
         version = self._kind.version(sut_python)
         plan = self._plan = self._kind.plan(scenario.topology, settings)
+        for one in plan.launches:
+            self._redactor.learn_arguments(one.argv)
         self.history.append(
             RunStarted(
                 source="harness",
@@ -152,7 +162,7 @@ class Run:
                     "bug": cell.bug,
                     "behaviour": dict(plan.behaviour),
                     "metrics": {m.event: m.name for launch in plan.launches for m in launch.contract.metrics},
-                    "set": cell.params,
+                    "set": {key: self._clean(value) for key, value in cell.params.items()},
                 },
             )
         )
@@ -175,6 +185,9 @@ class Run:
         )
         self.nemesis = Nemesis(self.stack, self.history, speed=scenario.topology.speed)
         await self.stack.start(deadline_s=_READY_S)
+
+    def _clean(self, value: Any) -> Any:
+        return self._redactor.text(value) if isinstance(value, str) else value
 
     def _phase(self, phase: str) -> None:
         self._say(phase)

@@ -1,6 +1,6 @@
 """How requests ended: ``succeeds``, ``fails_with``, ``every_request_ends``."""
 
-from ftharness.history import RequestFinished
+from ftharness.history import RequestFinished, RunFinished
 from ftharness.scenario.case import Case, Finding, RequestView
 
 
@@ -47,9 +47,12 @@ def every_request_ends(case: Case) -> Finding:
         if case.requests == [view for view in case.all_requests if not view.sent.control]
         else case.requests
     )
+    over = next(case.select(RunFinished), None) is not None
     for view in views:
-        if view.finished is None or view.finished.outcome == "hang":
+        if (view.finished is None and over) or (view.finished is not None and view.finished.outcome == "hang"):
             return Finding("fail", f"{view.name}: {view.how_it_ended}", _events(view))
+    if open_ones := [view for view in views if view.finished is None]:
+        return Finding("unknown", f"{open_ones[0].name}: it had not ended when the history did")
     return Finding("pass", f"all {len(views)} requests ended")
 
 

@@ -1,0 +1,310 @@
+"""The command line as a user meets it: a real process, its status, what it says, and what it leaves."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ftharness.history import read_history
+from ftharness.process.process_table import below, read_table
+
+FTHARNESS = [sys.executable, "-c", "from ftharness.cli import main; main()"]
+DONE_S = 60
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Run ``ftharness`` with these arguments in an empty folder."""
+
+    def run(*arguments: str, status: int, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*FTHARNESS, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=DONE_S,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+WRONG = [
+    (["run", "migraton/worker_failure"], "did you mean migration/worker_failure?"),
+    (["run", "migraton/*"], "there are migration/"),
+    (["run", "mine.py"], "no scenario file mine.py"),
+    (["run", "migration/drain", "--stack", "simm"], "did you mean sim?"),
+    (["run", "migration/drain", "--stack", "./mine.toml"], "mine.toml: there is no such file"),
+    (["run", "migration/drain", "--engine", "vlm"], "did you mean vllm?"),
+    (["run", "migration/drain", "--bug", "drop-tokn"], "did you mean drop-token?"),
+    (["run", "migration/drain", "--set", "max_token=3"], "did you mean max_tokens?"),
+    (["run", "migration/drain", "--set", "workers=0"], "workers = 0: must be at least 1"),
+    (["run", "migration/drain", "--set", "workers"], "it is KEY=VALUE"),
+    (["run", "migration/drain", "--out", "/proc/nothing"], "/proc/nothing: No such file"),
+    (["run", "migration/drain", "--repeat", "0"], "--repeat"),
+    (["run"], "Missing argument"),
+    (["rnu"], "Did you mean 'run'?"),
+    (["check", "nothing"], "nothing: there is no such folder"),
+    (["replay", "nothing"], "nothing: there is no such folder"),
+    (["report", "nothing"], "nothing does not exist"),
+    (["provision", "dynmo==1.4.2"], "did you mean dynamo?"),
+    (["provision", "dynamo==x"], "'x' is not a version"),
+    (["contract", "check", "--stack", "simm"], "did you mean sim?"),
+]
+
+
+@pytest.mark.parametrize("arguments,says", WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_wrong_call_is_told_what_is_wrong(call: Call, tmp_path: Path, arguments: list[str], says: str) -> None:
+    """Status 2, one message with the nearest name, nothing started and no folder left."""
+    done = call(*arguments, status=2)
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+BROKEN_FILES = {
+    "syntax.py": ("x = (\n", r"syntax\.py:1: SyntaxError"),
+    "import.py": ("\nimport nothing_of_that_name\n", r"import\.py:2: ModuleNotFoundError"),
+    "value.py": (
+        """from ftharness.scenario import Scenario
+from ftharness.stack import aggregated
+x = Scenario(name='a', topology=aggregated(workers=0), workload=[])
+""",
+        r"value\.py:3: ValueError: workers = 0",
+    ),
+    "empty.py": ("x = 1\n", r"empty\.py: no Scenario"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_a_broken_scenario_file_is_told_its_line(call: Call, tmp_path: Path, name: str) -> None:
+    """File and line, as an editor takes them."""
+    text, says = BROKEN_FILES[name]
+    (tmp_path / name).write_text(text)
+    assert re.search(says, call("run", name, status=2).stderr)
+
+
+def test_a_missing_dynamo_says_how_to_get_it(call: Call, tmp_path: Path) -> None:
+    """Status 3, the command that provisions it, and nothing started."""
+    done = call("run", "migration/drain", "--stack", "dynamo-sim", status=3, FTHARNESS_CACHE=str(tmp_path / "cache"))
+    assert "ftharness provision dynamo==1.4.2" in done.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_missing_interpreter_is_named(call: Call) -> None:
+    """A path that leads nowhere is said before anything starts."""
+    assert "/nowhere/python" in call("run", "migration/drain", "--sut-python", "/nowhere/python", status=3).stderr
+
+
+def test_a_worker_that_dies_at_its_start_is_quoted(call: Call, tmp_path: Path) -> None:
+    """Status 3 (it tested nothing), its last lines, soon, and a run folder that can be read."""
+    began = time.monotonic()
+    done = call("run", "migration/drain", "--set", 'worker_args=["--nope"]', "--out", "run", status=3)
+    assert "unrecognized arguments: --nope" in done.stdout
+    assert time.monotonic() - began < 20
+    assert _run(tmp_path / "run")["verdict"] == "unknown"
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_frontend_that_dies_at_its_start_is_noticed(call: Call) -> None:
+    """Nobody waits for the workers, which would wait for it in vain."""
+    began = time.monotonic()
+    done = call("run", "migration/drain", "--set", 'frontend_args=["--port", "x"]', status=3)
+    assert "invalid int value: 'x'" in done.stdout
+    assert time.monotonic() - began < 20
+
+
+def test_a_run_leaves_every_file_and_can_be_judged_again(call: Call, tmp_path: Path) -> None:
+    """Run, check, report, replay and compare of one scenario; the verdict stays."""
+    done = call("run", "migration/worker_failure", "--engine", "sglang", "--seed", "7", "--out", "run", status=0)
+    assert "280 tokens exact" in done.stdout
+    folder = tmp_path / "run"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"history.jsonl", "run.json", "junit.xml", "report.html", "trace.json", "scenario.json", "logs"}
+    record = _run(folder)
+    assert (record["seed"], record["verdict"]) == (7, "pass")
+    (scenario,) = record["scenarios"]
+    assert scenario["tokens"] == {"expected": 280, "received": 280, "lost": 0, "duplicated": 0, "altered": 0}
+    assert scenario["faults"][0]["recovery"]["first_token_ms"] > 0
+    assert call("check", "run", status=0).stdout.startswith("✓ migration/worker_failure")
+    (folder / "report.html").unlink()
+    call("report", "run", status=0)
+    assert (folder / "report.html").exists()
+    call("replay", "run", "--out", "again", status=0)
+    assert _run(tmp_path / "again")["seed"] == 7
+    call("compare", "run", "again", status=0)
+
+
+def test_a_failure_is_a_small_story(call: Call, tmp_path: Path) -> None:
+    """What was asked, what was injected and the proof, what each party did, the log lines, and where the run is."""
+    said = call("run", "migration/worker_failure", "--bug", "drop-token", "--out", "run", status=1).stdout
+    for part in ("✗ tokens_exact(): ", "1 lost", "wait status SIGKILL", "migration started", "run/report.html"):
+        assert part in said
+    assert len(said.splitlines()) < 30
+    assert call("check", "run", status=1).stdout.splitlines()[0] == said.splitlines()[0]
+
+
+def test_a_fault_that_never_fires_is_unknown(call: Call) -> None:
+    """Status 3: the run passed, but what it was made for was not tested."""
+    said = call("run", "migration/drain", "--set", "token=100000", status=3).stdout
+    assert "never fired: the trigger's moment did not come" in said
+
+
+def test_repeats_and_engines_have_an_entry_each(call: Call, tmp_path: Path) -> None:
+    """Two engines twice: four entries in one run.json, each with files of its own."""
+    arguments = ("--engine", "vllm,trtllm", "--repeat", "2", "--set", "max_tokens=100", "--out", "run")
+    said = call("run", "migration/drain", *arguments, status=0).stdout
+    assert "4 pass" in said
+    scenarios = _run(tmp_path / "run")["scenarios"]
+    assert [one["engine"] for one in scenarios] == ["vllm", "trtllm"] * 2
+    assert all((tmp_path / "run" / one["path"] / "history.jsonl").exists() for one in scenarios)
+    assert len({one["path"] for one in scenarios}) == 4
+
+
+def test_a_folder_with_a_run_is_not_written_over(call: Call, tmp_path: Path) -> None:
+    """A second run into the same folder is refused, and the first stays."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert "there is a run in this folder already" in call("run", "migration/drain", "--out", "run", status=2).stderr
+    assert (tmp_path / "run" / "run.json").read_text() == "{}"
+
+
+def test_the_list_of_bugs_has_a_line_each(call: Call) -> None:
+    """Name, scenario, oracle, then a sentence; and the same as JSON."""
+    lines = call("list", "--bugs", status=0).stdout.splitlines()
+    assert all(re.fullmatch(r"[\w-]+  \w+/\w+  \w+  [A-Z].*\.", line) for line in lines)
+    found = json.loads(call("list", "--bugs", "--json", status=0).stdout)
+    assert [bug["name"] for bug in found] == [line.split()[0] for line in lines]
+    assert len(json.loads(call("list", "--json", status=0).stdout)) == len(call("list", status=0).stdout.splitlines())
+
+
+def test_contract_check_names_what_it_saw(call: Call) -> None:
+    """Each event of the contract, seen or not; all that the three requests must show was seen."""
+    said = call("contract", "check", status=0).stdout
+    assert re.search(r"seen \d+x +migration_started +frontend: ", said)
+    assert re.search(r"seen \d+x +request_aborted +worker-\d: ", said)
+    assert "MISSING" not in said
+
+
+def test_secrets_are_in_no_file_of_a_run(call: Call, tmp_path: Path) -> None:
+    """A token in the environment and a key among the arguments, printed by a worker, are stored as ***."""
+    token, key = "hf_" + "a1B2" * 8, "s3cret-key-of-mine"
+    arguments = ("--set", f'worker_args=["--api-key={key}"]', "--out", "run")
+    call("run", "migration/drain", *arguments, status=3, HF_TOKEN=token)
+    stored = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert any(b"***" in path.read_bytes() for path in stored)
+    for path in stored:
+        assert token.encode() not in path.read_bytes(), path
+        assert key.encode() not in path.read_bytes(), path
+    assert "secrets among its arguments were not stored" in call("replay", "run", status=2).stderr
+
+
+# What happens to a run that is ended from outside.
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """A run in its own session, in the middle of its fault phase, whose request has 40 s to go."""
+    folder = tmp_path / "run"
+    argv = [
+        *FTHARNESS,
+        "run",
+        "migration/drain",
+        "--set",
+        "max_tokens=8000",
+        "--set",
+        "grace_s=60",
+        "--out",
+        str(folder),
+    ]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _until(lambda: b'"kind":"request.chunk"' in _read(folder / "history.jsonl"), process)
+            yield process, folder
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_a_first_interrupt_tears_down_and_reports(running: tuple["subprocess.Popen[str]", Path]) -> None:
+    """Status 130; everything is stopped in order, the history has its end, and there is a report."""
+    process, folder = running
+    ours = [process.pid, *(entry.pid for entry in below(process.pid, read_table()))]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert _gone(ours, 2.0)
+    end = read_history(folder / "history.jsonl")[-1]
+    assert (end.kind, getattr(end, "outcome", "")) == ("run.finished", "interrupted")
+    assert _run(folder)["verdict"] == "unknown"
+    assert (folder / "report.html").exists()
+
+
+def test_a_killed_harness_leaves_nothing_alive(running: tuple["subprocess.Popen[str]", Path], call: Call) -> None:
+    """SIGKILL: within 2 s no process of the run is left, and what it wrote can be judged and shown."""
+    process, folder = running
+    ours = [entry.pid for entry in below(process.pid, read_table())]
+    assert len(ours) >= 8  # the guardian, three keepers, a frontend, two workers and their engines
+    process.kill()
+    assert _gone(ours, 2.0), [entry.name for entry in read_table().values() if entry.pid in ours]
+    assert "the harness was ended before the run was" in call("check", str(folder), status=3).stdout
+    call("report", str(folder), status=0)
+    assert (folder / "report.html").exists()
+
+
+def _run(folder: Path) -> dict[str, object]:
+    record: dict[str, object] = json.loads((folder / "run.json").read_text())
+    return record
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _until(holds: Callable[[], bool], process: "subprocess.Popen[str]", deadline_s: float = 30.0) -> None:
+    """Look again whenever the run's output moves, and every 50 ms: a file that does not exist yet cannot be watched."""
+    deadline = time.monotonic() + deadline_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come"
+        assert process.poll() is None, "the run has ended"
+        select.select([], [], [], 0.05)
+
+
+def _gone(pids: list[int], within_s: float) -> bool:
+    """Whether all of these end in time, each seen by its pidfd."""
+    poll, open_fds = select.poll(), set()
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        open_fds.add(fd)
+        poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + within_s
+    try:
+        while open_fds:
+            left_ms = (deadline - time.monotonic()) * 1000
+            ended = poll.poll(left_ms) if left_ms > 0 else []
+            if not ended:
+                return False
+            for fd, _ in ended:
+                poll.unregister(fd)
+                open_fds.discard(fd)
+                os.close(fd)
+    finally:
+        for fd in open_fds:
+            os.close(fd)
+    return True
