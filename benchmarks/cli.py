@@ -36,7 +36,7 @@ def _available(stack: str) -> bool:
 
 def main() -> None:
     figures = Figures(__doc__)
-    repeats = 2 if figures.quick else 5
+    repeats = 2 if figures.quick else 3
     for stack, bound in _BOUNDS.items():
         if not _available(stack):
             continue

@@ -27,7 +27,7 @@ def _harness() -> float:
 
 def main() -> None:
     figures = Figures(__doc__)
-    repeats = 2 if figures.quick else 7
+    repeats = 2 if figures.quick else 6
     _harness()  # whoever is first compiles
     harness, bare = paired(_harness, lambda: _run(_BARE), repeats)
     figures.tell(

@@ -153,10 +153,14 @@ def main() -> None:
     grown = 200_000_000 if figures.quick else 1_000_000_000
     first, last = _grown(slowest, reads, grown)
     tell(f"last_quarter_of_{grown // 1_000_000}_mb", last, "the first quarter", first, "ratio >= 0.9")
-    small = _pieces(log, 4096)
-    tell("reads_of_4_kib", size / median([cpu_seconds_of(lambda: _scan(slowest, small)) for _ in range(passes)]))
-    long = _pieces(b"x" * 10_000_000 + b" New Request ID: deep-inside\n", READ)
-    tell("line_of_10_mb", 10 / median([cpu_seconds_of(lambda: _scan(slowest, long)) for _ in range(passes)]))
+    small, long = _pieces(log, 4096), _pieces(b"x" * 10_000_000 + b" New Request ID: deep-inside\n", READ)
+    for figure, pieces in (("reads_of_4_kib", small), ("line_of_10_mb", long)):
+        rate = (
+            sum(map(len, pieces))
+            / MB
+            / median([cpu_seconds_of(lambda p=pieces: _scan(slowest, p)) for _ in range(passes)])
+        )
+        tell(figure, rate, "the whole log in reads of 64 KiB", ours, "ratio >= 0.5")
     figures.end()
 
 

@@ -15,6 +15,8 @@ from ftharness.history.events import AnyEvent, Event
 E = TypeVar("E", bound=Event)
 Subscriber = Callable[[Event], None]
 
+_WRITE_WITHIN_S = 0.005
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyEvent)
 
@@ -29,8 +31,8 @@ class History:
     Not thread-safe: append on the thread that owns it (the harness's event loop). Reading ``events`` elsewhere is fine.
 
     Args:
-        path: Where to write the events, one JSON object a line; None keeps them in memory only. What was appended is on
-            its way to the disk once the event loop comes round, at once where there is no loop.
+        path: Where to write the events, one JSON object a line; None keeps them in memory only. What was appended is
+            written within 5 ms where there is an event loop, at once where there is none.
         start_ns: CLOCK_MONOTONIC of the run's start; now, if not given.
     """
 
@@ -88,8 +90,12 @@ class History:
 
     def select(self, kind: type[E], **fields: object) -> Iterator[E]:
         """The events of one kind whose fields have these values, in order; what it costs goes by the events of that kind."""
+        wanted = tuple(fields.items())
         for event in self._events if kind is Event else self._by_kind[kind]:
-            if all(getattr(event, name) == value for name, value in fields.items()):
+            for name, value in wanted:
+                if getattr(event, name) != value:
+                    break
+            else:
                 yield cast("E", event)
 
     async def wait_for(
@@ -132,7 +138,8 @@ class History:
         except RuntimeError:
             self.flush()
         else:
-            loop.call_soon(self.flush)
+            # Not on the loop's next round, which is a trigger's: a write may wait for the disk, and the fault with it.
+            loop.call_later(_WRITE_WITHIN_S, self.flush)
 
     def flush(self) -> None:
         """Write what is not yet written. A full disk does not stop the run: see ``write_error``."""
