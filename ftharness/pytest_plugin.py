@@ -43,9 +43,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In an xdist worker: end when the controller does. Otherwise execnet keeps the worker alive for 15 s more."""
+    """Look at the options; in an xdist worker, end when the controller does: execnet would keep it alive for 15 s more.
+
+    Raises:
+        pytest.UsageError: A stack or an engine that does not exist, or a stack's file is wrong.
+    """
     if hasattr(config, "workerinput"):
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True, name="ftharness: controller").start()
+    stack, engine = config.getoption("--ft-stack"), config.getoption("--ft-engine")
+    if (stack, engine) != ("sim", ""):  # whoever gives neither pays for no import
+        _check_options(stack, engine)
+
+
+def _check_options(stack: str, engine: str) -> None:
+    from ftharness.logs import ContractError, TomlError
+    from ftharness.stack import find_stack
+    from ftharness.suggest import nearest
+
+    try:
+        engines = find_stack(stack).engines
+    except LookupError as error:
+        raise pytest.UsageError(f"--ft-stack: {error.args[0]}") from error
+    except (TomlError, ContractError) as error:
+        raise pytest.UsageError(f"--ft-stack: {error}") from error
+    if engine and engine not in engines:
+        raise pytest.UsageError(f"--ft-engine: no engine {engine!r}; {nearest(engine, engines)}")
 
 
 def _end_with(pid: int) -> None:
@@ -77,6 +99,7 @@ def _out_folder(config: pytest.Config) -> Path:
     return config.stash[_OUT]
 
 
+@pytest.hookimpl(trylast=True)  # after pytest's own, which ends the fixtures of a test that was interrupted
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Stop the harness's loop; one report over all runs of the session."""
     if _PORTAL in session.config.stash:

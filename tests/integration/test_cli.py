@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -20,6 +19,9 @@ FTHARNESS = [sys.executable, "-c", "from ftharness.cli import main; main()"]
 DONE_S = 60
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
+Until = Callable[..., None]
+AllGone = Callable[[list[int], float], bool]
+Running = tuple["subprocess.Popen[str]", Path]
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ def test_secrets_are_in_no_file_of_a_run(call: Call, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+def running(tmp_path: Path, until: Until) -> Iterator[Running]:
     """A run in its own session, in the middle of its fault phase, whose request has 40 s to go."""
     folder = tmp_path / "run"
     argv = [
@@ -233,33 +235,33 @@ def running(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
     ]
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            _until(lambda: b'"kind":"request.chunk"' in _read(folder / "history.jsonl"), process)
+            until(lambda: b'"kind":"request.chunk"' in _read(folder / "history.jsonl"), process)
             yield process, folder
         finally:
             if process.poll() is None:
                 process.kill()
 
 
-def test_a_first_interrupt_tears_down_and_reports(running: tuple["subprocess.Popen[str]", Path]) -> None:
+def test_a_first_interrupt_tears_down_and_reports(running: Running, all_gone: AllGone) -> None:
     """Status 130; everything is stopped in order, the history has its end, and there is a report."""
     process, folder = running
     ours = [process.pid, *(entry.pid for entry in below(process.pid, read_table()))]
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    assert _gone(ours, 2.0)
+    assert all_gone(ours, 2.0)
     end = read_history(folder / "history.jsonl")[-1]
     assert (end.kind, getattr(end, "outcome", "")) == ("run.finished", "interrupted")
     assert _run(folder)["verdict"] == "unknown"
     assert (folder / "report.html").exists()
 
 
-def test_a_killed_harness_leaves_nothing_alive(running: tuple["subprocess.Popen[str]", Path], call: Call) -> None:
+def test_a_killed_harness_leaves_nothing_alive(running: Running, call: Call, all_gone: AllGone) -> None:
     """SIGKILL: within 2 s no process of the run is left, and what it wrote can be judged and shown."""
     process, folder = running
     ours = [entry.pid for entry in below(process.pid, read_table())]
     assert len(ours) >= 8  # the guardian, three keepers, a frontend, two workers and their engines
     process.kill()
-    assert _gone(ours, 2.0), [entry.name for entry in read_table().values() if entry.pid in ours]
+    assert all_gone(ours, 2.0), [entry.name for entry in read_table().values() if entry.pid in ours]
     assert "the harness was ended before the run was" in call("check", str(folder), status=3).stdout
     call("report", str(folder), status=0)
     assert (folder / "report.html").exists()
@@ -272,39 +274,3 @@ def _run(folder: Path) -> dict[str, object]:
 
 def _read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
-
-
-def _until(holds: Callable[[], bool], process: "subprocess.Popen[str]", deadline_s: float = 30.0) -> None:
-    """Look again whenever the run's output moves, and every 50 ms: a file that does not exist yet cannot be watched."""
-    deadline = time.monotonic() + deadline_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come"
-        assert process.poll() is None, "the run has ended"
-        select.select([], [], [], 0.05)
-
-
-def _gone(pids: list[int], within_s: float) -> bool:
-    """Whether all of these end in time, each seen by its pidfd."""
-    poll, open_fds = select.poll(), set()
-    for pid in pids:
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        open_fds.add(fd)
-        poll.register(fd, select.POLLIN)
-    deadline = time.monotonic() + within_s
-    try:
-        while open_fds:
-            left_ms = (deadline - time.monotonic()) * 1000
-            ended = poll.poll(left_ms) if left_ms > 0 else []
-            if not ended:
-                return False
-            for fd, _ in ended:
-                poll.unregister(fd)
-                open_fds.discard(fd)
-                os.close(fd)
-    finally:
-        for fd in open_fds:
-            os.close(fd)
-    return True

@@ -1,0 +1,240 @@
+"""The pytest plugin in projects that are not ours: real pytest processes, with each way of running async tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftharness.process.process_table import below, read_table
+
+Until = Callable[..., None]
+AllGone = Callable[[list[int], float], bool]
+
+OWN = """
+from ftharness.faults import kill
+from ftharness.scenario import migrated, tokens_exact
+
+{mark}
+async def test_a_killed_worker_costs_no_token(ft):
+    stream = await ft.client.complete("Once upon a time", max_tokens=100)
+    await stream.token(20)
+    await ft.inject(kill(ft.stack.serving(stream)))
+    await stream.finished()
+    ft.expect(migrated(stream), tokens_exact(stream))
+"""
+ANYIO = """
+import pytest
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments,mark",
+    [
+        (["-p", "no:asyncio", "-p", "no:anyio"], ""),
+        (["-o", "asyncio_mode=strict"], ""),
+        (["-o", "asyncio_mode=strict"], "@pytest.mark.asyncio"),
+        (["-o", "asyncio_mode=auto"], ""),
+        (["-p", "no:asyncio"], "@pytest.mark.anyio"),
+    ],
+    ids=["no other plugin", "strict", "strict and marked", "auto", "anyio"],
+)
+def test_an_async_test_of_ones_own_runs_in_every_mode(
+    pytester: pytest.Pytester, arguments: list[str], mark: str
+) -> None:
+    """The test of the design, with each plugin and mode that a project may have; nothing has to be configured."""
+    if "anyio" in mark:
+        pytester.makeconftest(ANYIO)
+    pytester.makepyfile("import pytest\n" + OWN.format(mark=mark))
+    if "no:asyncio" not in arguments:
+        arguments = ["-o", "asyncio_default_fixture_loop_scope=function", *arguments]
+    result = pytester.runpytest_subprocess("-W", "error", *arguments)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*ftharness report: *report.html"])
+
+
+def test_a_plain_test_waits(pytester: pytest.Pytester) -> None:
+    """A test that is not async says ``wait()`` where the other says ``await``."""
+    pytester.makepyfile(
+        """
+        from ftharness.scenario import succeeds
+
+        def test_it(ft):
+            stream = ft.client.chat("Hello", max_tokens=20).wait()
+            assert stream.finished().wait(30).outcome == "success"
+            assert stream.tokens == 20
+            ft.expect(succeeds(stream))
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_a_failed_expectation_tells_the_story(pytester: pytest.Pytester) -> None:
+    """No traceback through the harness: what was expected, the fault and its proof, and where the run is."""
+    pytester.makepyfile(OWN.format(mark="").replace("(ft):", '(ft):\n    ft.launch(bug="drop-token")'))
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["FAIL *", "*tokens_exact()*1 lost*", "*wait status SIGKILL*", "*run *report.html*"])
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+
+
+def test_invariants_hold_in_every_test(pytester: pytest.Pytester) -> None:
+    """A test that expects nothing still fails when something outlives its owner."""
+    pytester.makepyfile(
+        """
+        from ftharness.faults import kill
+
+        async def test_it(ft):
+            ft.launch(bug="orphan-engine")
+            await ft.inject(kill(ft.stack["worker-1"]))
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*no_leaks(): process of worker-1: *"])
+
+
+def test_a_stack_that_does_not_start_is_quoted(pytester: pytest.Pytester) -> None:
+    """The worker's last lines stand in the failure, and the run can be read."""
+    pytester.makepyfile(
+        """
+        from ftharness.stack import aggregated
+
+        def test_it(ft):
+            ft.launch(aggregated(worker_args=["--nope"]))
+        """
+    )
+    result = pytester.runpytest_subprocess("--ft-out", "out")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*the stack did not start: worker-*", "*unrecognized arguments: --nope*"])
+    run = json.loads((pytester.path / "out" / "run.json").read_text())
+    assert run["verdict"] == "unknown"
+
+
+def test_scenarios_run_as_tests(pytester: pytest.Pytester) -> None:
+    """``ft.run`` runs by name; a verdict that is not a pass is a failure, unless the test looks at it itself."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_it(ft):
+            assert ft.run("migration/drain", max_tokens=100).verdict == "pass"
+            record = ft.run("migration/drain", max_tokens=100, token=5000, check=False)
+            assert record.verdict == "unknown"
+            with pytest.raises(pytest.fail.Exception, match="never fired"):
+                ft.run("migration/drain", max_tokens=100, token=5000)
+            with pytest.raises(LookupError, match="did you mean migration/drain"):
+                ft.run("migration/drane")
+        """
+    )
+    result = pytester.runpytest_subprocess("--ft-engine", "trtllm", "--ft-seed", "5", "--ft-out", "out")
+    result.assert_outcomes(passed=1)
+    run = json.loads((pytester.path / "out" / "run.json").read_text())
+    assert [one["engine"] for one in run["scenarios"]] == ["trtllm"] * 3
+    assert run["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        (["--ft-stack", "simm"], "*did you mean sim?*"),
+        (["--ft-engine", "vlm"], "*did you mean vllm?*"),
+        (["--ft-stack", "./mine.toml"], "*mine.toml: there is no such file*"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(pytester: pytest.Pytester, arguments: list[str], says: str) -> None:
+    """Said once, before any test, in one line."""
+    pytester.makepyfile("def test_it(ft): pass")
+    result = pytester.runpytest_subprocess(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([says])
+
+
+def test_who_does_not_use_it_pays_nothing(pytester: pytest.Pytester) -> None:
+    """Of the harness only the plugin itself is imported, and no folder is made."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it():
+            ours = {name for name in sys.modules if name.startswith("ftharness")}
+            assert ours <= {"ftharness", "ftharness.pytest_plugin"}
+            assert "httpx" not in sys.modules
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert not (pytester.path / "reports").exists()
+
+
+def test_markers_are_left_to_the_project(pytester: pytest.Pytester) -> None:
+    """The field's markers are this project's own: in another one they are unknown."""
+    pytester.makepyfile("import pytest\n@pytest.mark.gpu_1\ndef test_it(): pass")
+    result = pytester.runpytest_subprocess("--strict-markers")
+    result.assert_outcomes(errors=1)
+
+
+def test_xdist_workers_share_one_folder_and_report(pytester: pytest.Pytester) -> None:
+    """With ``-n 2`` every test's run is in the one folder, and the report covers all."""
+    for name in ("one", "two"):
+        pytester.makepyfile(**{f"test_{name}": "def test_it(ft): ft.run('migration/drain', max_tokens=100)"})
+    result = pytester.runpytest_subprocess("-n", "2", "--ft-out", "out")
+    result.assert_outcomes(passed=2)
+    run = json.loads((pytester.path / "out" / "run.json").read_text())
+    assert len(run["scenarios"]) == 2
+    assert all((pytester.path / "out" / one["path"] / "history.jsonl").exists() for one in run["scenarios"])
+    assert (pytester.path / "out" / "report.html").exists()
+
+
+LONG = """
+from pathlib import Path
+
+async def test_it(ft):
+    stream = await ft.client.complete(max_tokens=100_000)
+    await stream.token(10)
+    print(flush=True)
+    Path("{name}.runs").touch()
+    await stream.finished()
+"""
+
+
+def _start_long_tests(
+    pytester: pytest.Pytester, until: Until, *arguments: str
+) -> tuple["subprocess.Popen[bytes]", list[int]]:
+    """A pytest whose tests are in mid-stream, and all that is below it."""
+    names = ("one", "two") if "-n" in arguments else ("one",)
+    for name in names:
+        pytester.makepyfile(**{f"test_{name}": LONG.format(name=name)})
+    argv = [sys.executable, "-m", "pytest", *arguments]
+    process = subprocess.Popen(argv, cwd=pytester.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: all((pytester.path / f"{name}.runs").exists() for name in names), process)
+    return process, [entry.pid for entry in below(process.pid, read_table())]
+
+
+def test_a_killed_pytest_with_xdist_leaves_nothing_alive(
+    pytester: pytest.Pytester, until: Until, all_gone: AllGone
+) -> None:
+    """SIGKILL of the controller of ``-n 2``: its workers and all that their tests started are gone within 2 s."""
+    process, ours = _start_long_tests(pytester, until, "-n", "2")
+    assert len(ours) >= 2 + 2 * 8  # xdist's workers; a guardian, three keepers, a frontend, two workers, two engines
+    process.kill()
+    process.wait()
+    assert all_gone(ours, 2.0), [entry.name for entry in read_table().values() if entry.pid in ours]
+
+
+def test_an_interrupted_pytest_tears_down(pytester: pytest.Pytester, until: Until, all_gone: AllGone) -> None:
+    """A Ctrl-C in a test: the stack is stopped in order, and the run folder is whole."""
+    process, ours = _start_long_tests(pytester, until, "--ft-out", "out")
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(20) == pytest.ExitCode.INTERRUPTED
+    assert all_gone(ours, 2.0)
+    (history,) = Path(pytester.path / "out").glob("*/history.jsonl")
+    assert '"kind":"run.finished"' in history.read_text().splitlines()[-1]
+    assert (pytester.path / "out" / "report.html").exists()
