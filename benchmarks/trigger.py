@@ -98,6 +98,7 @@ class _Ours:
         """A new target is killed at the trigger's moment; what told of the signal."""
         self._targets += 1
         target = await self.stack.processes.start(f"target-{self._targets}", _TARGET)
+        await asyncio.sleep(0.01)  # a run starts nothing while it waits for a moment: let that be over
         self.nemesis.arm([trigger.inject(kill(named(target.name)))])
         if request is not None:
             await self.stack.client.send(request, index=index)
