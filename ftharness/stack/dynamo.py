@@ -5,6 +5,7 @@ Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` giv
 ``dynamo-mocker`` they are ``python -m dynamo.mocker``, whose tokens are random.
 """
 
+import math
 from abc import abstractmethod
 from pathlib import Path
 from typing import NamedTuple
@@ -142,11 +143,15 @@ class DynamoMockerStack(_DynamoStack):
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]
+        env = {
+            "DYN_SYSTEM_PORT": "0",  # any: its log says which
+            "DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS": str(max(1, math.ceil(topology.drain_s))),
+        }
         return Launch(
             name=name,
             role="aggregated",
             argv=[*argv, *topology.worker_args],
-            env=release.env | {"DYN_SYSTEM_PORT": "0"},  # any: its log says which
+            env=release.env | env,
             contract=load_contract("dynamo-mocker", release.version),
             status_event="listening",
             cwd=release.folder,
