@@ -290,7 +290,7 @@ class Ft:
 
     def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], name: str) -> None:
         self._portal = portal
-        self._folder = folder
+        self.folder = folder
         self._defaults = defaults
         self._name = name
         self._run: Run | None = None
@@ -344,7 +344,7 @@ class Ft:
         run = self._launched()
         record = self._portal.call(run.judged(self._named(expects)))
         self._judged += record.oracles
-        _assert_passed(record, run, self._folder)
+        _assert_passed(record, run, self.folder)
 
     def run(
         self,
@@ -385,10 +385,10 @@ class Ft:
             params=params,
         )
         path = f"run-{len(self._records) + 1}"
-        record = self._portal.call(run_cell(cell, kind, self._folder / path, path=path))
+        record = self._portal.call(run_cell(cell, kind, self.folder / path, path=path))
         self._records.append(record)
         if check and record.verdict != "pass":
-            pytest.fail(story(record, read_events(self._folder / path), self._folder), pytrace=False)
+            pytest.fail(story(record, read_events(self.folder / path), self.folder), pytrace=False)
         return record
 
     def _launched(self) -> "Run":
@@ -430,12 +430,12 @@ class Ft:
             bug=bug,
             sut_python=self._defaults["sut_python"],
         )
-        keep_cell(cell, self._folder)
-        history = History(self._folder / "history.jsonl")
+        keep_cell(cell, self.folder)
+        history = History(self.folder / "history.jsonl")
         self._close_history = history.close
 
         async def launch() -> Run:
-            run = Run(cell, kind, self._folder, history, lambda _: None)
+            run = Run(cell, kind, self.folder, history, lambda _: None)
             self._run = run
             await run.launch()
             await run.begin_faults()
@@ -474,9 +474,9 @@ class Ft:
                 self._portal.call(_closed(self._close_history))
         whole = [_with(record, self._judged)] if record else []
         if whole or self._records:
-            keep_records(self._folder, [*whole, *self._records], seed=self._defaults["seed"])
+            keep_records(self.folder, [*whole, *self._records], seed=self._defaults["seed"])
         if record is not None and run is not None:
-            _assert_passed(record, run, self._folder)
+            _assert_passed(record, run, self.folder)
 
 
 async def _closed(close: Callable[[], None]) -> None:

@@ -26,8 +26,9 @@ def fails_with(status: int | str, request: _Request | None = None) -> Expect:
     """Every request that the fault was aimed at failed with this HTTP status, or this code of an SSE error event.
 
     Args:
-        status: A number; or the name of a documented behaviour, such as ``migration_exhausted``, whose number depends on
-            the version of the system under test.
+        status: A number; or ``broken``: the connection ended without an answer that says what went wrong; or the name of a
+            documented behaviour, such as ``migration_exhausted``, whose number depends on the version of the system under
+            test.
         request: The one request.
     """
     return _expect("fails_with", request, status=status)

@@ -22,7 +22,6 @@ from ftharness.scenario.record import ScenarioRecord
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, RunningStack, Settings, StackFailed, StackKind
 
-_READY_S = 60.0
 _SLOTS_S = 1.0
 
 
@@ -184,7 +183,7 @@ class Run:
             plan, self.history, self._processes, idle_s=scenario.idle_s, seed=scenario.seed, redactor=self._redactor
         )
         self.nemesis = Nemesis(self.stack, self.history, speed=scenario.topology.speed)
-        await self.stack.start(deadline_s=_READY_S)
+        await self.stack.start(deadline_s=scenario.ready_s)
 
     def _clean(self, value: Any) -> Any:
         return self._redactor.text(value) if isinstance(value, str) else value

@@ -24,6 +24,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         seed: Of tokens, ids and whatever else is random.
         idle_s: Seconds without a byte after which a request counts as a hang.
         deadline_s: Seconds that each phase may take at most.
+        ready_s: Seconds that the stack gets to become ready.
         stop_grace_s: Seconds that processes get to end at teardown.
     """
 
@@ -36,6 +37,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: int = 0
     idle_s: float = 30.0
     deadline_s: float = 120.0
+    ready_s: float = 60.0
     stop_grace_s: float = 5.0
 
 
@@ -70,7 +72,7 @@ def _places(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         for name in names:
             places.setdefault(prefix + name, []).append(holder)
 
-    offer(data, "idle_s", "deadline_s", "stop_grace_s", "seed")
+    offer(data, "idle_s", "deadline_s", "ready_s", "stop_grace_s", "seed")
     offer(data["topology"], *data["topology"])
     for request in data["workload"]:
         offer(request, *request)

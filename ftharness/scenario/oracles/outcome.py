@@ -1,5 +1,7 @@
 """How requests ended: ``succeeds``, ``fails_with``, ``every_request_ends``."""
 
+from http import HTTPStatus
+
 from ftharness.history import RequestFinished, RunFinished
 from ftharness.scenario.case import Case, Finding, RequestView
 
@@ -27,6 +29,9 @@ def fails_with(case: Case, status: int | str) -> Finding:
         if wanted is None:
             return Finding("unknown", source)
         end = view.finished
+        if status == "broken" and end is not None and end.outcome == "error" and _broke(end):
+            hows.append(f"a broken connection: {end.error}")
+            continue
         if end is None or end.outcome != "error":
             return Finding(
                 "fail", f"{view.name}: expected an error {wanted}{source}, but: {view.how_it_ended}", _events(view)
@@ -61,9 +66,14 @@ def _events(view: RequestView) -> tuple[int, ...]:
     return tuple(event.n for event in (view.sent, *ends))
 
 
-def _wanted(case: Case, status: int | str, view: RequestView) -> tuple[int | None, str]:
-    """The number that is expected, and where it is from when it depends on the version."""
-    if isinstance(status, int):
+def _broke(end: RequestFinished) -> bool:
+    """Whether the connection ended before an answer did that says what went wrong."""
+    return end.error_code is None and end.status in (None, HTTPStatus.OK)
+
+
+def _wanted(case: Case, status: int | str, view: RequestView) -> tuple[int | str | None, str]:
+    """What is expected, and where it is from when it depends on the version."""
+    if isinstance(status, int) or status == "broken":
         return status, ""
     documented = case.params.get("behaviour", {})
     name = f"{status}_stream" if view.sent.stream else f"{status}_unary"
