@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from _figures import Figures, quantile
 
@@ -36,19 +35,20 @@ from ftharness.stack.plan import Launch
 
 _SERVER = Path(__file__).with_name("_sse_server.py")
 _SPEED = 200
-# Writes a line that holds its time, at moments that nothing else knows, for as long as its standard input is open.
+# For each byte that it reads it writes a line that holds its time, at a moment that nothing else knows.
 _WORKER = """
-import os, random, select, sys, time
+import os, random, sys, time
 moments = random.Random(7)
 os.write(1, b"Worker worker-1 is ready, serving m\\n")
-while not select.select([0], [], [], moments.uniform(*map(float, sys.argv[1:])))[0]:
+while os.read(0, 1):
+    time.sleep(moments.uniform(*map(float, sys.argv[1:])))
     os.write(1, b"2026-01-31T12:00:00Z DEBUG handlers.generate: New Request ID: %d\\n" % time.monotonic_ns())
 """
 _TARGET = ["/bin/sleep", "1000"]
 
 
 def _worker(held: int) -> Launch:
-    # A process of ours reads /dev/null: what holds this one up is the write end of a pipe that we keep.
+    # A process of ours reads /dev/null: this one gets a pipe.
     return Launch(
         name="worker",
         role="aggregated",
@@ -73,42 +73,41 @@ def _sse_server() -> Iterator[str]:
 class _Ours:
     """A stack of two processes below a nemesis."""
 
-    def __init__(self, history: History, stack: RunningStack) -> None:
+    def __init__(self, history: History, stack: RunningStack, line_please: int) -> None:
         self.history = history
         self.stack = stack
         self.nemesis = Nemesis(stack, history, speed=_SPEED)
+        self._line_please = line_please
         self._targets = 0
         self._requests = 0
 
     async def log_line(self) -> float:
         """Milliseconds from a line's write to the signal."""
         sent = await self._killed(on_log("request_received", source="worker"))
-        line = next(e for e in reversed(self.history.events[: sent.n]) if isinstance(e, Log) and e.source == "worker")
+        line = next(e for e in reversed(self.history.events[: sent.n]) if isinstance(e, Log))
         written = int(line.captures["request"]) - self.history.start_ns
         return (sent.t - written) / 1e6
 
     async def token(self) -> float:
         """Milliseconds from the third token's read to the signal."""
-        index, self._requests = self._requests, self._requests + 1
-        sent = await self._killed(on_token(3, request=index), completion(max_tokens=4), index)
+        self._requests += 1
+        sent = await self._killed(on_token(3, request=self._requests), completion(max_tokens=4))
         chunk = next(e for e in reversed(self.history.events[: sent.n]) if isinstance(e, RequestChunk) and e.first == 2)
         return (sent.t - chunk.t) / 1e6
 
-    async def _killed(self, trigger: Trigger, request: Request | None = None, index: int = 0) -> ProcessSignalled:
+    async def _killed(self, trigger: Trigger, request: Request | None = None) -> ProcessSignalled:
         """A new target is killed at the trigger's moment; what told of the signal."""
         self._targets += 1
         target = await self.stack.processes.start(f"target-{self._targets}", _TARGET)
         await asyncio.sleep(0.01)  # a run starts nothing while it waits for a moment: let that be over
         self.nemesis.arm([trigger.inject(kill(named(target.name)))])
         if request is not None:
-            await self.stack.client.send(request, index=index)
-        sent = await self.history.wait_for(
-            lambda event: isinstance(event, ProcessSignalled) and event.source == target.name, deadline_s=10
-        )
-        assert isinstance(sent, ProcessSignalled)
+            await self.stack.client.send(request, index=self._requests)
+        else:
+            os.write(self._line_please, b".")
         assert (await target.exited(10)).signal == "SIGKILL"
         await self.nemesis.settled(deadline_s=10)
-        return sent
+        return next(self.history.select(ProcessSignalled, source=target.name))
 
 
 class _Peer:
@@ -123,35 +122,35 @@ class _Peer:
     def poll(self, samples: int) -> list[float]:
         """Milliseconds, by a look at what is new each 100 ms; a line that came with others counts from its own write."""
         offset, found = self._path.stat().st_size, []
-        with self._writing():
+        with self._writing(samples):
             while len(found) < samples:
                 time.sleep(0.1)
                 with self._path.open("rb") as file:
                     file.seek(offset)
                     found += self._hits(file.read())
                     offset = file.tell()
-        return found[:samples]
+        return found
 
     def reread(self, samples: int) -> list[float]:
         """Milliseconds, by reading the whole file each 5 ms."""
         seen, found = self._path.read_bytes().count(b"New Request ID: "), []
-        with self._writing():
+        with self._writing(samples):
             while len(found) < samples:
                 time.sleep(0.005)
-                lines = self._path.read_text().splitlines()
-                hits = [line for line in lines if "New Request ID: " in line]
-                found += self._hits("\n".join(hits[seen:]).encode())
+                hits = [line for line in self._path.read_bytes().splitlines() if b"New Request ID: " in line]
+                found += self._hits(b"\n".join(hits[seen:]))
                 seen = len(hits)
-        return found[:samples]
+        return found
 
     def floor(self, samples: int) -> list[float]:
         """Milliseconds, by a blocking read of the worker's pipe."""
         found: list[float] = []
         reading, writing = os.pipe()
-        with open(writing, "wb") as file, self._writing(file):  # noqa: PTH123 - a descriptor, not a path
+        with self._writing(samples, writing):
             while len(found) < samples:
                 found += self._hits(os.read(reading, 65_536))
         os.close(reading)
+        os.close(writing)
         return found
 
     def _hits(self, data: bytes) -> list[float]:
@@ -165,27 +164,28 @@ class _Peer:
         return found
 
     @contextmanager
-    def _writing(self, file: BinaryIO | None = None) -> Iterator[None]:
-        """The worker writes to ``file``, or, less often, to the log file, so that each line meets a look of its own."""
-        argv = [sys.executable, "-I", "-S", "-c", _WORKER, *(("0.005", "0.02") if file else ("0.11", "0.19"))]
+    def _writing(self, lines: int, pipe: int | None = None) -> Iterator[None]:
+        """The worker writes to a pipe, or, less often, to the log file, so that each line meets a look of its own."""
+        argv = [sys.executable, "-I", "-S", "-c", _WORKER, *(("0.11", "0.19") if pipe is None else ("0.005", "0.02"))]
         with (
             self._path.open("ab") as log,
-            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=file or log) as worker,
+            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log if pipe is None else pipe) as worker,
         ):
-            yield
             assert worker.stdin is not None
+            worker.stdin.write(b"." * lines)
             worker.stdin.close()
+            yield
 
 
 async def _measure(folder: Path, rounds: int, samples: int, peer_samples: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ("log_line", "token", "poll", "reread", "floor")}
-    held, ours_end = os.pipe()
+    held, line_please = os.pipe()
     with _sse_server() as url, History(folder / "history.jsonl") as history:
         plan = Plan(launches=[_worker(held)], url=url, model="m", ready=log_event("ready"), count=bool, exact=False)
         async with Processes(history, folder) as processes:
             stack = RunningStack(plan, history, processes, idle_s=30, seed=1, redactor=Redactor())
             await stack.start(deadline_s=20)
-            ours, peer = _Ours(history, stack), _Peer(folder, stack["worker"].pid)
+            ours, peer = _Ours(history, stack, line_please), _Peer(folder, stack["worker"].pid)
             for _ in range(rounds):
                 found["log_line"] += [await ours.log_line() for _ in range(samples)]
                 found["token"] += [await ours.token() for _ in range(samples)]
@@ -193,7 +193,7 @@ async def _measure(folder: Path, rounds: int, samples: int, peer_samples: int) -
                     found[name] += await asyncio.to_thread(look, peer_samples)
                 found["floor"] += await asyncio.to_thread(peer.floor, samples)
     os.close(held)
-    os.close(ours_end)
+    os.close(line_please)
     return found
 
 
