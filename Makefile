@@ -1,6 +1,15 @@
 # The only thing this needs is a Python (3.11 or newer): everything else goes into .venv.
 PYTHON ?= python3
 VENV ?= .venv
+RUN = $(VENV)/bin/ftharness run migration/worker_failure
+PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check
+
+# A worker is killed in mid-stream: on the simulated stack, then behind the released Dynamo frontend.
+.PHONY: demo
+demo: $(VENV)/.demo
+	$(RUN)
+	$(VENV)/bin/ftharness provision dynamo==1.4.2
+	$(RUN) --stack dynamo-sim
 
 .PHONY: test
 test: $(VENV)/.installed
@@ -15,7 +24,14 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@status=0; for file in benchmarks/[a-z]*.py; do $(VENV)/bin/python $$file || status=1; done; exit $$status
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ftharness needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable .
 	touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/.demo

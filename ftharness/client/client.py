@@ -127,32 +127,9 @@ class Client:
             tasks = [group.create_task(one(index, request)) for index, request in enumerate(requests)]
         return [task.result() for task in tasks]
 
-    async def get(self, path: str, *, deadline_s: float = 5.0) -> tuple[int, bytes]:
-        """A control call: the status and body of a GET.
-
-        Raises:
-            OSError: No connection, or it broke.
-            TimeoutError: No answer within ``deadline_s`` seconds.
-        """
-        return await get(self.url, path, deadline_s=deadline_s)
-
     async def close(self) -> None:
         """Go away from every request that is still open."""
         for stream in list(self._open):
             if stream.result is None:
                 await stream.cancel()
         self._open.clear()
-
-
-async def get(url: str, path: str, *, deadline_s: float = 5.0) -> tuple[int, bytes]:
-    """The status and body of ``GET url + path``; errors as of :meth:`Client.get`."""
-    parts: list[bytes] = []
-    async with asyncio.timeout(deadline_s):
-        connection = await Connection.open(
-            url, "GET", path, headers={}, body=b"", on_body=lambda data, _: parts.append(data)
-        )
-        try:
-            await connection.done
-        finally:
-            connection.close()
-    return connection.status or 0, b"".join(parts)

@@ -1,5 +1,6 @@
 """Processes that we own: started below a guardian, every byte of their output kept, their real end seen, all of them ended."""
 
+from ftharness.process.http_get import NoAnswer, http_get
 from ftharness.process.ports import PortReservation, listening_ports, listening_socket
 from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import Entry
@@ -11,6 +12,7 @@ __all__ = [
     "Condition",
     "Ended",
     "Entry",
+    "NoAnswer",
     "NotReady",
     "PortReservation",
     "Process",
@@ -19,6 +21,7 @@ __all__ = [
     "Redactor",
     "StartError",
     "Survivor",
+    "http_get",
     "http_ok",
     "listening_ports",
     "listening_socket",

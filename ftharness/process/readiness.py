@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ftharness.history import History, Log, ProcessReady
-from ftharness.process.http_get import http_get
+from ftharness.process.http_get import NoAnswer, http_get
 from ftharness.process.process import Process
 
 _ASK_AGAIN_S = 0.02
@@ -77,9 +77,11 @@ class _HttpOk:
             status, body = await http_get(self._url, deadline_s=_ANSWER_S)
             self._seen = f"{status} {body[:800].decode(errors='replace')[:200]}"
             return status == _OK and (self._holds is None or self._holds(msgspec.json.decode(body)))
-        except (OSError, EOFError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
-            self._seen = f"{type(error).__name__} {error}"
-            return False
+        except NoAnswer as nothing:
+            self._seen = str(nothing)
+        except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+            self._seen += f": {type(error).__name__} {error}"
+        return False
 
 
 def log_event(event: str) -> Condition:

@@ -5,9 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ftharness.client.client import get
 from ftharness.history import History
-from ftharness.process import Condition, Process
+from ftharness.process import Condition, Process, http_get
 
 _ASK_AGAIN_S = 0.02
 _ANSWER_S = 2.0
@@ -64,7 +63,7 @@ class Serves(Condition):
     async def _asked(self) -> bool:
         try:
             return await self._knows_workers() and await self._lists_model() and await self._has_routes()
-        except (OSError, TimeoutError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError) as error:
             self._seen = f"{type(error).__name__} {error}"
             return False
 
@@ -81,14 +80,14 @@ class Serves(Condition):
 
     async def _has_routes(self) -> bool:
         for route in _ROUTES:
-            status, _ = await get(self._url, route, deadline_s=_ANSWER_S)
+            status, _ = await http_get(self._url + route, deadline_s=_ANSWER_S)
             if status == _NO_ROUTE:
                 self._seen += f", no route {route}"
                 return False
         return True
 
     async def _answer(self, path: str, kind: type[T]) -> T:
-        status, body = await get(self._url, path, deadline_s=_ANSWER_S)
+        status, body = await http_get(self._url + path, deadline_s=_ANSWER_S)
         if status != _OK:
             raise OSError(f"GET {path}: HTTP status {status}")
         return msgspec.json.decode(body, type=kind)

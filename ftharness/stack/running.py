@@ -5,10 +5,10 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 
 from ftharness.client import Client, Stream
-from ftharness.client.client import get
 from ftharness.faults import Target
 from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
 from ftharness.logs import Contract, Scanner, read_metrics
@@ -18,6 +18,7 @@ from ftharness.process import (
     Processes,
     Redactor,
     StartError,
+    http_get,
     listening_ports,
     must_live,
     until_ready,
@@ -223,12 +224,13 @@ class RunningStack:
         if not url or not wanted or self.processes[launch.name].exit is not None:
             return
         try:
-            status, body = await get(url, "/metrics", deadline_s=_READ_METRICS_S)
-        except (OSError, TimeoutError):
-            return  # frozen, draining or dying: what is missing is missing, and the oracles say so
-        if status == 200:  # noqa: PLR2004
+            status, body = await http_get(f"{url}/metrics", deadline_s=_READ_METRICS_S)
             at = time.monotonic_ns()
-            for sample in read_metrics(body.decode(errors="replace")):
+            samples = list(read_metrics(body.decode(errors="replace"))) if status == HTTPStatus.OK else []
+        except (OSError, ValueError):
+            return  # frozen, draining, dying, or no metrics: what is missing is missing, and the oracles say so
+        else:
+            for sample in samples:
                 if sample.name in wanted:
                     self._history.append(
                         Metric(source=launch.name, name=sample.name, value=sample.value, labels=sample.labels), at=at
