@@ -1,6 +1,11 @@
-"""What this project's own tests share: the field's markers, and a clean house afterwards."""
+"""What this project's own tests share: the field's markers, and properties that hold on a busy machine, too."""
 
 import pytest
+from hypothesis import settings
+
+# An example that takes long on a busy machine is no counter-example.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 MARKERS = {
     "vllm": "a vLLM worker, real or simulated",

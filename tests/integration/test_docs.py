@@ -1,0 +1,89 @@
+"""What the docs show works: their examples are run, their files are read, their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ftharness.cli import app
+from ftharness.engine.bugs import BUGS
+from ftharness.logs import read_contract
+from ftharness.pytest_plugin import Ft
+from ftharness.scenario.expect import oracles
+from ftharness.scenario.library import load_file
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+
+
+def _blocks(page: str, language: str, holds: str = "") -> list[str]:
+    found = BLOCK.findall((ROOT / page).read_text())
+    blocks = [text for kind, text in found if kind == language and holds in text]
+    assert blocks, f"{page} has no {language} block with {holds!r}"
+    return blocks
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-test.md"])
+def test_the_tests_that_the_docs_show_pass(pytester: pytest.Pytester, page: str) -> None:
+    """Copied as they stand into a project without any configuration."""
+    tests = _blocks(page, "python", "def test_")
+    pytester.makepyfile(**{f"test_shown_{place}": text for place, text in enumerate(tests)})
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=len(tests))
+
+
+def test_the_scenario_that_the_docs_show_passes(ft: Ft, tmp_path: Path) -> None:
+    """And what its page sets on the command line can be set."""
+    (text,) = _blocks("docs/writing-a-scenario.md", "python", "# mine.py")
+    (tmp_path / "mine.py").write_text(text)
+    (scenario,) = load_file(tmp_path / "mine.py")
+    ft.run(scenario)
+    ft.run(scenario, duration_s=0.1, **{"gap_within.ms": 300})
+
+
+def test_the_stack_that_the_docs_show_is_the_one_that_is_tested() -> None:
+    """docs/writing-a-stack.md and examples/fakellm do not drift apart."""
+    (text,) = _blocks("docs/writing-a-stack.md", "toml")
+    assert text in (ROOT / "examples" / "fakellm" / "stack.toml").read_text()
+
+
+def test_the_contract_that_the_docs_show_can_be_read(tmp_path: Path) -> None:
+    """Events, patterns, metric and include."""
+    (text,) = _blocks("docs/contracts.md", "toml")
+    (tmp_path / "mine.toml").write_text(text)
+    contract = read_contract(tmp_path / "mine.toml", "1.4.2")
+    assert contract.known
+    assert {"migration_started", "request_received"} <= set(contract.events)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the project."""
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_every_command_of_the_docs_exists() -> None:
+    """``ftharness WORD`` in a block of commands is a command, and every command is in the README."""
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
+    shown = {
+        word
+        for page in PAGES
+        for _, text in BLOCK.findall(page.read_text())
+        for word in re.findall(r"(?:^|\()(?:\S*/)?ftharness ([a-z]+)", text, re.MULTILINE)
+    }
+    assert shown <= known
+    assert known <= set(re.findall(r"ftharness ([a-z]+)", (ROOT / "README.md").read_text()))
+
+
+def test_every_oracle_is_explained() -> None:
+    """docs/verdicts.md has a line about each."""
+    text = (ROOT / "docs" / "verdicts.md").read_text()
+    assert [name for name in oracles() if f"`{name}(" not in text] == []
+
+
+def test_every_bug_of_the_docs_exists() -> None:
+    """``--bug NAME`` in any page."""
+    shown = {name for page in PAGES for name in re.findall(r"--bug ([a-z-]+)", page.read_text())}
+    assert shown <= set(BUGS)
