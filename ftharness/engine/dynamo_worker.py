@@ -19,7 +19,7 @@ from typing import Any
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
-from ftharness.engine.settings import ROLES, EngineSettings, add_engine_arguments, settings_of
+from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
 from ftharness.engine.status import Counters, Page, metrics_text, serve_status
 from ftharness.engine.tokens import VOCABULARY, WORDS, choice_seed, logprob
 
@@ -291,14 +291,9 @@ class DynamoWorker:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dynamo_worker", description=__doc__)
-    parser.add_argument("--name", required=True)
     parser.add_argument("--model-path", required=True, metavar="DIR", help="the folder with config and tokenizer")
     parser.add_argument("--model", default="", help="the name that is served (default: the folder's path)")
-    parser.add_argument("--role", choices=ROLES, default=ROLES[0])
-    parser.add_argument("--drain-s", type=float, default=30.0, help="what SIGTERM leaves to running requests")
-    parser.add_argument("--status-port", type=int, default=0, help="0: any, see the log")
-    parser.add_argument("--seed", type=int, default=0, help="for requests that bring none")
-    add_engine_arguments(parser)
+    add_worker_arguments(parser)
     return parser
 
 

@@ -50,6 +50,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bug", default="", help="a planted bug, see bugs.py")
 
 
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of a handler, ours or Dynamo's, and those of its engine."""
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--role", choices=ROLES, default=ROLES[0])
+    parser.add_argument("--drain-s", type=float, default=30.0, help="what SIGTERM leaves to running requests")
+    parser.add_argument("--status-port", type=int, default=0, help="0: any, see the log")
+    parser.add_argument("--seed", type=int, default=0, help="for requests that bring none")
+    add_engine_arguments(parser)
+
+
 def settings_of(arguments: argparse.Namespace) -> EngineSettings:
     """The engine's settings among parsed arguments."""
     return EngineSettings(*(getattr(arguments, name) for name in EngineSettings._fields))

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
-from ftharness.engine.settings import ROLES, EngineSettings, add_engine_arguments, settings_of
+from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
 from ftharness.engine.status import Counters, Page, metrics_text, serve_status
 
 #: Seconds between two dials of a plane that refuses.
@@ -246,15 +246,10 @@ class Worker:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="worker", description=__doc__)
-    parser.add_argument("--name", required=True)
     parser.add_argument("--plane", required=True, metavar="HOST:PORT", help="where the frontend awaits its workers")
     parser.add_argument("--plane-deadline-s", type=float, default=30.0, help="how long a frontend may be away")
-    parser.add_argument("--role", choices=ROLES, default=ROLES[0])
     parser.add_argument("--model", default="sim")
-    parser.add_argument("--drain-s", type=float, default=30.0, help="what SIGTERM leaves to running requests")
-    parser.add_argument("--status-port", type=int, default=0, help="0: any, see the log")
-    parser.add_argument("--seed", type=int, default=0, help="for requests that come without one")
-    add_engine_arguments(parser)
+    add_worker_arguments(parser)
     return parser
 
 

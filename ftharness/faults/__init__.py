@@ -5,7 +5,7 @@ A kind of fault is an async function ``(Strike) -> None``, found by the entry po
 
 from ftharness.faults.fault import Fault, Target, another_worker, every_worker, frontend, named, serving
 from ftharness.faults.kinds import freeze, interrupt, kill, kill_engine, terminate, thaw
-from ftharness.faults.strike import Strike, fault_kind, fault_kinds
+from ftharness.faults.strike import Strike, fault_kind
 
 __all__ = [
     "Fault",
@@ -14,7 +14,6 @@ __all__ = [
     "another_worker",
     "every_worker",
     "fault_kind",
-    "fault_kinds",
     "freeze",
     "frontend",
     "interrupt",

@@ -1,12 +1,11 @@
 """One fault being injected into one process: what its code gets, and how it says what came of it."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from importlib.metadata import entry_points
 from typing import Any
 
 from ftharness.history import FaultHealed, FaultLanded, FaultMissed, History, RequestFinished
 from ftharness.process import Process
-from ftharness.suggest import nearest
+from ftharness.registry import find_installed
 
 Heal = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -60,19 +59,11 @@ class Strike:
 FaultKind = Callable[[Strike], Coroutine[Any, Any, None]]
 
 
-def fault_kinds() -> dict[str, Any]:
-    """All kinds of fault that are installed: name to entry point."""
-    return {entry.name: entry for entry in entry_points(group="ftharness.faults")}
-
-
 def fault_kind(name: str) -> FaultKind:
     """The code of the fault kind ``name``.
 
     Raises:
         LookupError: There is none; names the nearest.
     """
-    kinds = fault_kinds()
-    if name not in kinds:
-        raise LookupError(f"no fault kind {name!r}; {nearest(name, kinds)}")
-    kind: FaultKind = kinds[name].load()
+    kind: FaultKind = find_installed("ftharness.faults", name, "fault kind")
     return kind

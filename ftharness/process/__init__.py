@@ -5,10 +5,12 @@ from ftharness.process.ports import PortReservation, listening_ports, listening_
 from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import Entry
 from ftharness.process.processes import Processes, StartError, Survivor
-from ftharness.process.readiness import Condition, NotReady, http_ok, log_event, must_live, until_ready
+from ftharness.process.readiness import ANSWER_S, Asked, Condition, NotReady, http_ok, log_event, must_live, until_ready
 from ftharness.process.redact import Redactor
 
 __all__ = [
+    "ANSWER_S",
+    "Asked",
     "Condition",
     "Ended",
     "Entry",

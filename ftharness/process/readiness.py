@@ -1,7 +1,9 @@
 """When a process is ready: conditions over its log events, over HTTP, with a deadline and an early end when it dies."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
@@ -11,8 +13,8 @@ from ftharness.process.http_get import NoAnswer, http_get
 from ftharness.process.process import Process
 
 _ASK_AGAIN_S = 0.02
-_ANSWER_S = 2.0
-_OK = 200
+#: Seconds that one answer may take.
+ANSWER_S = 2.0
 
 
 class NotReady(Exception):  # noqa: N818 - says what is the case
@@ -58,30 +60,43 @@ class _LogEvent:
         )
 
 
-class _HttpOk:
-    def __init__(self, url: str, holds: Callable[[Any], bool] | None) -> None:
-        self._url = url
-        self._holds = holds
-        self._seen = "nothing"
+class Asked(ABC):
+    """A condition that holds when it is asked for: nothing tells of it."""
 
-    def __str__(self) -> str:
-        return f"GET {self._url} (last answer: {self._seen})"
+    def __init__(self) -> None:
+        self.seen = "nothing"
 
     async def met(self, process: Process, history: History) -> None:
+        """Ask until it is so."""
         del process, history
         while not await self._asked():
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _asked(self) -> bool:
         try:
-            status, body = await http_get(self._url, deadline_s=_ANSWER_S)
-            self._seen = f"{status} {body[:800].decode(errors='replace')[:200]}"
-            return status == _OK and (self._holds is None or self._holds(msgspec.json.decode(body)))
-        except NoAnswer as nothing:
-            self._seen = str(nothing)
-        except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
-            self._seen += f": {type(error).__name__} {error}"
-        return False
+            return await self.holds()
+        except (OSError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+            self.seen = str(error) if isinstance(error, NoAnswer) else f"{type(error).__name__} {error}"
+            return False
+
+    @abstractmethod
+    async def holds(self) -> bool:
+        """Whether it is so now; notes in ``seen`` what there is. An answer that cannot be read is a no."""
+
+
+class _HttpOk(Asked):
+    def __init__(self, url: str, holds: Callable[[Any], bool] | None) -> None:
+        super().__init__()
+        self._url = url
+        self._body_holds = holds
+
+    def __str__(self) -> str:
+        return f"GET {self._url} (last answer: {self.seen})"
+
+    async def holds(self) -> bool:
+        status, body = await http_get(self._url, deadline_s=ANSWER_S)
+        self.seen = f"{status} {body[:800].decode(errors='replace')[:200]}"
+        return status == HTTPStatus.OK and (self._body_holds is None or self._body_holds(msgspec.json.decode(body)))
 
 
 def log_event(event: str) -> Condition:

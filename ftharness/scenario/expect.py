@@ -1,13 +1,12 @@
 """An expectation, as data: an oracle's name and its arguments; and where the oracles are found."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 import msgspec
 
+from ftharness.registry import find_installed
 from ftharness.scenario.case import Case, Finding
-from ftharness.suggest import nearest
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,21 +41,13 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Oracle = Callable[..., Finding]
 
 
-def oracles() -> dict[str, Any]:
-    """All oracles that are installed: name to entry point."""
-    return {entry.name: entry for entry in entry_points(group="ftharness.oracles")}
-
-
 def find_oracle(name: str) -> Oracle:
     """The oracle of that name: a function ``(case, **args) -> Finding``.
 
     Raises:
         LookupError: There is none; names the nearest.
     """
-    known = oracles()
-    if name not in known:
-        raise LookupError(f"no oracle {name!r}; {nearest(name, known)}")
-    oracle: Oracle = known[name].load()
+    oracle: Oracle = find_installed("ftharness.oracles", name, "oracle")
     return oracle
 
 

@@ -3,7 +3,7 @@
 A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stacks``.
 """
 
-from ftharness.stack.choice import find_stack, stack_names
+from ftharness.stack.choice import find_stack
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
 from ftharness.stack.topology import Topology, aggregated
@@ -19,5 +19,4 @@ __all__ = [
     "Topology",
     "aggregated",
     "find_stack",
-    "stack_names",
 ]

@@ -1,15 +1,11 @@
 """When a stack of Dynamo's serves: the model is listed, every worker is known, and the routes answer."""
 
-import asyncio
 from typing import TypeVar
 
 import msgspec
 
-from ftharness.history import History
-from ftharness.process import Condition, Process, http_get
+from ftharness.process import ANSWER_S, Asked, http_get
 
-_ASK_AGAIN_S = 0.02
-_ANSWER_S = 2.0
 _OK, _NO_ROUTE = 200, 404
 _ROUTES = ("/v1/completions", "/v1/chat/completions")
 
@@ -32,7 +28,7 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class Serves(Condition):
+class Serves(Asked):
     """The frontend would serve a request now, and could choose between all workers.
 
     A listed model is not enough: 1.4 opens a route after it lists the first model, and answers 404 until then. A GET of an
@@ -45,49 +41,40 @@ class Serves(Condition):
     """
 
     def __init__(self, url: str, model: str, workers: int) -> None:
+        super().__init__()
         self._url = url
         self._model = model
         self._workers = workers
-        self._seen = "no answer"
 
     def __str__(self) -> str:
         """What is waited for, and what there is."""
-        return f"{self._workers} workers of {self._model} at {self._url} (last answer: {self._seen})"
+        return f"{self._workers} workers of {self._model} at {self._url} (last answer: {self.seen})"
 
-    async def met(self, process: Process, history: History) -> None:
-        """Ask until it is so; there is nothing that would tell."""
-        del process, history
-        while not await self._asked():
-            await asyncio.sleep(_ASK_AGAIN_S)
-
-    async def _asked(self) -> bool:
-        try:
-            return await self._knows_workers() and await self._lists_model() and await self._has_routes()
-        except (OSError, msgspec.DecodeError) as error:
-            self._seen = f"{type(error).__name__} {error}"
-            return False
+    async def holds(self) -> bool:
+        """Whether workers, model and routes are there."""
+        return await self._knows_workers() and await self._lists_model() and await self._has_routes()
 
     async def _knows_workers(self) -> bool:
         health = await self._answer("/health", _Health)
         count = sum(instance.endpoint == "generate" for instance in health.instances)
-        self._seen = f"{count} workers"
+        self.seen = f"{count} workers"
         return count >= self._workers
 
     async def _lists_model(self) -> bool:
         listed = [model.id for model in (await self._answer("/v1/models", _Models)).data]
-        self._seen += f", models {listed}"
+        self.seen += f", models {listed}"
         return self._model in listed
 
     async def _has_routes(self) -> bool:
         for route in _ROUTES:
-            status, _ = await http_get(self._url + route, deadline_s=_ANSWER_S)
+            status, _ = await http_get(self._url + route, deadline_s=ANSWER_S)
             if status == _NO_ROUTE:
-                self._seen += f", no route {route}"
+                self.seen += f", no route {route}"
                 return False
         return True
 
     async def _answer(self, path: str, kind: type[T]) -> T:
-        status, body = await http_get(self._url + path, deadline_s=_ANSWER_S)
+        status, body = await http_get(self._url + path, deadline_s=ANSWER_S)
         if status != _OK:
             raise OSError(f"GET {path}: HTTP status {status}")
         return msgspec.json.decode(body, type=kind)

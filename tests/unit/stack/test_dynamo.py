@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ftharness.logs import Scanner, load_contract
-from ftharness.stack import NotAvailable, find_stack, stack_names
+from ftharness.registry import installed
+from ftharness.stack import NotAvailable, find_stack
 from ftharness.stack.dynamo_behaviour import documented
 from ftharness.stack.dynamo_discovery import expired, new_store
 from ftharness.stack.dynamo_environment import dynamo_environment
@@ -103,6 +104,6 @@ def test_a_shell_that_is_set_up_for_another_stack_does_not_reach_this_one(
 def test_without_dynamo_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The command that provisions it."""
     monkeypatch.setenv("FTHARNESS_CACHE", str(tmp_path))
-    assert name in stack_names()
+    assert name in installed("ftharness.stacks")
     with pytest.raises(NotAvailable, match=r"`ftharness provision dynamo==1\.4\.2`"):
         find_stack(name).version(None)
