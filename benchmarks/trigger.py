@@ -2,10 +2,10 @@
 
 The whole way of a real run: pipe or socket, scan or client, history, nemesis, process. A worker writes lines that hold
 CLOCK_MONOTONIC, which all processes of a machine share; the fault is a kill of a second process, another one each time.
-A token's moment is the read that brought it. The peers send a signal as well, and notice the same kind of line as other
-harnesses do: by a look at the new end of the log file each 100 ms, and by reading the whole file
-(20 MB, as a worker's log is at debug level) each 5 ms. What the machine itself takes is told by a blocking read of the
-pipe that is followed by the signal, and by nothing else. All take turns.
+A token's moment is the read that brought it; of a line both are told, its write and its read. The peers send a signal as
+well, and notice the same kind of line as other harnesses do: by a look at the new end of the log file each 100 ms, and by
+reading the whole file (20 MB, as a worker's log is at debug level) each 5 ms. What the machine itself takes is told by a
+blocking read of the pipe that is followed by the signal, and by nothing else. All take turns.
 """
 
 import asyncio
@@ -77,6 +77,7 @@ class _Ours:
         self.history = history
         self.stack = stack
         self.nemesis = Nemesis(stack, history, speed=_SPEED)
+        self.read_ms: list[float] = []  # from a line's read to the signal: our own part of it
         self._line_please = line_please
         self._targets = 0
         self._requests = 0
@@ -85,6 +86,7 @@ class _Ours:
         """Milliseconds from a line's write to the signal."""
         sent = await self._killed(on_log("request_received", source="worker"))
         line = next(e for e in reversed(self.history.events[: sent.n]) if isinstance(e, Log))
+        self.read_ms.append((sent.t - line.t) / 1e6)
         written = int(line.captures["request"]) - self.history.start_ns
         return (sent.t - written) / 1e6
 
@@ -178,7 +180,9 @@ class _Peer:
 
 
 async def _measure(folder: Path, rounds: int, samples: int, peer_samples: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in ("log_line", "token", "poll", "reread", "floor")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("log_line", "log_line_read", "token", "poll", "reread", "floor")
+    }
     held, line_please = os.pipe()
     with _sse_server() as url, History(folder / "history.jsonl") as history:
         plan = Plan(launches=[_worker(held)], url=url, model="m", ready=log_event("ready"), count=bool, exact=False)
@@ -192,6 +196,7 @@ async def _measure(folder: Path, rounds: int, samples: int, peer_samples: int) -
                 for name, look in (("poll", peer.poll), ("reread", peer.reread)):
                     found[name] += await asyncio.to_thread(look, peer_samples)
                 found["floor"] += await asyncio.to_thread(peer.floor, samples)
+            found["log_line_read"] = ours.read_ms
     os.close(held)
     os.close(line_please)
     return found
@@ -207,7 +212,7 @@ def main() -> None:
         "reread": "the whole log file, 20 MB, read each 5 ms",
         "floor": "a blocking read of the pipe, and the signal",
     }
-    for name in ("log_line", "token"):
+    for name in ("log_line", "log_line_read", "token"):
         for q, bound in ((0.5, ""), (0.99, "value <= 2")):
             value = quantile(found[name], q)
             for peer, what in peers.items():
