@@ -1,0 +1,244 @@
+"""The fixture ``ft``: a stack to break, a client to drive it, and the judgement."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ftharness.handles import ClientHandle, StackHandle
+from ftharness.portal import Pending, Portal
+
+if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use it pays nothing
+    from ftharness.faults import Fault
+    from ftharness.history import History
+    from ftharness.scenario import Expect, Scenario, ScenarioRecord
+    from ftharness.scenario.record import OracleRecord
+    from ftharness.scenario.runner import Run
+    from ftharness.stack import StackKind, Topology
+
+
+class Ft:
+    """What a test gets as ``ft``. The stack is launched when it is first needed.
+
+    Args:
+        portal: The harness's loop.
+        folder: Of this test's run.
+        defaults: The command line's options.
+        name: The test's.
+    """
+
+    def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], name: str) -> None:
+        self._portal = portal
+        self.folder = folder
+        self._defaults = defaults
+        self._name = name
+        self._run: Run | None = None
+        self._close_history: Callable[[], None] = lambda: None
+        self._records: list[ScenarioRecord] = []
+        self._judged: list[OracleRecord] = []
+        self._scenario: Scenario | None = None
+
+    @property
+    def client(self) -> ClientHandle:
+        """Sends requests."""
+        return ClientHandle(self._portal, self._launched())
+
+    @property
+    def stack(self) -> StackHandle:
+        """The processes."""
+        return StackHandle(self._portal, self._launched())
+
+    @property
+    def history(self) -> "History":
+        """Everything that has happened so far; for reading."""
+        return self._launched().history
+
+    def launch(self, topology: "Topology | None" = None, *, bug: str = "", idle_s: float = 30.0) -> StackHandle:
+        """Launch the stack now, with a topology of the test's own.
+
+        Args:
+            topology: Two workers and a migration limit of 3, if not given.
+            bug: A planted bug, or "".
+            idle_s: Seconds without a byte after which a request counts as a hang.
+
+        Raises:
+            RuntimeError: It has been launched already.
+        """
+        if self._run is not None:
+            raise RuntimeError("the stack has been launched already: call ft.launch() before anything else of ft")
+        self._start(topology, bug, idle_s)
+        return self.stack
+
+    def inject(self, fault: "Fault") -> Pending[None]:
+        """Inject a fault now; there when it has landed or missed, and its own length and grace are over."""
+        return Pending(self._portal.start(self._launched().nemesis.inject(fault)))
+
+    def expect(self, *expects: "Expect") -> None:
+        """Judge these expectations now.
+
+        Raises:
+            AssertionError: One of them does not pass; the message is the story of what happened.
+        """
+        __tracebackhide__ = True
+        run = self._launched()
+        record = self._portal.call(run.judged(self._named(expects)))
+        self._judged += record.oracles
+        _assert_passed(record, run, self.folder)
+
+    def run(
+        self,
+        scenario: "str | Scenario",
+        *,
+        engine: str = "",
+        stack: str = "",
+        bug: str = "",
+        check: bool = True,
+        **params: Any,
+    ) -> "ScenarioRecord":
+        """Run a scenario on a stack of its own.
+
+        Args:
+            scenario: Its name, or itself.
+            engine: Instead of the command line's.
+            stack: The same.
+            bug: A planted bug, or "".
+            check: Whether anything but a pass fails the test.
+            params: Numbers of the scenario to replace, as ``--set`` does.
+
+        Raises:
+            AssertionError: It did not pass; the message is the story of what happened.
+        """
+        __tracebackhide__ = True
+        from ftharness.report import story
+        from ftharness.scenario.runner import run_cell
+        from ftharness.session import cell_of, read_events
+
+        kind, name = self._kind(stack)
+        cell = cell_of(
+            scenario,
+            name,
+            engine=engine or self._defaults["engine"],
+            sut_python=self._defaults["sut_python"],
+            seed=self._defaults["seed"],
+            bug=bug,
+            params=params,
+        )
+        path = f"run-{len(self._records) + 1}"
+        record = self._portal.call(run_cell(cell, kind, self.folder / path, path=path))
+        self._records.append(record)
+        if check and record.verdict != "pass":
+            pytest.fail(story(record, read_events(self.folder / path), self.folder), pytrace=False)
+        return record
+
+    def _launched(self) -> "Run":
+        if self._run is None:
+            self._start(None, "", 30.0)
+        assert self._run is not None
+        return self._run
+
+    def _kind(self, stack: str) -> "tuple[StackKind, str]":
+        from ftharness.stack import NotAvailable, find_stack
+
+        name = stack or self._defaults["stack"]
+        kind = find_stack(name)
+        sut_python = self._defaults["sut_python"]
+        try:
+            kind.version(Path(sut_python) if sut_python else None)
+        except NotAvailable as missing:
+            pytest.skip(f"not applicable: {missing}")
+        return kind, name
+
+    def _start(self, topology: "Topology | None", bug: str, idle_s: float) -> None:
+        from ftharness.history import History
+        from ftharness.scenario import Scenario
+        from ftharness.scenario.runner import Cell, Run, keep_cell
+        from ftharness.stack import StackFailed, aggregated
+
+        kind, name = self._kind("")
+        self._scenario = Scenario(
+            name=self._name,
+            topology=topology or aggregated(workers=2),
+            workload=[],
+            seed=self._defaults["seed"],
+            idle_s=idle_s,
+        )
+        cell = Cell(
+            scenario=self._scenario,
+            stack=name,
+            engine=self._defaults["engine"],
+            bug=bug,
+            sut_python=self._defaults["sut_python"],
+        )
+        keep_cell(cell, self.folder)
+        history = History(self.folder / "history.jsonl")
+        self._close_history = history.close
+
+        async def launch() -> Run:
+            run = Run(cell, kind, self.folder, history, lambda _: None)
+            self._run = run
+            await run.launch()
+            await run.begin_faults()
+            return run
+
+        try:
+            self._portal.call(launch())
+        except StackFailed as error:
+            if self._run is not None:
+                self._run.ended("stack_failed", f"the stack did not start: {error}")
+            pytest.fail(f"the stack did not start: {error}", pytrace=False)
+
+    def _named(self, expects: "Sequence[Expect]") -> "Scenario":
+        import msgspec
+
+        assert self._scenario is not None
+        return msgspec.structs.replace(self._scenario, expect=list(expects))
+
+    def finish(self) -> None:
+        """Tear down, judge the invariants, write this test's report.
+
+        Raises:
+            AssertionError: An invariant does not hold: a request hangs, something leaks, an exit has no explanation.
+        """
+        __tracebackhide__ = True
+        from ftharness.scenario import judge
+        from ftharness.session import keep_records
+
+        run, record = self._run, None
+        if run is not None:
+            try:
+                run.ended_well()
+                self._portal.call(run.teardown())
+                record = judge(self._named(()), run.history.events)
+            finally:
+                self._portal.call(_closed(self._close_history))
+        whole = [_with(record, self._judged)] if record else []
+        if whole or self._records:
+            keep_records(self.folder, [*whole, *self._records], seed=self._defaults["seed"])
+        if record is not None and run is not None:
+            _assert_passed(record, run, self.folder)
+
+
+async def _closed(close: Callable[[], None]) -> None:
+    close()
+
+
+def _with(record: "ScenarioRecord", judged: "list[OracleRecord]") -> "ScenarioRecord":
+    """The record with what was judged while the test went on."""
+    import msgspec
+
+    from ftharness.scenario import worst
+
+    verdict = worst([record.verdict, *(one.verdict for one in judged)])
+    reason = record.reason or next(
+        (f"{one.name}: {one.reason}" for one in judged if one.verdict == verdict != "pass"), ""
+    )
+    return msgspec.structs.replace(record, oracles=[*judged, *record.oracles], verdict=verdict, reason=reason)
+
+
+def _assert_passed(record: "ScenarioRecord", run: "Run", folder: Path) -> None:
+    __tracebackhide__ = True
+    from ftharness.report import story
+
+    if record.verdict != "pass":
+        pytest.fail(story(record, run.history.events, folder), pytrace=False)
