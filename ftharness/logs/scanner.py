@@ -95,63 +95,67 @@ class Scanner:
         self._size += len(data)
         if b"\n" not in data and self._size < LONGEST:
             return iter(())
-        block, blocks = b"".join(self._parts), []
+        block, found, start = b"".join(self._parts), [], 0
         while True:
             # As many whole lines as fit; else a piece of one. What is cut depends on where lines begin, not on the reads.
-            end = block.rfind(b"\n", 0, LONGEST) + 1
-            if not end and len(block) < LONGEST:
+            end = block.rfind(b"\n", start, start + LONGEST) + 1
+            if not end and len(block) - start < LONGEST:
                 break
-            end = end or LONGEST
-            blocks.append(block[:end])
-            block = block[end:]
-        self._parts, self._size = [block] if block else [], len(block)
-        return iter(self._scan(blocks, at))
+            end = end or start + LONGEST
+            found += self._scan(block, start, end, at)
+            start = end
+        rest = block[start:]
+        self._parts, self._size = [rest] if rest else [], len(rest)
+        return iter(found)
 
     def end(self, at: int) -> Iterator[Match]:
         """The events of a last line that has no end."""
         block, self._parts, self._size = b"".join(self._parts), [], 0
-        return iter(self._scan([block], at))
+        return iter(self._scan(block, 0, len(block), at))
 
-    def _scan(self, blocks: list[bytes], at: int) -> list[Match]:
-        found: list[Match] = []
+    def _scan(self, block: bytes, start: int, end: int, at: int) -> list[Match]:
+        """The events of the lines between two places of a block, the first of which begins a line."""
         if self._tables.literals is None:
-            return found
-        search = self._tables.literals.search
-        for block in blocks:
-            hit = search(block)
-            while hit is not None:
-                first, last = hit.span()
-                start = block.rfind(b"\n", 0, first) + 1
-                end = block.find(b"\n", last)
-                end = len(block) if end < 0 else end
-                forms = self._tables.near[block[first:last]]
-                hit = search(block, last)
-                while hit is not None and hit.start() < end:  # another one in the same line
-                    forms = self._both(forms, self._tables.near[hit.group()])
-                    hit = search(block, hit.end())
-                found += self._line(block[start:end], forms, at)
+            return []
+        lines: list[tuple[int, int, tuple[_Form, ...]]] = []
+        line_end = start
+        for hit in self._tables.literals.finditer(block, start, end):
+            first, last = hit.span()
+            forms = self._tables.near[block[first:last]]
+            if first < line_end:  # another one in the same line
+                begin, _, others = lines[-1]
+                lines[-1] = (begin, line_end, self._both(others, forms))
+                continue
+            begin = block.rfind(b"\n", start, first) + 1 or start
+            line_end = block.find(b"\n", last, end)
+            line_end = end if line_end < 0 else line_end
+            lines.append((begin, line_end, forms))
+        found: list[Match] = []
+        for begin, line_end, forms in lines:
+            self._look(block[begin:line_end], forms, at, found)
         return found
 
     def _both(self, some: tuple[_Form, ...], others: tuple[_Form, ...]) -> tuple[_Form, ...]:
         """Both, in the contract's order."""
         return tuple(form for form in self._tables.forms if form in some or form in others)
 
-    def _line(self, raw: bytes, forms: tuple[_Form, ...], at: int) -> Iterator[Match]:
+    def _look(self, raw: bytes, forms: tuple[_Form, ...], at: int, found: list[Match]) -> None:
+        """Look closely at a line; what it means is added to ``found``."""
         # A progress bar rewrites its line: what stands between two carriage returns is a line to its reader.
         for part in raw.split(b"\r") if b"\r" in raw else (raw,):
             line, done = b"", set()
-            for form in forms:
-                if form.literal not in part or form.event in done:
+            for event, literal, regex, groups in forms:
+                if literal not in part or event in done:
                     continue
                 line = line or unwrap(part)
                 captures: dict[str, str] = {}
-                if form.regex is not None:
-                    match = form.regex.search(line)
+                if regex is not None:
+                    match = regex.search(line)
                     if match is None:
                         continue
-                    captures = {name: held for name, number in form.groups if (held := _text(match[number]))}
-                done.add(form.event)
-                yield Match(form.event, captures, line[:KEPT].decode(errors="replace"), at)
+                    captures = {name: held for name, number in groups if (held := _text(match[number]))}
+                done.add(event)
+                found.append(Match(event, captures, line[:KEPT].decode(errors="replace"), at))
 
 
 def _text(held: bytes | None) -> str:
