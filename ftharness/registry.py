@@ -1,13 +1,15 @@
 """What is installed by entry point: faults, oracles, stacks; those of others, too."""
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ftharness.suggest import nearest
 
 
+@cache
 def installed(group: str) -> dict[str, EntryPoint]:
-    """All of a group, by name."""
+    """All of a group, by name; looked up once, for each look reads the metadata of every package."""
     return {entry.name: entry for entry in entry_points(group=group)}
 
 

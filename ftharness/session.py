@@ -15,7 +15,7 @@ import msgspec
 import ftharness
 from ftharness.engine.bugs import BUGS
 from ftharness.history import Event, HistoryError, RunStarted, read_history
-from ftharness.report import RUN_FILE, ReportError, RunRecord, read_run, write_report, write_run
+from ftharness.report import RUN_FILE, ReportError, RunRecord, prepare, read_run, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge, worst
 from ftharness.scenario.library import find
 from ftharness.scenario.runner import Cell, run_cell
@@ -119,6 +119,7 @@ class Session:
 
     async def _run(self, cells: Sequence[Cell], seed: int) -> RunRecord:
         records: list[ScenarioRecord] = []
+        preparing = asyncio.get_running_loop().run_in_executor(None, _prepare)
         for place, cell in enumerate(cells, 1):
             if self.interrupted:
                 break
@@ -130,6 +131,7 @@ class Session:
             if len(cells) > 1 and place < len(cells):
                 self._keep(lambda: write_run(self.folder, self._record(records, seed)))
         run = self._record(records, seed)
+        await preparing
         self._keep(lambda: write_report(self.folder, run))
         return run
 
@@ -154,6 +156,14 @@ class Session:
             write()
         except ReportError as error:
             self.trouble = str(error)
+
+
+def _prepare() -> None:
+    """Import what is needed later, while the processes of the first stack start and the harness waits for them."""
+    import httpx  # noqa: F401, PLC0415
+    import prometheus_client.parser  # noqa: F401, PLC0415
+
+    prepare()
 
 
 def cell_of(

@@ -46,6 +46,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         self._told.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """At once where nobody is connected; otherwise as ever, which takes a tenth of a second at least."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        else:
+            for server in self.servers:
+                server.close()
+
     async def main_loop(self) -> None:
         """Until told to end."""
         await self._told.wait()

@@ -5,7 +5,7 @@ from ftharness.report.compare import Comparison, compare
 from ftharness.report.run import RUN_FILE, RunError, RunRecord, exit_status, read_run, write_run
 from ftharness.report.schema import run_schema
 from ftharness.report.story import story
-from ftharness.report.write import write_report
+from ftharness.report.write import prepare, write_report
 
 __all__ = [
     "RUN_FILE",
@@ -15,6 +15,7 @@ __all__ = [
     "RunRecord",
     "compare",
     "exit_status",
+    "prepare",
     "read_run",
     "run_schema",
     "story",

@@ -172,6 +172,12 @@ def _environment() -> Any:
     )
 
 
+def read_templates() -> None:
+    """Read and compile them; they are kept."""
+    for path in _HERE.glob("*.j2"):
+        _template(path.name)
+
+
 def _template(name: str) -> "Template":
     template: Template = _environment().get_template(name)
     return template

@@ -11,6 +11,13 @@ from ftharness.report.story import story
 from ftharness.scenario.record import ScenarioRecord
 
 
+def prepare() -> None:
+    """Import what writing needs, and read the page's templates: best done while there is nothing else to do."""
+    from ftharness.report import junit, page, trace  # noqa: F401, PLC0415
+
+    page.read_templates()
+
+
 def write_report(folder: Path, record: RunRecord) -> Path:
     """Write what a run leaves for others: ``run.json``, each scenario's ``trace.json``, ``junit.xml``, ``report.html``.
 

@@ -133,14 +133,14 @@ def test_a_frontend_that_dies_at_its_start_is_noticed(call: Call) -> None:
 def test_a_run_leaves_every_file_and_can_be_judged_again(call: Call, tmp_path: Path) -> None:
     """Run, check, report, replay and compare of one scenario; the verdict stays."""
     done = call("run", "migration/worker_failure", "--engine", "sglang", "--seed", "7", "--out", "run", status=0)
-    assert "280 tokens exact" in done.stdout
+    assert "260 tokens exact" in done.stdout
     folder = tmp_path / "run"
     names = {path.name for path in folder.iterdir()}
     assert names >= {"history.jsonl", "run.json", "junit.xml", "report.html", "trace.json", "scenario.json", "logs"}
     record = _run(folder)
     assert (record["seed"], record["verdict"]) == (7, "pass")
     (scenario,) = record["scenarios"]
-    assert scenario["tokens"] == {"expected": 280, "received": 280, "lost": 0, "duplicated": 0, "altered": 0}
+    assert scenario["tokens"] == {"expected": 260, "received": 260, "lost": 0, "duplicated": 0, "altered": 0}
     assert scenario["faults"][0]["recovery"]["first_token_ms"] > 0
     assert call("check", "run", status=0).stdout.startswith("✓ migration/worker_failure")
     (folder / "report.html").unlink()

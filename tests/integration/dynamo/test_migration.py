@@ -17,7 +17,7 @@ def test_a_killed_worker_costs_no_token(run: Run, stack: str, version: str) -> N
     ran = run("migration/worker_failure", stack, version)
     assert ran.record.sut_version == version
     assert ran.record.drift == []
-    assert ran.record.tokens.received == ran.record.tokens.expected == 280
+    assert ran.record.tokens.received == ran.record.tokens.expected == 260
 
 
 @pytest.mark.parametrize(
