@@ -1,0 +1,137 @@
+"""Histories made by hand: a control and a fault on a stack of a frontend and two workers, which each test bends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ftharness.engine import tokens
+from ftharness.history import (
+    ContractChosen,
+    Event,
+    FaultLanded,
+    FaultRequested,
+    History,
+    Log,
+    ProcessExited,
+    ProcessSignalled,
+    ProcessStarted,
+    RequestChunk,
+    RequestFinished,
+    RequestSent,
+    RunFinished,
+    RunPhase,
+    RunStarted,
+)
+
+MS = 1_000_000
+PROMPT = "Once"
+IDS = tokens.generate(0, tokens.encode(PROMPT), 10)
+
+
+@dataclass
+class Story:
+    """A run in which worker-1 is killed at token 5 of 10 and worker-2 goes on; ``events`` are (t in ms, event)."""
+
+    exact: bool = True
+    stream: bool = True
+    behaviour: dict[str, Any] = field(default_factory=lambda: {"migration_exhausted_stream": 500})
+    events: list[tuple[float, Event]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        params = {"exact": self.exact, "seed": 0, "behaviour": self.behaviour, "metrics": {}}
+        self.add(0, RunStarted(source="harness", scenario="a/b", stack="sim", sut_version="1.0", params=params))
+        for name, role in (("frontend", "frontend"), ("worker-1", "aggregated"), ("worker-2", "aggregated")):
+            known = ["request_received", "migration_started", "migration_exhausted", "request_aborted"]
+            self.add(1, ContractChosen(source=name, backend="sim", version="1.0", events=known))
+            self.add(1, ProcessStarted(source=name, pid=1, role=role))
+        self.add(10, RunPhase(source="harness", phase="control"))
+        self.request(10, "c", IDS, control=True)
+        self.add(100, RunPhase(source="harness", phase="fault"))
+
+    def add(self, t_ms: float, event: Event) -> None:
+        """One event at ``t_ms``."""
+        self.events.append((t_ms, event))
+
+    def request(
+        self,
+        t_ms: float,
+        name: str,
+        ids: list[int],
+        *,
+        control: bool = False,
+        outcome: str = "success",
+        index: int = 0,
+        step_ms: float = 5,
+        gap_before: int | None = None,
+        gap_ms: float = 0,
+        **end: Any,
+    ) -> float:
+        """A request of ``ids``, a token each ``step_ms``; returns when it ended. ``outcome`` "" never ends."""
+        body = {"prompt": PROMPT, "max_tokens": 10}
+        sent = RequestSent(
+            source="client",
+            request=name,
+            endpoint="/v1/completions",
+            body=body,
+            stream=self.stream,
+            control=control,
+            index=index,
+        )
+        self.add(t_ms, sent)
+        t = t_ms
+        for place, token in enumerate(ids):
+            t += step_ms + (gap_ms if place == gap_before else 0)
+            self.add(t, RequestChunk(source="client", request=name, first=place, tokens=1, text=tokens.decode([token])))
+        if outcome:
+            usage = {"prompt_tokens": 4, "completion_tokens": len(ids), "total_tokens": 4 + len(ids)}
+            said: dict[str, Any] = {"status": 200, "finish_reason": "length", "usage": usage}
+            self.add(t + 1, RequestFinished(source="client", request=name, outcome=outcome, **{**said, **end}))
+        return t + 1
+
+    def taken(self, t_ms: float, worker: str, name: str = "r") -> None:
+        """A worker says that it received the request."""
+        self.add(t_ms, Log(source=worker, event="request_received", captures={"request": name}))
+
+    def killed(self, t_ms: float = 125, *, on_target: bool = True, process: str = "worker-1") -> None:
+        """The fault: a kill of the serving worker that landed at ``t_ms``."""
+        asked = FaultRequested(source="harness", id="fault-1", fault="kill", target="serving", request="r")
+        self.add(t_ms - 1, asked)
+        self.add(t_ms, ProcessSignalled(source=process, pid=1, signal="SIGKILL", reason="fault"))
+        evidence = {"wait_status": "SIGKILL"}
+        self.add(t_ms, FaultLanded(source=process, id="fault-1", evidence=evidence, on_target=on_target))
+        self.add(t_ms + 1, ProcessExited(source=process, pid=1, signal="SIGKILL"))
+
+    def migrates(self, ids: list[int] = IDS, **request: Any) -> None:
+        """The whole of a good migration, whose answer is ``ids``."""
+        self.taken(101, "worker-1")
+        self.killed()
+        self.add(127, Log(source="frontend", event="migration_started", captures={"request": "r"}))
+        self.taken(128, "worker-2")
+        self.request(100, "r", ids, **request)
+
+    def end(self, outcome: str = "complete", reason: str = "") -> list[Event]:
+        """The teardown, and all events in the order in which they were seen."""
+        last = max(t for t, _ in self.events) + 10
+        self.add(last, RunPhase(source="harness", phase="teardown"))
+        for name in ("frontend", "worker-2"):
+            self.add(last + 1, ProcessSignalled(source=name, pid=1, signal="SIGTERM", reason="teardown"))
+            self.add(last + 2, ProcessExited(source=name, pid=1, returncode=0))
+        self.add(last + 3, RunFinished(source="harness", outcome=outcome, reason=reason))
+        history = History(start_ns=0)
+        for t, event in sorted(self.events, key=lambda pair: pair[0]):
+            history.append(event, at=int(t * MS))
+        return list(history.events)
+
+
+@pytest.fixture
+def story() -> Callable[..., Story]:
+    """Makes a :class:`Story`."""
+    return Story
+
+
+@pytest.fixture
+def ids() -> list[int]:
+    """The ten tokens of the right answer."""
+    return list(IDS)

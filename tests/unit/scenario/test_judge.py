@@ -1,0 +1,144 @@
+"""The judgement of a run: what counts as tested, and what outweighs what."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ftharness.client import completion
+from ftharness.faults import kill, serving
+from ftharness.history import ContractChosen, FaultMissed, FaultRequested, Leak, RunFinished
+from ftharness.scenario import Scenario, judge, logged, migrated, on_token, succeeds, tokens_exact, worst
+
+Make = Callable[..., Any]
+
+SCENARIO = Scenario(
+    name="a/b",
+    workload=[completion("Once", max_tokens=10)],
+    faults=[on_token(5).inject(kill(serving))],
+    expect=[succeeds(), migrated(times=1), tokens_exact()],
+)
+
+
+def test_a_good_run_passes_with_its_figures(story: Make) -> None:
+    """Verdict, tokens, fault, evidence and recovery stand in the record."""
+    one = story()
+    one.migrates()
+    record = judge(SCENARIO, one.end())
+    assert (record.verdict, record.reason) == ("pass", "")
+    assert (record.tokens.expected, record.tokens.received, record.tokens.lost) == (10, 10, 0)
+    (fault,) = record.faults
+    assert (fault.kind, fault.target, fault.evidence) == ("kill", "serving (worker-1)", {"wait_status": "SIGKILL"})
+    assert (fault.recovery.detect_ms, fault.recovery.reroute_ms, fault.recovery.first_token_ms) == (2.0, 3.0, 5.0)
+    assert [one.name.partition("(")[0] for one in record.oracles][-3:] == [
+        "every_request_ends",
+        "no_leaks",
+        "exits_explained",
+    ]
+
+
+def _missed(one: Any) -> None:
+    one.add(124, FaultRequested(source="harness", id="fault-1", fault="kill", target="serving", request="r"))
+    one.add(125, FaultMissed(source="worker-1", id="fault-1", reason="it was gone"))
+
+
+UNTESTED: list[tuple[str, Callable[[Any], None], str]] = [
+    ("missed", _missed, "did not land: it was gone"),
+    ("off target", lambda one: one.killed(190, on_target=False), "landed after the request it was aimed at had ended"),
+    ("never fired", lambda _: None, "1 of 1 faults never fired"),
+]
+
+
+@pytest.mark.parametrize("name,bend,says", UNTESTED, ids=[one[0] for one in UNTESTED])
+def test_a_fault_that_did_not_land_as_meant_is_unknown(
+    story: Make, name: str, bend: Callable[[Any], None], says: str
+) -> None:
+    """However good the rest looks."""
+    one = story()
+    bend(one)
+    one.request(100, "r", [1, 2, 3])
+    record = judge(SCENARIO, one.end())
+    assert record.verdict == "unknown"
+    assert says in record.reason
+    assert all(f"not tested: {record.reason}" == oracle.reason for oracle in record.oracles[:3])
+
+
+def test_an_invariant_fails_though_nothing_was_tested(story: Make) -> None:
+    """A leak is a leak, whether the fault landed or not."""
+    one = story()
+    one.request(100, "r", [1, 2, 3])
+    one.add(180, Leak(source="worker-1", what="slot", detail="busy = 1"))
+    record = judge(SCENARIO, one.end())
+    assert record.verdict == "fail"
+    assert record.leaks == ["slot of worker-1: busy = 1"]
+
+
+def test_a_control_that_does_not_pass_makes_it_unknown(story: Make) -> None:
+    """What the stack cannot do without a fault tells nothing about the fault."""
+    one = story()
+    one.events = [(t, event) for t, event in one.events if getattr(event, "request", "") != "c"]
+    one.request(10, "c", [1], control=True, outcome="error", error="no model")
+    one.migrates()
+    record = judge(SCENARIO, one.end())
+    assert record.verdict == "unknown"
+    assert "the run without the fault did not pass" in record.reason
+    assert "no model" in record.reason
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "stack_failed", "error"])
+def test_a_run_that_did_not_come_to_its_end_is_unknown(story: Make, outcome: str) -> None:
+    """Its reason is the run's."""
+    one = story()
+    one.migrates()
+    record = judge(SCENARIO, one.end(outcome, "because"))
+    assert (record.verdict, record.reason) == ("unknown", "because")
+
+
+def test_a_history_without_its_end_is_unknown(story: Make) -> None:
+    """As a killed harness leaves it; a request that was still open is then no hang."""
+    one = story()
+    one.migrates(outcome="")
+    events = [event for event in one.end() if not isinstance(event, RunFinished)]
+    record = judge(SCENARIO, events)
+    assert (record.verdict, record.reason) == ("unknown", "the harness was ended before the run was")
+    assert judge(SCENARIO, []).verdict == "unknown"
+
+
+def test_drift_is_listed_and_does_not_decide(story: Make) -> None:
+    """Behaviour does: an unknown that only says that this version logs differently leaves a pass a pass."""
+    one = story()
+    one.migrates()
+    one.add(2, ContractChosen(source="frontend", backend="sim", version="99", known=False, events=["moon_rises"]))
+    scenario = Scenario(
+        name="a/b",
+        workload=SCENARIO.workload,
+        faults=SCENARIO.faults,
+        expect=[succeeds(), logged("moon_rises", role="frontend")],
+    )
+    record = judge(scenario, one.end())
+    assert record.verdict == "pass"
+    assert record.drift == [
+        "moon_rises: not seen from frontend, whose version the contract was not written for",
+        "contract sim was not written for version 99",
+    ]
+
+
+def test_documented_behaviour_chooses_and_is_said(story: Make) -> None:
+    """Of two expectations the one that the version documents; where nothing is documented it is taken to be so."""
+    expect = [succeeds().where("sings"), migrated(times=5).where("!sings")]
+    scenario = Scenario(name="a/b", workload=SCENARIO.workload, faults=SCENARIO.faults, expect=expect)
+    for behaviour, verdict in (({"sings": True}, "pass"), ({}, "pass"), ({"sings": False}, "fail")):
+        one = story(behaviour=behaviour)
+        one.migrates()
+        record = judge(scenario, one.end())
+        assert record.verdict == verdict
+        said = [note.reason for note in record.annotations]
+        assert said == ([f"sings of 1.0: {'yes' if behaviour['sings'] else 'no'}"] if behaviour else [])
+
+
+def test_of_several_verdicts_the_worst_counts() -> None:
+    """Fail over unknown over pass; of none it is unknown."""
+    assert worst(["pass", "unknown", "fail"]) == "fail"
+    assert worst(["pass", "unknown"]) == "unknown"
+    assert worst(["pass", "pass"]) == "pass"
+    assert worst([]) == "unknown"

@@ -1,0 +1,158 @@
+"""A scenario is data: it is written down, read back, and changed by name."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftharness.client import Request, chat, completion
+from ftharness.faults import Fault, Target, freeze, kill, kill_engine, serving, terminate
+from ftharness.scenario import Expect, Injection, Scenario, Trigger, on_token, recovers_within, succeeds, when
+from ftharness.scenario.library import find, shipped
+from ftharness.scenario.runner import Cell
+from ftharness.scenario.scenario import with_params
+from ftharness.stack import Topology, aggregated
+
+text = st.text(max_size=20)
+positive = st.integers(1, 10_000)
+seconds = st.floats(0, 1e4)
+# What a user can write as arguments: JSON.
+arguments = st.dictionaries(text, st.none() | st.booleans() | st.integers(-(2**53), 2**53) | text, max_size=3)
+requests = st.builds(
+    Request,
+    endpoint=st.sampled_from(["completion", "chat"]),
+    prompt=text,
+    max_tokens=positive,
+    stream=st.booleans(),
+    n=positive,
+    logprobs=st.booleans(),
+    stop=st.lists(text, max_size=2),
+    at_s=seconds,
+    extra=arguments,
+)
+targets = st.builds(
+    Target,
+    role=st.sampled_from(["serving", "another_worker", "every_worker", "frontend", "named"]),
+    request=st.integers(0, 9),
+    name=text,
+)
+triggers = st.builds(
+    Trigger,
+    kind=st.sampled_from(["at", "on_token", "on_log", "after_fault", "when"]),
+    delay_s=seconds,
+    token=positive,
+    request=st.integers(0, 9),
+    event=text,
+    source=text,
+    fault=st.integers(0, 9),
+    predicate=text,
+)
+injections = st.builds(Injection, trigger=triggers, fault=st.builds(Fault, kind=text, target=targets, args=arguments))
+topologies = st.builds(
+    Topology,
+    workers=positive,
+    migration_limit=st.integers(0, 9),
+    migration_max_seq_len=st.none() | positive,
+    speed=st.floats(0.1, 1e5),
+    slots=positive,
+    drain_s=seconds,
+    frontend_args=st.lists(text, max_size=2),
+    worker_args=st.lists(text, max_size=2),
+)
+scenarios = st.builds(
+    Scenario,
+    name=text,
+    topology=topologies,
+    workload=st.lists(requests, max_size=3),
+    faults=st.lists(injections, max_size=3),
+    expect=st.lists(st.builds(Expect, oracle=text, args=arguments, request=text, condition=text), max_size=3),
+    description=text,
+    seed=st.integers(-(2**53), 2**53),
+    idle_s=seconds,
+)
+
+
+@given(scenarios)
+def test_any_scenario_is_read_back_equal(scenario: Scenario) -> None:
+    """Stored with its run, and replayed."""
+    assert msgspec.json.decode(msgspec.json.encode(scenario), type=Scenario) == scenario
+
+
+@given(scenarios, text, text, arguments)
+def test_any_cell_is_read_back_equal(scenario: Scenario, stack: str, engine: str, params: dict[str, Any]) -> None:
+    """With the stack, the engine, and what was set."""
+    cell = Cell(scenario=scenario, stack=stack, engine=engine, params=params)
+    assert msgspec.json.decode(msgspec.json.encode(cell), type=Cell) == cell
+
+
+ONE = Scenario(
+    name="a/b",
+    topology=aggregated(workers=2),
+    workload=[completion(max_tokens=10), chat(max_tokens=20)],
+    faults=[on_token(5).inject(terminate(serving, grace_s=1)), on_token(9).inject(kill(serving))],
+    expect=[succeeds(), recovers_within(ms=100)],
+)
+
+
+def test_a_parameter_is_set_wherever_it_stands() -> None:
+    """In every request, trigger and fault; of an oracle by ``oracle.argument``; JSON where it is JSON."""
+    changed = with_params(
+        ONE,
+        {
+            "max_tokens": "7",
+            "stream": "false",
+            "endpoint": "chat",
+            "token": "3",
+            "grace_s": "0.5",
+            "workers": "4",
+            "recovers_within.ms": "1",
+            "seed": "8",
+            "worker_args": '["--x"]',
+        },
+    )
+    assert [(one.max_tokens, one.stream, one.endpoint) for one in changed.workload] == [(7, False, "chat")] * 2
+    assert [one.trigger.token for one in changed.faults] == [3, 3]
+    assert changed.faults[0].fault.args["grace_s"] == 0.5
+    assert (changed.topology.workers, changed.topology.worker_args, changed.seed) == (4, ["--x"], 8)
+    assert changed.expect[1].args["ms"] == 1
+    assert with_params(ONE, {}) == ONE
+
+
+@pytest.mark.parametrize(
+    "params,says",
+    [
+        ({"max_token": "1"}, "nothing named 'max_token' to set; did you mean max_tokens?"),
+        ({"workers": "two"}, "Expected `int`, got `str`"),
+        ({"workers": "0"}, "workers = 0: must be at least 1"),
+        ({"ms": "1"}, "nothing named 'ms' to set"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_told(params: dict[str, str], says: str) -> None:
+    """Which, and what it may be."""
+    with pytest.raises(ValueError, match=r"a/b") as caught:
+        with_params(ONE, params)
+    assert says in str(caught.value)
+
+
+def test_a_predicate_is_stored_by_name() -> None:
+    """A function at the top of a module; one that cannot be found again is refused."""
+    assert when(find).predicate == "ftharness.scenario.library:find"
+    with pytest.raises(ValueError, match="only a function at the top of a module"):
+        when(lambda events: len(events) > 1)
+
+
+def test_faults_read_as_they_are_written() -> None:
+    """In a report."""
+    assert str(on_token(5, request=1, delay_s=0.2)) == "on token 5 of request 1, 0.2 s later"
+    assert str(kill_engine(Target(role="serving", request=1)).target) == "serving (request 1)"
+    assert freeze(serving, duration_s=1).args == {"duration_s": 1, "tree": True}
+
+
+def test_families_and_names_are_found() -> None:
+    """All of one by ``family/*``, in the order of the file; every shipped one has a sentence."""
+    assert [one.name for one in find(["migration/*"])] == [n for n in shipped() if n.startswith("migration/")]
+    assert all(one.description.endswith(".") and one.faults and one.expect for one in shipped().values())
+    with pytest.raises(LookupError, match="did you mean migration/drain"):
+        find(["migration/drane"])
