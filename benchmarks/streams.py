@@ -84,7 +84,7 @@ def _read(who: str, port: int, tokens: int) -> None:
 
 def main() -> None:
     figures = Figures(__doc__)
-    seconds, repeats = (2, 1) if figures.quick else (5, 3)
+    seconds, repeats = (2, 1) if figures.quick else (8, 3)
     found: dict[str, dict[str, list[float]]] = {who: defaultdict(list) for who in ("ours", "bare")}
     with subprocess.Popen(
         [sys.executable, str(_SERVER), str(SPEED)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -204,7 +204,7 @@ async def _measure(folder: Path, rounds: int, samples: int, peer_samples: int) -
 
 def main() -> None:
     figures = Figures(__doc__)
-    rounds, samples, peer_samples = (1, 100, 10) if figures.quick else (4, 150, 15)
+    rounds, samples, peer_samples = (1, 100, 10) if figures.quick else (4, 150, 10)
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(_measure(Path(folder), rounds, samples, peer_samples))
     peers = {
