@@ -26,6 +26,10 @@ class Ft:
         folder: Of this test's run.
         defaults: The command line's options.
         name: The test's.
+
+    Attributes:
+        folder: Of this test's run.
+        records: What :meth:`run` came to, in order.
     """
 
     def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], name: str) -> None:
@@ -35,7 +39,7 @@ class Ft:
         self._name = name
         self._run: Run | None = None
         self._close_history: Callable[[], None] = lambda: None
-        self._records: list[ScenarioRecord] = []
+        self.records: list[ScenarioRecord] = []
         self._judged: list[OracleRecord] = []
         self._scenario: Scenario | None = None
 
@@ -124,9 +128,9 @@ class Ft:
             bug=bug,
             params=params,
         )
-        path = f"run-{len(self._records) + 1}"
+        path = f"run-{len(self.records) + 1}"
         record = self._portal.call(run_cell(cell, kind, self.folder / path, path=path))
-        self._records.append(record)
+        self.records.append(record)
         if check and record.verdict != "pass":
             pytest.fail(story(record, read_events(self.folder / path), self.folder), pytrace=False)
         return record
@@ -213,8 +217,8 @@ class Ft:
             finally:
                 self._portal.call(_closed(self._close_history))
         whole = [_with(record, self._judged)] if record else []
-        if whole or self._records:
-            keep_records(self.folder, [*whole, *self._records], seed=self._defaults["seed"])
+        if whole or self.records:
+            keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
         if record is not None and run is not None:
             _assert_passed(record, run, self.folder)
 
