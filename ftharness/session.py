@@ -14,9 +14,11 @@ import msgspec
 
 import ftharness
 from ftharness.engine.bugs import BUGS
+from ftharness.faults import fault_kind
 from ftharness.history import Event, HistoryError, RunStarted, read_history
 from ftharness.report import RUN_FILE, ReportError, RunRecord, prepare, read_run, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge, worst
+from ftharness.scenario.expect import find_oracle
 from ftharness.scenario.library import find
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.scenario.scenario import with_params
@@ -179,7 +181,7 @@ def cell_of(
     """A scenario, by its name or itself, as it is to be run.
 
     Raises:
-        LookupError: No such scenario, engine or planted bug; names the nearest.
+        LookupError: No such scenario, engine, planted bug, kind of fault or oracle; names the nearest.
         ValueError: A parameter does not exist or does not fit, or the stack has no planted bugs.
     """
     kind = find_stack(stack)
@@ -190,6 +192,10 @@ def cell_of(
         raise LookupError(f"no planted bug {bug!r}; {nearest(bug, BUGS)}")
     if bug and not kind.bugs:
         raise ValueError(f"the stack {stack} has no planted bugs: it is not ours")
+    for injection in found.faults:
+        fault_kind(injection.fault.kind)
+    for expect in found.expect:
+        find_oracle(expect.oracle)
     given = {
         key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
         for key, value in (params or {}).items()

@@ -51,8 +51,13 @@ class Nemesis:
         self._requests.append(stream)
 
     def arm(self, injections: Sequence[Injection]) -> None:
-        """Wait for the moments of these faults, from now on."""
+        """Wait for the moments of these faults, from now on.
+
+        Raises:
+            LookupError: There is no such kind of fault.
+        """
         for place, injection in enumerate(injections):
+            fault_kind(injection.fault.kind)  # looked up and imported now: at the moment itself it would cost 10 ms
             moment = _moment(injection.trigger, self._history, self._speed)
             self._count += 1
             fire = partial(self._fire, injection, f"fault-{place + 1}", _Once())

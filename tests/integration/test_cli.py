@@ -88,6 +88,19 @@ x = Scenario(name='a', topology=aggregated(workers=0), workload=[])
 """,
         r"value\.py:3: ValueError: workers = 0",
     ),
+    "fault.py": (
+        """from ftharness.faults import Fault, serving
+from ftharness.scenario import Scenario, at
+x = Scenario(name='a', workload=[], faults=[at(0).inject(Fault(kind='kil', target=serving))])
+""",
+        r"no fault kind 'kil'; did you mean kill\?",
+    ),
+    "oracle.py": (
+        """from ftharness.scenario import Expect, Scenario
+x = Scenario(name='a', workload=[], expect=[Expect(oracle='tokens_exat')])
+""",
+        r"no oracle 'tokens_exat'; did you mean tokens_exact\?",
+    ),
     "empty.py": ("x = 1\n", r"empty\.py: no Scenario"),
 }
 
