@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,6 +148,15 @@ class Session:
             return await self._task
         except asyncio.CancelledError:
             return judge(cell.scenario, read_events(folder), path=path)
+        except Exception as error:
+            events = read_events(folder)
+            if not events:  # nothing was started: the caller is told
+                raise
+            # A failure of the harness's own tests nothing, and costs none of the other runs their report.
+            place = folder / "harness-error.txt"
+            place.write_text(traceback.format_exc(), encoding="utf-8")
+            self.trouble = f"the harness failed: {type(error).__name__}: {error}; see {place}"
+            return judge(cell.scenario, events, path=path)
         finally:
             self._task = None
 

@@ -81,7 +81,7 @@ class Telling(Told):
             sys.stdout.write(f"{said}{missing} in {time.monotonic() - self._began:.1f} s\n")
         if trouble:
             sys.stderr.write(f"ftharness: {trouble}\n")
-        else:
+        if (folder / "report.html").exists():
             sys.stdout.write(f"report  {folder / 'report.html'}\n")
         sys.stdout.flush()
 

@@ -25,10 +25,10 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
 def exits_explained(case: Case) -> Finding:
     """Every exit was a fault's or the teardown's doing: a stack that loses a process by itself is broken.
 
-    One that never became ready has shown nothing but that.
+    One that never became ready has shown nothing but that, and what the harness's own failure took down explains nothing.
     """
-    if any(end.outcome == "stack_failed" for end in case.select(RunFinished)):
-        return Finding("unknown", "the stack did not start")
+    if any(end.outcome in ("stack_failed", "error") for end in case.select(RunFinished)):
+        return Finding("unknown", "the stack did not start, or the harness failed")
     teardown = case.phase_t("teardown")
     struck = {fault.process: fault.landed.t for fault in case.faults if fault.landed}
     for name, ended in case.exits.items():

@@ -1,0 +1,58 @@
+"""What a session leaves when the harness itself fails: a readable run, and the other runs' reports."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from ftharness.engine.bugs import BUGS
+from ftharness.report import read_run
+from ftharness.scenario import Scenario
+from ftharness.scenario.runner import Cell
+from ftharness.session import Session, Told, cell_of
+from ftharness.stack import RunningStack
+
+
+class Breaking(Told):
+    """Breaks the harness in the second of three runs, at its teardown."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    def begins(self, cell: Cell, place: int, count: int) -> None:  # noqa: ARG002 - as it is called
+        """The second run finds a stack that cannot look for shared memory."""
+        self._patch.undo()
+        if place == 2:
+            self._patch.setattr(RunningStack, "note_shared_memory", lambda _: 1 / 0)
+
+
+def test_a_failure_of_the_harness_is_unknown_and_costs_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three runs, the second of which the harness fails: three entries, the traceback in its folder, a report over all."""
+    cells = [cell_of("migration/drain", "sim", params={"max_tokens": 60, "token": 10})] * 3
+    told = Breaking(monkeypatch)
+    session = Session(tmp_path, told)
+    before = signal.getsignal(signal.SIGINT)
+    record = session.run(cells, seed=0)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [one.verdict for one in record.scenarios] == ["pass", "unknown", "pass"]
+    assert "ZeroDivisionError" in record.scenarios[1].reason
+    assert "ZeroDivisionError" in session.trouble
+    assert "Traceback" in (tmp_path / record.scenarios[1].path / "harness-error.txt").read_text()
+    assert (tmp_path / "report.html").exists()
+    assert read_run(tmp_path).verdict == "unknown"
+
+
+def test_what_cannot_begin_is_raised(tmp_path: Path) -> None:
+    """Nothing was started, so there is nothing to report: the caller is told."""
+    cell = Cell(scenario=Scenario(name="a/b", workload=[]), stack="sim")
+    (tmp_path / "history.jsonl").mkdir()
+    with pytest.raises(OSError, match=r"history\.jsonl"):
+        Session(tmp_path, Told()).run([cell], seed=0)
+
+
+def test_planted_bugs_are_of_our_stack_only() -> None:
+    """Another stack's are its own."""
+    with pytest.raises(ValueError, match="has no planted bugs"):
+        cell_of("migration/drain", "dynamo-mocker", bug=next(iter(BUGS)))
