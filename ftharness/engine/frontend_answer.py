@@ -31,7 +31,7 @@ class Choice:
         self.reason: str | None = None
         self.text: list[str] = []
         self.ids: list[int] = []
-        self.sent = 0  # characters
+        self.offset = 0  # characters of the tokens told of: more than were sent, where some are held back
         self.generation: Generation
 
     def made(self, ids: list[int], reason: str | None, *, ended: bool) -> None:
@@ -76,10 +76,10 @@ class Choice:
                 self._opened = True
                 answer.pending.append(form.opening(self._index))
             if answer.ask.logprobs is not None:
-                answer.pending.append(form.chunk_with_logprobs(self._index, text, reason, ids, self.sent))
+                answer.pending.append(form.chunk_with_logprobs(self._index, text, reason, ids, self.offset))
+                self.offset += len(text_of(ids))
             elif text or ended:
                 answer.pending.append(form.chunk(self._index, text, reason))
-        self.sent += len(text)
         if ended:
             self.ended, self.reason = True, reason
             answer.running -= 1

@@ -109,7 +109,7 @@ class Format:
         return self._head[index] + text.encode() + self._tail[reason]
 
     def chunk_with_logprobs(self, index: int, text: str, reason: str | None, ids: list[int], offset: int) -> bytes:
-        """The same with the log probabilities of ``ids``; ``offset`` is the length of the choice's text before."""
+        """The same with the log probabilities of ``ids``; ``offset`` is the length of the tokens before."""
         said = {"delta": {"content": text}} if self._chat else {"text": text}
         choice = {"index": index, **said, "logprobs": self._logprobs(ids, offset), "finish_reason": reason}
         return self._event([choice])

@@ -83,7 +83,7 @@ class Generation:
 
     def begin(self) -> None:
         """Gives it to the worker whose turn it is."""
-        self._send(self._prompt_ids, self._max_tokens, avoid=None)
+        self._send(self._prompt_ids, self._max_tokens)
 
     def cancel(self, *, kill: bool) -> None:
         """Ends it on its worker. ``kill``: its client is gone; otherwise it had all it wanted."""
@@ -111,9 +111,10 @@ class Generation:
             reason = None
         self._receiver.made(ids, reason, ended=ended)
 
-    def on_disconnected(self, error: str, avoid: WorkerLink | None = None) -> None:
+    def on_disconnected(self, error: str) -> None:
         """Its worker is lost: it goes to another, or fails."""
-        self._release()
+        if self._release() is None:
+            return  # another choice of its request was on that worker too, and has failed: so has this one
         policy = self._policy
         length = len(self._prompt_ids) + len(self.generated)
         if self._migrations >= policy.limit and policy.bug != "migrate-beyond-limit":
@@ -128,9 +129,9 @@ class Generation:
             self._migrations += 1
             if policy.bug != "silent-migration":
                 self._log.migrating(self.request_id, error, ongoing=self._accepted)
-            self._migrate(avoid)
+            self._migrate()
 
-    def _migrate(self, avoid: WorkerLink | None) -> None:
+    def _migrate(self) -> None:
         context = self._prompt_ids + self.generated
         remaining = self._max_tokens - len(self.generated)
         if self._policy.bug == "wrong-context":
@@ -142,12 +143,12 @@ class Generation:
         self._dropping = self._policy.bug == "drop-token"
         self._forgotten = len(self.generated) if self._policy.bug == "wrong-usage" else 0
         if self._policy.bug == ("slow-migration" if self.generated else "slow-retry"):
-            asyncio.get_running_loop().call_later(_SLOW_S, self._send, context, remaining, avoid)
+            asyncio.get_running_loop().call_later(_SLOW_S, self._send, context, remaining)
         else:
-            self._send(context, remaining, avoid)
+            self._send(context, remaining)
 
-    def _send(self, context: list[int], remaining: int, avoid: WorkerLink | None) -> None:
-        worker = self._plane.pick(avoid)
+    def _send(self, context: list[int], remaining: int) -> None:
+        worker = self._plane.pick(self.request_id)
         if worker is None:
             self._fail(503, f"Service temporarily unavailable: no worker for model {self._plane.model}")
             return
@@ -177,7 +178,7 @@ class Generation:
             return
         self._log.stalled(self.request_id, worker.name, patience)
         worker.cancel(self.request_id, kill=True)  # it acts on it if it ever thaws
-        self.on_disconnected(f"Timeout: worker {worker.name} said nothing for {patience:g} s", avoid=worker)
+        self.on_disconnected(f"Timeout: worker {worker.name} said nothing for {patience:g} s")
 
     def _release(self) -> WorkerLink | None:
         worker, self._worker = self._worker, None

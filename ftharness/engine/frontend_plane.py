@@ -32,6 +32,7 @@ class WorkerLink(asyncio.Protocol):
     Attributes:
         name, role, engine: As the worker says; the name is empty until it did.
         streams: What runs there, by the request's id.
+        ending: What was cancelled there, until the worker says that it has ended: its tokens till then are nobody's.
         draining: It takes nothing new.
     """
 
@@ -44,6 +45,7 @@ class WorkerLink(asyncio.Protocol):
         self.engine = ""
         self.draining = False
         self.streams: dict[str, Stream] = {}
+        self.ending: set[str] = set()
 
     def generate(
         self, request_id: str, stream: Stream, *, token_ids: list[int], max_tokens: int, seed: int, attempt: int
@@ -63,6 +65,7 @@ class WorkerLink(asyncio.Protocol):
     def cancel(self, request_id: str, *, kill: bool) -> None:
         """Ends a request there. ``kill``: its client gave it up; otherwise it had all it wanted."""
         if self.streams.pop(request_id, None) is not None:
+            self.ending.add(request_id)
             self._send({"op": "cancel", "id": request_id, "kill": kill})
 
     def close(self) -> None:
@@ -92,8 +95,10 @@ class WorkerLink(asyncio.Protocol):
             streams = self.streams
             for request_id, ids, reason in message["batch"]:
                 stream = streams.get(request_id)
-                if stream is None:
-                    continue  # cancelled here, not yet there
+                if stream is None:  # cancelled here, not yet there
+                    if reason is not None:
+                        self.ending.discard(request_id)
+                    continue
                 if reason is not None:
                     del streams[request_id]
                 stream.on_tokens(ids, reason)
@@ -102,6 +107,7 @@ class WorkerLink(asyncio.Protocol):
                 self.streams[message["id"]].on_accepted()
         elif op == "refused":
             stream = self.streams.pop(message["id"], None)
+            self.ending.discard(message["id"])
             if stream is not None:
                 stream.on_disconnected(f"Refused: worker {self.name} is {message['reason']}")
         elif op == "draining":
@@ -144,10 +150,13 @@ class Plane:
         for worker in self.workers:
             worker.close()
 
-    def pick(self, avoid: WorkerLink | None = None) -> WorkerLink | None:
-        """Whose turn it is, round robin, or None when nobody takes requests."""
+    def pick(self, request_id: str) -> WorkerLink | None:
+        """Whose turn it is, round robin, or None when nobody takes the request.
+
+        A worker that has yet to give up an earlier attempt at it (it may be frozen) would answer with that one's tokens.
+        """
         for worker in self.workers:
-            if not worker.draining and worker is not avoid:
+            if not worker.draining and request_id not in worker.ending:
                 self.workers.remove(worker)
                 self.workers.append(worker)
                 return worker

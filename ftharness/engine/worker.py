@@ -130,7 +130,7 @@ class Worker:
         if message["op"] == "generate":
             self._generate(message)
         elif message["op"] == "cancel":
-            if not message["kill"]:
+            if not message["kill"] and message["id"] in self._running:  # otherwise it has ended: nothing follows
                 self._stopped.add(message["id"])
             self._engine.abort(message["id"])
         elif message["op"] == "welcome":
@@ -173,7 +173,7 @@ class Worker:
 
     def _pass_on(self, batch: list[Made]) -> None:
         ended = [made for made in batch if made[2] is not None]
-        self._send(op="tokens", batch=[made for made in batch if made[2] != "abort"] if ended else batch)
+        self._send(op="tokens", batch=batch)  # aborts too: the frontend then knows that no more comes of those
         for request_id, _, reason in ended:
             self._ended(request_id, str(reason))
 
