@@ -189,7 +189,7 @@ def _status(record: "RunRecord", *, trouble: str = "", interrupted: bool = False
 @app.command()
 def check(folder: RunArgument) -> None:
     """Judge a stored run again, from its files alone."""
-    from ftharness.session import judge_again
+    from ftharness.stored_runs import judge_again
     from ftharness.telling import Telling
 
     with _said():
@@ -203,8 +203,8 @@ def check(folder: RunArgument) -> None:
 @app.command()
 def replay(folder: RunArgument, out: OutOption = None) -> None:
     """Run what a stored run ran, once more."""
-    from ftharness.session import stored_cells
     from ftharness.stack import find_stack
+    from ftharness.stored_runs import stored_cells
 
     with _said():
         cells = [one.cell for one in stored_cells(folder)]
@@ -222,7 +222,7 @@ def replay(folder: RunArgument, out: OutOption = None) -> None:
 def report(folder: RunArgument) -> None:
     """Write a stored run's report again."""
     from ftharness.report import RunError, read_run, write_report
-    from ftharness.session import judge_again
+    from ftharness.stored_runs import judge_again
 
     with _said():
         try:

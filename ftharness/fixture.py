@@ -116,7 +116,8 @@ class Ft:
         __tracebackhide__ = True
         from ftharness.report import story
         from ftharness.scenario.runner import run_cell
-        from ftharness.session import cell_of, read_events
+        from ftharness.session import cell_of
+        from ftharness.stored_runs import read_events
 
         kind, name = self._kind(stack)
         cell = cell_of(
@@ -206,7 +207,7 @@ class Ft:
         """
         __tracebackhide__ = True
         from ftharness.scenario import judge
-        from ftharness.session import keep_records
+        from ftharness.stored_runs import keep_records
 
         run, record = self._run, None
         if run is not None:

@@ -95,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _write_whole(folder: Path, seed: int) -> None:
-    from ftharness.session import gather
+    from ftharness.stored_runs import gather
 
     if not gather(folder, seed=seed) and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()  # xdist was told of it, and no test made a run

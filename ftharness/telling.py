@@ -9,7 +9,8 @@ from ftharness.report import RunRecord, story
 from ftharness.report.story import MARKS
 from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.runner import Cell
-from ftharness.session import Told, read_events
+from ftharness.session import Told
+from ftharness.stored_runs import read_events
 
 _PHASES = {
     "launch": "launching the stack",

@@ -60,7 +60,14 @@ class Client:
         """Send a chat of one user message; ``fields`` are those of :class:`Request`."""
         return await self.send(chat(prompt, **fields))
 
-    async def send(self, request: Request, *, control: bool = False, index: int = 0) -> Stream:
+    async def send(
+        self,
+        request: Request,
+        *,
+        control: bool = False,
+        index: int = 0,
+        sent: Callable[[Stream], None] = lambda _: None,
+    ) -> Stream:
         """Send ``request``; returns when it is on its way.
 
         A refused connection is the request's outcome, not an exception.
@@ -69,9 +76,11 @@ class Client:
             request: What to ask.
             control: Whether it belongs to the run without the fault.
             index: Its place in the workload.
+            sent: Told of the request before the history is: a fault at the moment of its sending can be aimed at it.
         """
         request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
-        stream = Stream(request_id, request, self._history, self._count, idle_s=self._idle_s)
+        stream = Stream(request_id, request, self._history, self._count, idle_s=self._idle_s, index=index)
+        sent(stream)
         body = request.body(self.model)
         encoded = msgspec.json.encode(body)
         self._history.append(
@@ -94,9 +103,12 @@ class Client:
             "x-dynamo-request-id": request_id,
         }
         try:
-            connection = await Connection.open(
-                self.url, "POST", request.path, headers=headers, body=encoded, on_body=stream.on_body
-            )
+            async with asyncio.timeout(self._idle_s):
+                connection = await Connection.open(
+                    self.url, "POST", request.path, headers=headers, body=encoded, on_body=stream.on_body
+                )
+        except TimeoutError:
+            stream.unanswered()
         except OSError as error:
             stream.refused(error)
         else:
@@ -118,8 +130,7 @@ class Client:
         async def one(index: int, request: Request) -> Stream:
             if request.at_s:
                 await asyncio.sleep(request.at_s)  # the workload's own schedule
-            stream = await self.send(request, control=control, index=index)
-            sent(stream)
+            stream = await self.send(request, control=control, index=index, sent=sent)
             await stream.finished()
             return stream
 

@@ -48,16 +48,25 @@ class Stream:
     Attributes:
         id: The request's id, also its ``X-Request-Id``.
         request: What was asked.
+        index: Its place in the workload.
         tokens: Tokens received so far, over all choices.
         text: The text of choice 0 so far.
         result: How it ended, or None.
     """
 
     def __init__(
-        self, request_id: str, request: Request, history: History, count: CountTokens, *, idle_s: float
+        self,
+        request_id: str,
+        request: Request,
+        history: History,
+        count: CountTokens,
+        *,
+        idle_s: float,
+        index: int = 0,
     ) -> None:
         self.id = request_id
         self.request = request
+        self.index = index
         self.tokens = 0
         self.result: RequestFinished | None = None
         self._history = history
@@ -119,6 +128,10 @@ class Stream:
     def refused(self, error: OSError) -> None:
         """End it as one that never got a connection."""
         self._finish("error", error=f"no connection: {error}")
+
+    def unanswered(self) -> None:
+        """End it as one whose connection nobody accepted: so a frozen server does, once its queue is full."""
+        self._finish("hang", error=f"no connection within {self._idle_s:g} s")
 
     async def _drive(self, connection: Connection) -> None:
         idle_ns = int(self._idle_s * 1e9)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ async def terminate(strike: Strike) -> None:
         await strike.process.exited(grace_s)
     except TimeoutError:
         if then == "kill":
-            strike.process.signal(signal.SIGKILL, reason="escalation", tree=bool(strike.args.get("tree")))
+            with suppress(ProcessGone):  # it ended as its grace did
+                strike.process.signal(signal.SIGKILL, reason="escalation", tree=bool(strike.args.get("tree")))
             await strike.process.exited(_EXIT_S)
 
 
@@ -49,11 +51,11 @@ async def freeze(strike: Strike) -> None:
     at = _send(strike, signal.SIGSTOP)
     if at is None:
         return
+    strike.heals_by(lambda: _continue(strike))  # from here on, whatever comes of it: it may stop later than we look
     if not await _state(strike.process, "T"):
         strike.missed(f"SIGSTOP was sent, but its state is {strike.process.state() or 'gone'}, not T")
         return
     strike.landed(at=at, signal="SIGSTOP", state="T")
-    strike.heals_by(lambda: _continue(strike))
     duration_s = strike.args.get("duration_s")
     if duration_s is not None:
         await asyncio.sleep(float(duration_s))  # the fault's own length
@@ -70,6 +72,8 @@ async def thaw(strike: Strike) -> None:
     evidence = await _continue(strike)
     if strike.process.state() == "T":
         strike.missed("SIGCONT was sent, but its state is still T")
+    elif "signal" not in evidence:
+        strike.missed("it ended before it could be thawed")
     else:
         strike.landed(at=at, before="T", **evidence)
 
@@ -140,9 +144,10 @@ def _dispositions(pid: int, number: signal.Signals) -> dict[str, Any]:
 
 
 async def _continue(strike: Strike) -> dict[str, Any]:
-    if strike.process.exit is not None:
+    try:
+        strike.process.signal(signal.SIGCONT, reason="heal", tree=bool(strike.args.get("tree", True)))
+    except ProcessGone:
         return {"process": "has ended"}
-    strike.process.signal(signal.SIGCONT, reason="heal", tree=bool(strike.args.get("tree", True)))
     deadline = time.monotonic() + _STATE_S
     while strike.process.state() == "T" and time.monotonic() < deadline:
         await asyncio.sleep(0.001)

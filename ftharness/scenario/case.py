@@ -1,6 +1,6 @@
 """A run as an oracle sees it: the events, sorted into requests, faults, exits and log lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,6 +43,12 @@ class Finding(NamedTuple):
     drift: tuple[str, ...] = ()
 
 
+def short_of_passing(findings: Iterable[Finding]) -> Finding | None:
+    """Of what is found about several requests or faults the first failure, or else the first unknown; None: all pass."""
+    found = list(findings)
+    return next((one for verdict in ("fail", "unknown") for one in found if one.verdict == verdict), None)
+
+
 class RequestView(NamedTuple):
     """One request, and what became of it."""
 
@@ -63,7 +69,13 @@ class RequestView(NamedTuple):
     @property
     def choices(self) -> int:
         """How many choices were asked for."""
-        return int(self.sent.body.get("n", 1))
+        return int(self.sent.body.get("n") or 1)
+
+    @property
+    def stops(self) -> list[str]:
+        """The strings that end its answer."""
+        stops = self.sent.body.get("stop") or []
+        return [stops] if isinstance(stops, str) else list(stops)
 
     def text(self, choice: int = 0) -> str:
         """The text of one choice."""
@@ -73,6 +85,14 @@ class RequestView(NamedTuple):
     def tokens(self) -> int:
         """Tokens received, all choices."""
         return sum(chunk.tokens for chunk in self.chunks)
+
+    def gaps(self) -> Iterator[tuple[RequestChunk, RequestChunk]]:
+        """Each two chunks of a choice between which none of its others came."""
+        last: dict[int, RequestChunk] = {}
+        for chunk in self.chunks:
+            if chunk.choice in last:
+                yield last[chunk.choice], chunk
+            last[chunk.choice] = chunk
 
     @property
     def how_it_ended(self) -> str:
@@ -86,7 +106,7 @@ class RequestView(NamedTuple):
 
 
 class FaultView(NamedTuple):
-    """One fault, and whether it landed."""
+    """One fault on one process, and whether it landed there."""
 
     requested: FaultRequested
     landed: FaultLanded | None
@@ -177,22 +197,25 @@ class Case:
 
     @cached_property
     def faults(self) -> list[FaultView]:
-        """Every fault that was requested, in order."""
-        landed = {event.id: event for event in self.select(FaultLanded)}
-        missed = {event.id: event for event in self.select(FaultMissed)}
-        healed = {event.id: event for event in self.select(FaultHealed)}
-        return [
-            FaultView(event, landed.get(event.id), missed.get(event.id), healed.get(event.id))
-            for event in self.select(FaultRequested)
-        ]
+        """Every fault that was requested, in order; one that was aimed at several processes once for each of them."""
+        landed = {(event.id, event.source): event for event in self.select(FaultLanded)}
+        missed = {(event.id, event.source): event for event in self.select(FaultMissed)}
+        healed = {(event.id, event.source): event for event in self.select(FaultHealed)}
+        views = []
+        for event in self.select(FaultRequested):
+            hit = [key for key in dict.fromkeys((*landed, *missed)) if key[0] == event.id]
+            views += [FaultView(event, landed.get(key), missed.get(key), healed.get(key)) for key in hit]
+            if not hit:
+                views.append(FaultView(event, None, None, None))
+        return views
 
     @property
     def fault_trouble(self) -> str:
         """Why nothing can be concluded from the faults; "" when all landed where they were aimed."""
         trouble = next((fault.trouble for fault in self.faults if fault.trouble), "")
-        wanted = self.planned_faults
-        if not trouble and wanted is not None and len({fault.requested.id for fault in self.faults}) < wanted:
-            trouble = f"{wanted - len(self.faults)} of {wanted} faults never fired: the trigger's moment did not come"
+        fired, wanted = len({fault.requested.id for fault in self.faults}), self.planned_faults
+        if not trouble and wanted is not None and fired < wanted:
+            trouble = f"{wanted - fired} of {wanted} faults never fired: the trigger's moment did not come"
         return trouble
 
     def hit_requests(self) -> list[RequestView]:
@@ -220,17 +243,28 @@ class Case:
         return [
             line
             for line in self.select(Log, event=event)
-            if line.t >= since and role in ("", self.roles.get(line.source)) and source in ("", line.source)
+            if not (line.t < since or (fault_phase and self._of_the_control(line)))
+            and role in ("", self.roles.get(line.source))
+            and source in ("", line.source)
         ]
 
     def takers(self, view: RequestView) -> list[str]:
         """The workers that logged that they received the request, in order."""
-        ids = self.logs("request_received", fault_phase=False)
-        own = [line.source for line in ids if line.captures.get("request", "").startswith(view.id)]
+        return [line.source for line in self.claims(view)]
+
+    def claims(self, view: RequestView) -> list[Log]:
+        """The lines by which workers said that they received the request, or a choice of it."""
+        lines = self.logs("request_received", fault_phase=False)
+        own = [line for line in lines if line.captures.get("request", "").startswith(view.id)]
         if own or len(self.requests) != 1:
             return own
         # A backend with request names of its own: with one request in the phase, every claim is about it.
-        return [line.source for line in ids if line.t >= view.sent.t]
+        return [line for line in lines if line.t >= view.sent.t]
+
+    def _of_the_control(self, line: Log) -> bool:
+        """Whether a line names a request of the run without the fault: what ends it may be read when that is over."""
+        request = line.captures.get("request", "")
+        return bool(request) and any(request.startswith(view.id) for view in self.control)
 
     def contract_known(self, source: str = "", role: str = "") -> bool:
         """Whether every contract that reads those processes was written for their version."""

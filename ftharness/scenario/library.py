@@ -35,7 +35,7 @@ def load_file(path: Path) -> list[Scenario]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScenarioFileError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
     found: dict[str, Scenario] = {}
     for value in vars(module).values():
@@ -47,7 +47,7 @@ def load_file(path: Path) -> list[Scenario]:
     return list(found.values())
 
 
-def _place(path: Path, error: Exception) -> str:
+def _place(path: Path, error: BaseException) -> str:
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from ftharness.client import Stream
-from ftharness.faults import Fault, Strike, fault_kind
+from ftharness.faults import Fault, Strike, Target, fault_kind
 from ftharness.history import (
     Event,
     FaultLanded,
@@ -39,7 +41,7 @@ class Nemesis:
         self._stack = stack
         self._history = history
         self._speed = speed
-        self._requests: list[Stream] = []
+        self._requests: dict[int, Stream] = {}  # by the place in the workload
         self._count = 0
         self._strikes: list[Strike] = []
         self._watching: list[Callable[[], None]] = []
@@ -47,8 +49,8 @@ class Nemesis:
         self._striking: set[asyncio.Task[None]] = set()
 
     def follow(self, stream: Stream) -> None:
-        """Count ``stream`` among the requests that targets are about; called in the order of the workload."""
-        self._requests.append(stream)
+        """Count ``stream`` among the requests that targets are about."""
+        self._requests[stream.index] = stream
 
     def arm(self, injections: Sequence[Injection]) -> None:
         """Wait for the moments of these faults, from now on.
@@ -60,21 +62,39 @@ class Nemesis:
             fault_kind(injection.fault.kind)  # looked up and imported now: at the moment itself it would cost 10 ms
             moment = _moment(injection.trigger, self._history, self._speed)
             self._count += 1
-            fire = partial(self._fire, injection, f"fault-{place + 1}", _Once())
-            self._watching.append(self._history.subscribe(partial(_watch, moment, fire)))
+            watch = partial(self._watch, injection, f"fault-{place + 1}", moment, _Once())
+            self._watching.append(self._history.subscribe(watch))
 
-    def _fire(self, injection: Injection, fault_id: str, once: "_Once", more_delay_s: float) -> None:
-        if once.first():
-            delay_s = injection.trigger.delay_s + more_delay_s
-            trigger = str(injection.trigger)
-            if more_delay_s:
-                trigger += f" (not streamed: {more_delay_s:g} s after a worker received it)"
-            self._start(self._after(delay_s, injection.fault, fault_id, trigger), self._waiting)
-
-    async def _after(self, delay_s: float, fault: Fault, fault_id: str, trigger: str) -> None:
+    def _watch(self, injection: Injection, fault_id: str, moment: "_Moment", once: "_Once", event: Event) -> None:
+        if once.said:
+            return
+        try:
+            more_delay_s = moment(event)
+        except Exception as error:  # noqa: BLE001 - a predicate of the user's; it must not break whoever tells the history
+            once.said = True
+            why = f"its trigger failed: {type(error).__name__}: {error}"
+            self._start(self._fails(injection, fault_id, why), self._striking)
+            return
+        if more_delay_s is None:
+            return
+        once.said = True
+        trigger = str(injection.trigger)
+        if more_delay_s:
+            trigger += f" (not streamed: {more_delay_s:g} s after a worker received it)"
+        delay_s = injection.trigger.delay_s + more_delay_s
+        strike = partial(self.inject, injection.fault, trigger=trigger, fault_id=fault_id)
         if delay_s:
-            await asyncio.sleep(delay_s)  # the trigger's own delay
-        self._start(self.inject(fault, trigger=trigger, fault_id=fault_id), self._striking)
+            self._start(self._after(delay_s, strike), self._waiting)
+        else:
+            self._start(strike(), self._striking)
+
+    async def _fails(self, injection: Injection, fault_id: str, why: str) -> None:
+        asked = self._ask(injection.fault, fault_id, str(injection.trigger), request="")
+        self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=why))
+
+    async def _after(self, delay_s: float, strike: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await asyncio.sleep(delay_s)  # the trigger's own delay
+        self._start(strike(), self._striking)
 
     def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -90,20 +110,10 @@ class Nemesis:
         if not fault_id:
             self._count += 1
             fault_id = f"fault-{self._count}"
-        place = fault.target.request
-        aimed = self._requests[place].id if fault.target.role != "named" and place < len(self._requests) else ""
-        asked = self._history.append(
-            FaultRequested(
-                source="harness",
-                id=fault_id,
-                fault=fault.kind,
-                target=str(fault.target),
-                trigger=trigger,
-                request=aimed,
-            )
-        )
+        aimed = "" if fault.target.role == "named" else self._id_at(fault.target.request)
+        asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
-            processes = await self._stack.resolve(fault.target, self._requests)
+            processes = await self._resolve(fault.target)
         except LookupError as error:
             self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=str(error)))
             return
@@ -112,18 +122,46 @@ class Nemesis:
             for process in processes
         ]
         self._strikes += strikes
-        async with asyncio.TaskGroup() as group:
-            for strike in strikes:
-                group.create_task(kind(strike))
+        # Each to its own end: one that fails must not leave another half done.
+        for failure in await asyncio.gather(*(kind(strike) for strike in strikes), return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    def _ask(self, fault: Fault, fault_id: str, trigger: str, *, request: str) -> FaultRequested:
+        target = str(fault.target)
+        return self._history.append(
+            FaultRequested(
+                source="harness", id=fault_id, fault=fault.kind, target=target, trigger=trigger, request=request
+            )
+        )
+
+    def _id_at(self, place: int) -> str:
+        return self._requests[place].id if place in self._requests else ""
+
+    async def _resolve(self, target: Target) -> list[Process]:
+        """The processes that it means now. Requests need not have been sent in the order of the workload."""
+        stream = self._requests.get(target.request)
+        if stream is None and target.role in ("serving", "another_worker"):
+            raise LookupError(f"{target}: request {target.request} had not been sent")
+        aimed = [] if stream is None else [stream]
+        found = await self._stack.resolve(msgspec.structs.replace(target, request=0), aimed)
+        if target.role == "every_worker":  # of those that are left; where none is, each misses and says why
+            found = [worker for worker in found if worker.exit is None] or found
+        return found
 
     def _concerned(self, process: Process, aimed: str) -> str:
-        """The request that must still run for the fault to be on target; of a named process, the last that it took."""
+        """The request that must still run for the fault to be on target; of a named one, the last that it still has."""
         if aimed:
             return aimed
-        claims = [
-            event.captures.get("request", "") for event in self._history.select(Log, source=process.name, event=_CLAIM)
-        ]
-        return next((stream.id for stream in self._requests if claims and stream.id == claims[-1]), "")
+        by_id = {stream.id: stream for stream in self._requests.values()}
+        last = ""
+        for event in reversed(list(self._history.select(Log, source=process.name, event=_CLAIM))):
+            claim = event.captures.get("request", "")
+            stream = by_id.get(claim) or by_id.get(claim.rpartition("-")[0])  # ID-1 is a choice of ID
+            if stream is not None and stream.result is None:
+                return stream.id
+            last = last or (stream.id if stream is not None else "")
+        return last
 
     async def settled(self, *, deadline_s: float) -> None:
         """Wait until every fault that has begun is over; what has not begun by now never does."""
@@ -157,24 +195,13 @@ class Nemesis:
 
 
 class _Once:
-    """Says yes once."""
+    """Whether a trigger has had its moment; it has one."""
 
-    def __init__(self) -> None:
-        self._said = False
-
-    def first(self) -> bool:
-        said, self._said = self._said, True
-        return not said
+    said = False
 
 
 # Whether the moment of a trigger has come with an event: None, or the seconds that must still pass.
 _Moment = Callable[[Event], float | None]
-
-
-def _watch(moment: _Moment, fire: Callable[[float], None], event: Event) -> None:
-    more_delay_s = moment(event)
-    if more_delay_s is not None:
-        fire(more_delay_s)
 
 
 def _moment(trigger: Trigger, history: History, speed: float) -> _Moment:
@@ -187,13 +214,24 @@ def _moment(trigger: Trigger, history: History, speed: float) -> _Moment:
     if trigger.kind == "at":
         return lambda event: 0.0 if isinstance(event, RequestSent) and not event.control else None
     if trigger.kind == "on_log":
-        return lambda event: 0.0 if _is_log(event, trigger) else None
+        return _LogMoment(trigger, {event.request for event in history.select(RequestSent, control=True)})
     fault_id = f"fault-{trigger.fault + 1}"
     return lambda event: 0.0 if isinstance(event, FaultLanded) and event.id == fault_id else None
 
 
-def _is_log(event: Event, trigger: Trigger) -> bool:
-    return isinstance(event, Log) and event.event == trigger.event and trigger.source in ("", event.source)
+class _LogMoment:
+    """A line of that meaning; not one about a request of the control, which may be read when that is over."""
+
+    def __init__(self, trigger: Trigger, control: set[str]) -> None:
+        self._trigger = trigger
+        self._control = control
+
+    def __call__(self, event: Event) -> float | None:
+        trigger = self._trigger
+        if not (isinstance(event, Log) and event.event == trigger.event and trigger.source in ("", event.source)):
+            return None
+        about = event.captures.get("request", "")
+        return None if any(about.startswith(request) for request in self._control) else 0.0
 
 
 class _TokenMoment:
@@ -203,11 +241,15 @@ class _TokenMoment:
         self._trigger = trigger
         self._speed = speed
         self._request: RequestSent | None = None
+        self._others: set[str] = set()
         self._tokens = 0
 
     def __call__(self, event: Event) -> float | None:
-        if isinstance(event, RequestSent) and not event.control and event.index == self._trigger.request:
-            self._request = event
+        if isinstance(event, RequestSent):
+            if event.index == self._trigger.request and not event.control:
+                self._request = event
+            else:
+                self._others.add(event.request)
         request = self._request
         if request is None or (isinstance(event, RequestFinished) and event.request == request.request):
             return None
@@ -215,5 +257,6 @@ class _TokenMoment:
             self._tokens += event.tokens
             return 0.0 if self._tokens >= self._trigger.token else None
         if not request.stream and isinstance(event, Log) and event.event == _CLAIM and event.t >= request.t:
-            return self._trigger.token / self._speed
+            about = event.captures.get("request", "")  # may be a name of the backend's own, but no other request's
+            return None if any(about.startswith(other) for other in self._others) else self._trigger.token / self._speed
         return None

@@ -1,7 +1,5 @@
 """How a fault was recovered from: detected, rerouted, first token after it, longest gap."""
 
-from itertools import pairwise
-
 from ftharness.history import Log, ProcessSignalled
 from ftharness.scenario.case import Case, FaultView, RequestView
 from ftharness.scenario.record import Recovery
@@ -13,11 +11,11 @@ def struck_t(case: Case, fault: FaultView) -> int | None:
     """When the fault took effect, in ns: what followed the end of a grace period counts from that moment."""
     if fault.landed is None:
         return None
-    escalated = next((e.t for e in case.select(ProcessSignalled, source=fault.process, reason="escalation")), None)
-    teardown = case.phase_t("teardown")
-    if escalated is not None and (teardown is None or escalated < teardown):
-        return escalated
-    return fault.landed.t
+    # Until the next fault on the same process, whose grace is another, or the teardown.
+    others = [other.landed.t for other in case.faults if other.landed and other.process == fault.process]
+    until = min([t for t in (*others, case.phase_t("teardown")) if t is not None and t > fault.landed.t], default=None)
+    signals = case.select(ProcessSignalled, source=fault.process, reason="escalation")
+    return next((e.t for e in signals if e.t >= fault.landed.t and (until is None or e.t < until)), fault.landed.t)
 
 
 def recovery_of(case: Case, fault: FaultView) -> Recovery:
@@ -38,20 +36,21 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         ),
         None,
     )
-    reroute = next(
+    taken_over = next(
         (
-            line.t
+            line
             for line in case.select(Log, event="request_received")
             if line.t >= since and line.source != fault.process and _about(line, aimed)
         ),
         None,
     )
-    first = _first_token_t(streamed, since, reroute or detect)
+    reroute = taken_over.t if taken_over else None
+    first = _first_token_t(streamed, since, reroute or detect, _choice(taken_over, aimed))
     gaps = [
         (later.t - earlier.t) / 1e6
         for view in case.requests
         if view.sent.stream
-        for earlier, later in pairwise(view.chunks)
+        for earlier, later in view.gaps()
         if later.t >= since
     ]
 
@@ -76,17 +75,26 @@ def _about(line: Log, views: list[RequestView]) -> bool:
     return len(views) == 1 or any(request.startswith(view.id) for view in views)
 
 
-def _first_token_t(aimed: list[RequestView], since: int, rerouted: int | None) -> int | None:
+def _choice(line: Log | None, views: list[RequestView]) -> int | None:
+    """The choice that a worker took over, where workers get the choices of a request one by one (as ID-0, ID-1)."""
+    request = line.captures.get("request", "") if line else ""
+    own = next((view for view in views if view.choices > 1 and request.startswith(f"{view.id}-")), None)
+    place = request[len(own.id) + 1 :] if own else ""
+    return int(place) if place.isdecimal() else None
+
+
+def _first_token_t(aimed: list[RequestView], since: int, rerouted: int | None, choice: int | None) -> int | None:
     """The first token that came after the reroute; where none was seen, the one that ended the longest wait.
 
     What was in flight when the fault struck arrives after it, and is no sign of recovery.
     """
     if rerouted is not None:
-        return min((chunk.t for view in aimed for chunk in view.chunks if chunk.t >= rerouted), default=None)
+        after = (chunk for view in aimed for chunk in view.chunks if chunk.t >= rerouted)
+        return min((chunk.t for chunk in after if choice in (None, chunk.choice)), default=None)
     waits = [
         (later.t - max(earlier.t, since), later.t)
         for view in aimed
-        for earlier, later in pairwise(view.chunks)
+        for earlier, later in view.gaps()
         if later.t >= since
     ]
     return max(waits)[1] if waits else None

@@ -219,10 +219,8 @@ class Run:
 
     async def send(self, request: Request) -> Stream:
         """Send a request of the test's own; faults can be aimed at it by its place among those."""
-        stream = await self.stack.client.send(request, index=self._sent)
-        self._sent += 1
-        self.nemesis.follow(stream)
-        return stream
+        index, self._sent = self._sent, self._sent + 1  # before it is sent: others may be sent meanwhile
+        return await self.stack.client.send(request, index=index, sent=self.nemesis.follow)
 
     async def judged(self, scenario: Scenario) -> ScenarioRecord:
         """What the expectations of ``scenario`` say of the run so far."""

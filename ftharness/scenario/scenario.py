@@ -1,11 +1,13 @@
 """A scenario: topology, workload, faults and expectations, as one value."""
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, get_type_hints
 
 import msgspec
 
 from ftharness.client import Request
-from ftharness.scenario.expect import Expect
+from ftharness.faults import kinds
+from ftharness.scenario.expect import Expect, find_oracle
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import Topology
 from ftharness.suggest import nearest
@@ -58,10 +60,32 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
         for place in places:
             place[key.rpartition(".")[2]] = _value(value)
     try:
-        return msgspec.convert(data, Scenario)
+        changed = msgspec.convert(data, Scenario)
+        _check_arguments(changed)
     except (msgspec.ValidationError, ValueError) as error:
         said = ", ".join(f"{key}={value}" for key, value in params.items())
         raise ValueError(f"{scenario.name} with {said}: {error}") from error
+    return changed
+
+
+def _check_arguments(scenario: Scenario) -> None:
+    """Whether arguments are what the fault's short name and the oracle take; what has neither is looked up elsewhere.
+
+    Raises:
+        ValueError: One is not; says which.
+    """
+    takers = [(getattr(kinds, one.fault.kind, None), one.fault.args) for one in scenario.faults]
+    for expect in scenario.expect:
+        with suppress(LookupError):
+            takers.append((find_oracle(expect.oracle), expect.args))
+    for taker, arguments in takers:
+        for name, value in arguments.items():
+            try:
+                msgspec.convert(value, get_type_hints(taker).get(name, Any) if taker else Any)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{name}: {error}") from error
+            except (NameError, TypeError):
+                continue  # somebody else's, with hints that say nothing of data
 
 
 def _places(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -19,6 +19,7 @@ class _Moves(NamedTuple):
     metric: int | None
     lines: int | None
     evidence: tuple[int, ...]
+    each: list[tuple[RequestView, int]]  # of the requests that a worker claims
 
     @property
     def said(self) -> str:
@@ -44,6 +45,9 @@ def migrated(case: Case, times: int = 1) -> Finding:
         return Finding("unknown", "neither the workers nor the frontend left evidence of where the request went")
     if moves.times != wanted:
         return Finding("fail", f"expected {wanted}, but it moved {moves.times} times ({moves.said})", moves.evidence)
+    if astray := next(((view, count) for view, count in moves.each if count != times), None):
+        reason = f"expected {times} of each, but {astray[0].name} moved {astray[1]} times ({moves.said})"
+        return Finding("fail", reason, moves.evidence)
     drift = _drift(case, moves, wanted)
     path = " → ".join(case.takers(views[0])) or "unknown workers"
     return Finding("pass", f"{views[0].name} moved {path} ({moves.said})", moves.evidence, drift)
@@ -62,14 +66,16 @@ def not_migrated(case: Case) -> Finding:
 
 
 def _moves(case: Case, views: list[RequestView]) -> _Moves:
-    behaviour = claims = 0
-    claimed: int | None = None
+    behaviour = claimed = 0
+    each = []
     for view in views:
-        takers = case.takers(view)
-        if takers:
-            claims += len(takers) - 1
-            claimed = claims
-        behaviour += _outlived_its_worker(case, view, takers)
+        claims = case.claims(view)
+        outlived = _outlived_its_worker(case, view, claims)
+        behaviour += outlived
+        if claims:
+            moves = len(claims) - _begins(view, claims)
+            claimed += moves
+            each.append((view, max(moves, outlived)))
     refused = _refused(case)
     rise = case.metric_rise("migration")
     alone = len(views) == len(case.requests)
@@ -78,11 +84,18 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
     evidence += [line.n for line in case.select(Log, event="request_received") if _is_about(line, views)]
     return _Moves(
         behaviour=behaviour,
-        claims=claimed,
+        claims=claimed if each else None,
         metric=max(0, int(rise) - refused) if rise is not None and alone else None,
         lines=max(0, len(lines) - refused) if alone and (lines or case.contract_known(role="frontend")) else None,
         evidence=tuple(sorted(evidence)),
+        each=each,
     )
+
+
+def _begins(view: RequestView, claims: list[Log]) -> int:
+    """How many of the claims are no move: the first of the request, or of each choice that workers get one by one."""
+    names = {line.captures.get("request", "") for line in claims}
+    return len(names) if all(name.startswith(view.id) for name in names) else 1
 
 
 def _refused(case: Case) -> int:
@@ -95,11 +108,11 @@ def _is_about(line: Log, views: list[RequestView]) -> bool:
     return any(line.captures.get("request", "").startswith(view.id) for view in views)
 
 
-def _outlived_its_worker(case: Case, view: RequestView, takers: list[str]) -> int:
+def _outlived_its_worker(case: Case, view: RequestView, claims: list[Log]) -> int:
     """1 when tokens came after the end of the worker that had it first."""
-    if not takers or view.finished is None or view.finished.outcome != "success":
+    if not claims or view.finished is None or view.finished.outcome != "success":
         return 0
-    ended = case.exits.get(takers[0])
+    ended = case.exits.get(claims[0].source)
     return int(ended is not None and ended.t < view.finished.t)
 
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from ftharness.history import RequestFinished, RunFinished
-from ftharness.scenario.case import Case, Finding, RequestView
+from ftharness.scenario.case import Case, Finding, RequestView, short_of_passing
 
 
 def succeeds(case: Case) -> Finding:
@@ -23,26 +23,28 @@ def fails_with(case: Case, status: int | str) -> Finding:
     views = case.hit_requests()
     if not views:
         return Finding("unknown", "no request was sent")
-    hows = []
-    for view in views:
-        wanted, source = _wanted(case, status, view)
-        if wanted is None:
-            return Finding("unknown", source)
-        end = view.finished
-        if status == "broken" and end is not None and end.outcome == "error" and _broke(end):
-            hows.append(f"a broken connection: {end.error}")
-            continue
-        if end is None or end.outcome != "error":
-            return Finding(
-                "fail", f"{view.name}: expected an error {wanted}{source}, but: {view.how_it_ended}", _events(view)
-            )
-        if end.status == wanted:
-            hows.append(f"HTTP status {wanted}{source}")
-        elif end.error_code == wanted:
-            hows.append(f"an SSE error event with code {wanted} under HTTP {end.status}{source}")
-        else:
-            return Finding("fail", f"{view.name}: expected {wanted}{source}, but: {view.how_it_ended}", _events(view))
-    return Finding("pass", f"{views[0].name} failed with {hows[0]}", _events(views[0]))
+    findings = [_failed(case, status, view) for view in views]
+    if finding := short_of_passing(findings):
+        return finding
+    return Finding("pass", f"{views[0].name} failed with {findings[0].reason}", findings[0].evidence)
+
+
+def _failed(case: Case, status: int | str, view: RequestView) -> Finding:
+    """Whether one did so, and how."""
+    wanted, source = _wanted(case, status, view)
+    if wanted is None:
+        return Finding("unknown", source)
+    end, evidence = view.finished, _events(view)
+    if end is None or end.outcome != "error":
+        reason = f"{view.name}: expected an error {wanted}{source}, but: {view.how_it_ended}"
+        return Finding("fail", reason, evidence)
+    if status == "broken" and _broke(end):
+        return Finding("pass", f"a broken connection: {end.error}", evidence)
+    if end.status == wanted:
+        return Finding("pass", f"HTTP status {wanted}{source}", evidence)
+    if end.error_code == wanted:
+        return Finding("pass", f"an SSE error event with code {wanted} under HTTP {end.status}{source}", evidence)
+    return Finding("fail", f"{view.name}: expected {wanted}{source}, but: {view.how_it_ended}", evidence)
 
 
 def every_request_ends(case: Case) -> Finding:

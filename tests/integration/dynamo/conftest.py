@@ -12,9 +12,10 @@ from ftharness.history import Event
 from ftharness.report import story
 from ftharness.scenario import Scenario, ScenarioRecord
 from ftharness.scenario.runner import run_cell
-from ftharness.session import cell_of, read_events
+from ftharness.session import cell_of
 from ftharness.stack import find_stack
 from ftharness.stack.provision import find_interpreter
+from ftharness.stored_runs import read_events
 
 REQUIRE = "FTHARNESS_REQUIRE_DYNAMO"
 

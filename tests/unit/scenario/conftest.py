@@ -1,6 +1,6 @@
 """Histories made by hand: a control and a fault on a stack of a frontend and two workers, which each test bends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +66,16 @@ class Story:
         step_ms: float = 5,
         gap_before: int | None = None,
         gap_ms: float = 0,
+        body: dict[str, Any] | None = None,
+        choices: Sequence[int] = (),
+        pieces: Sequence[str] = (),
         **end: Any,
     ) -> float:
-        """A request of ``ids``, a token each ``step_ms``; returns when it ended. ``outcome`` "" never ends."""
-        body = {"prompt": PROMPT, "max_tokens": 10}
+        """A request of ``ids``, a token each ``step_ms``; returns when it ended. ``outcome`` "" never ends.
+
+        ``choices`` says of each token of which choice it is, and ``pieces`` its text, if it is not the token's own.
+        """
+        body = {"prompt": PROMPT, "max_tokens": 10} | (body or {})
         sent = RequestSent(
             source="client",
             request=name,
@@ -81,9 +87,11 @@ class Story:
         )
         self.add(t_ms, sent)
         t = t_ms
-        for place, token in enumerate(ids):
+        for place, text in enumerate(pieces or [tokens.decode([token]) for token in ids]):
             t += step_ms + (gap_ms if place == gap_before else 0)
-            self.add(t, RequestChunk(source="client", request=name, first=place, tokens=1, text=tokens.decode([token])))
+            choice = choices[place] if choices else 0
+            chunk = RequestChunk(source="client", request=name, first=place, tokens=1, text=text, choice=choice)
+            self.add(t, chunk)
         if outcome:
             usage = {"prompt_tokens": 4, "completion_tokens": len(ids), "total_tokens": 4 + len(ids)}
             said: dict[str, Any] = {"status": 200, "finish_reason": "length", "usage": usage}
@@ -94,9 +102,9 @@ class Story:
         """A worker says that it received the request."""
         self.add(t_ms, Log(source=worker, event="request_received", captures={"request": name}))
 
-    def killed(self, t_ms: float = 125, *, on_target: bool = True, process: str = "worker-1") -> None:
+    def killed(self, t_ms: float = 125, *, on_target: bool = True, process: str = "worker-1", aimed: str = "r") -> None:
         """The fault: a kill of the serving worker that landed at ``t_ms``."""
-        asked = FaultRequested(source="harness", id="fault-1", fault="kill", target="serving", request="r")
+        asked = FaultRequested(source="harness", id="fault-1", fault="kill", target="serving", request=aimed)
         self.add(t_ms - 1, asked)
         self.add(t_ms, ProcessSignalled(source=process, pid=1, signal="SIGKILL", reason="fault"))
         evidence = {"wait_status": "SIGKILL"}

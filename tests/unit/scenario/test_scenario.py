@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from ftharness.client import Request, chat, completion
 from ftharness.faults import Fault, Target, freeze, kill, kill_engine, serving, terminate
-from ftharness.scenario import Expect, Injection, Scenario, Trigger, on_token, recovers_within, succeeds, when
+from ftharness.scenario import (
+    Expect,
+    Injection,
+    Scenario,
+    Trigger,
+    fails_with,
+    on_token,
+    recovers_within,
+    succeeds,
+    when,
+)
 from ftharness.scenario.library import find, shipped
 from ftharness.scenario.runner import Cell
 from ftharness.scenario.scenario import with_params
@@ -92,7 +102,7 @@ ONE = Scenario(
     topology=aggregated(workers=2),
     workload=[completion(max_tokens=10), chat(max_tokens=20)],
     faults=[on_token(5).inject(terminate(serving, grace_s=1)), on_token(9).inject(kill(serving))],
-    expect=[succeeds(), recovers_within(ms=100)],
+    expect=[succeeds(), recovers_within(ms=100), fails_with(500)],
 )
 
 
@@ -109,6 +119,8 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
             "workers": "4",
             "recovers_within.ms": "1",
             "seed": "8",
+            "fails_with.status": "broken",
+            "delay_s": "0.5",
             "worker_args": '["--x"]',
         },
     )
@@ -116,7 +128,8 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
     assert [one.trigger.token for one in changed.faults] == [3, 3]
     assert changed.faults[0].fault.args["grace_s"] == 0.5
     assert (changed.topology.workers, changed.topology.worker_args, changed.seed) == (4, ["--x"], 8)
-    assert changed.expect[1].args["ms"] == 1
+    assert (changed.expect[1].args["ms"], changed.expect[2].args["status"]) == (1, "broken")
+    assert {one.trigger.delay_s for one in changed.faults} == {0.5}
     assert with_params(ONE, {}) == ONE
 
 
@@ -127,6 +140,14 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
         ({"workers": "two"}, "Expected `int`, got `str`"),
         ({"workers": "0"}, "workers = 0: must be at least 1"),
         ({"ms": "1"}, "nothing named 'ms' to set"),
+        ({"wrokers": "1"}, "did you mean workers?"),
+        ({"recovers_within.mss": "1"}, "did you mean recovers_within.ms?"),
+        ({"grace_s": "long"}, "a/b with grace_s=long: grace_s: Expected `float`, got `str`"),
+        ({"then": "shrug"}, "then: Invalid enum value 'shrug'"),
+        ({"tree": "1"}, "tree: Expected `bool`, got `int`"),
+        ({"recovers_within.ms": "soon"}, "ms: Expected `float`, got `str`"),
+        ({"fails_with.status": "null"}, "status: Expected `int | str`, got `null`"),
+        ({"prompt": "5"}, "Expected `str`, got `int`"),
     ],
 )
 def test_a_parameter_that_does_not_fit_is_told(params: dict[str, str], says: str) -> None:
@@ -134,6 +155,15 @@ def test_a_parameter_that_does_not_fit_is_told(params: dict[str, str], says: str
     with pytest.raises(ValueError, match=r"a/b") as caught:
         with_params(ONE, params)
     assert says in str(caught.value)
+
+
+def test_arguments_of_kinds_that_are_not_ours_are_left_to_them() -> None:
+    """Whoever wrote a kind of fault or an oracle knows what it takes; what has no such argument cannot be set."""
+    strange = Fault(kind="unplug", target=serving, args={"cable": "red"})
+    fault = Injection(trigger=on_token(5), fault=strange)
+    one = Scenario(name="a/b", workload=[], faults=[fault], expect=[Expect(oracle="sings", args={"key": "C"})])
+    changed = with_params(one, {"cable": "7", "sings.key": "[1, 2]"})
+    assert (changed.faults[0].fault.args, changed.expect[0].args) == ({"cable": 7}, {"key": [1, 2]})
 
 
 def test_a_predicate_is_stored_by_name() -> None:

@@ -1,0 +1,156 @@
+"""The engine's state as a function of time: slots, queue, speed, aborts. No process, no clock of its own."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftharness.engine import tokens
+from ftharness.engine.core import BLOCK, CATCH_UP_S, Core
+from ftharness.engine.settings import EngineSettings
+
+PROMPT = [1, 2, 3, 4]
+
+
+def core(**settings: Any) -> Core:
+    """An engine of 100 tokens a second that reads a prompt in no time worth speaking of."""
+    return Core(EngineSettings(speed=100.0, prefill_tokens_per_s=1e9, **settings))
+
+
+def ask(one: Core, name: str, at: float, *, max_tokens: int = 10, prompt: list[int] = PROMPT, seed: int = 0) -> None:
+    message = {"op": "generate", "id": name, "token_ids": prompt, "max_tokens": max_tokens, "seed": seed}
+    assert one.receive(message, at) == []
+
+
+def abort(one: Core, name: str, at: float) -> None:
+    assert one.receive({"op": "abort", "id": name}, at) == []
+
+
+def made(one: Core, at: float) -> dict[str, tuple[list[int], str | None]]:
+    """What it says of each request that moved in a tick at ``at``."""
+    one.step(at)
+    batches = [line["batch"] for line in one.drain_lines() if line["op"] == "tokens"]
+    return {name: (ids, reason) for batch in batches for name, ids, reason in batch}
+
+
+def phases(one: Core) -> list[tuple[str, str]]:
+    return [phase for line in one.drain_lines() if line["op"] == "phases" for phase in line["batch"]]
+
+
+@given(st.lists(st.floats(0, 0.2), min_size=1, max_size=12), st.integers(1, 20))
+def test_however_it_is_woken_the_tokens_are_the_chain(waits: list[float], max_tokens: int) -> None:
+    """Ticks early, late or merged: each token once, in order, and the last with the reason."""
+    one, now, got, reasons = core(), 0.0, [], []
+    ask(one, "r", now, max_tokens=max_tokens)
+    for wait in [*waits, *[0.1] * max_tokens]:
+        now += wait
+        for ids, reason in made(one, now).values():
+            got += ids
+            reasons.append(reason)
+    assert got == tokens.generate(0, PROMPT, max_tokens)
+    assert [reason for reason in reasons if reason] == ["length"]
+    assert one.status()["generated"] == max_tokens
+
+
+def test_tokens_come_at_their_speed() -> None:
+    """One at the end of the prefill, the next each 10 ms; a tick that is late brings all that were due."""
+    one = core()
+    ask(one, "r", 0.0)
+    assert len(made(one, 0.001)["r"][0]) == 1
+    assert made(one, 0.005) == {}
+    assert len(made(one, 0.0101)["r"][0]) == 1
+    assert len(made(one, 0.0401)["r"][0]) == 3
+
+
+def test_an_engine_that_was_frozen_goes_on_at_its_speed() -> None:
+    """Beyond what it may catch up with, time that passed is lost: no burst of all that it missed."""
+    one = core()
+    ask(one, "r", 0.0, max_tokens=100)
+    made(one, 0.001)
+    late = CATCH_UP_S + 0.5
+    assert len(made(one, late)["r"][0]) == 1
+    assert len(made(one, late + 0.0101)["r"][0]) == 1
+
+
+def test_a_prompt_is_read_at_its_speed() -> None:
+    """No token before its prefill is over; then it is decoded, and both are told."""
+    one = Core(EngineSettings(speed=100.0, prefill_tokens_per_s=100.0))
+    ask(one, "r", 0.0, prompt=[1] * 50)
+    assert phases(one) == [("r", "queued"), ("r", "prefill")]
+    assert made(one, 0.49) == {}
+    one.step(0.5)
+    assert phases(one) == [("r", "decode")]
+
+
+def test_what_has_no_slot_waits_for_one() -> None:
+    """In the order in which they came; the queue and the KV blocks are told."""
+    one = core(slots=1)
+    for name in ("a", "b", "c"):
+        ask(one, name, 0.0, max_tokens=1)
+    assert one.status() | {"generated": 0} == {
+        "slots_busy": 1,
+        "slots_total": 1,
+        "kv_used": 1,
+        "generated": 0,
+        "queued": 2,
+    }
+    order = [name for at in (0.001, 0.002, 0.003, 0.004) for name in made(one, at)]
+    assert order == ["a", "b", "c"]
+    assert one.status()["slots_busy"] == one.status()["queued"] == one.status()["kv_used"] == 0
+
+
+def test_an_abort_frees_its_slot_for_the_next() -> None:
+    """Of one that runs: it ends without another token, and the next begins."""
+    one = core(slots=1)
+    ask(one, "a", 0.0)
+    ask(one, "b", 0.0)
+    made(one, 0.001)
+    abort(one, "a", 0.002)
+    assert one.status()["queued"] == 0
+    ended = made(one, 0.003)
+    assert ended["a"] == ([], "abort")
+    assert list(made(one, 1.0)) == ["b"]
+
+
+def test_an_abort_takes_the_queued_out_of_the_queue() -> None:
+    """Without a slot and before a token; what ended before hears nothing."""
+    one = core(slots=1)
+    ask(one, "a", 0.0, max_tokens=1)
+    ask(one, "b", 0.0)
+    abort(one, "b", 0.0005)
+    assert made(one, 0.001) == {"b": ([], "abort"), "a": (made_first(), "length")}
+    abort(one, "a", 0.002)
+    abort(one, "nobody", 0.002)
+    assert made(one, 1.0) == {}
+
+
+def made_first() -> list[int]:
+    return tokens.generate(0, PROMPT, 1)
+
+
+@pytest.mark.parametrize("held,blocks", [(1, 1), (BLOCK - 1, 1), (BLOCK, 2), (2 * BLOCK - 1, 2)])
+def test_kv_is_held_in_whole_blocks(held: int, blocks: int) -> None:
+    """Of the prompt and what was made, here one token."""
+    one = core()
+    ask(one, "r", 0.0, prompt=[1] * held)
+    made(one, 0.001)
+    assert one.status()["kv_used"] == blocks
+
+
+def test_a_busy_slot_is_a_planted_bug() -> None:
+    """What was aborted, or had been elsewhere before, keeps its slot; any other gives it back."""
+    one = core(slots=3, bug="busy-slot")
+    for name in ("whole", "cancelled"):
+        ask(one, name, 0.0, max_tokens=2)
+    message = {"op": "generate", "id": "moved", "token_ids": PROMPT, "max_tokens": 1, "seed": 0, "resumed": True}
+    one.receive(message, 0.0)
+    made(one, 0.001)
+    abort(one, "cancelled", 0.002)
+    made(one, 1.0)
+    assert set(one.slots) == {"cancelled", "moved"}
+
+
+def test_status_is_answered_at_once() -> None:
+    """In the same turn, not in the next tick."""
+    assert core().receive({"op": "status"}, 0.0) == [{"op": "status", "status": core().status()}]
