@@ -62,7 +62,7 @@ triggers = st.builds(
 injections = st.builds(Injection, trigger=triggers, fault=st.builds(Fault, kind=text, target=targets, args=arguments))
 topologies = st.builds(
     Topology,
-    workers=positive,
+    workers=st.integers(1, 64),
     migration_limit=st.integers(0, 9),
     migration_max_seq_len=st.none() | positive,
     speed=st.floats(0.1, 1e5),
