@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+#: More than a machine is likely to carry: a slip of the finger must not take it down.
+MOST_WORKERS = 64
+
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A frontend and its workers.
@@ -39,6 +42,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name, low in (("workers", 1), ("migration_limit", 0), ("slots", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        if self.workers > MOST_WORKERS:
+            raise ValueError(f"workers = {self.workers}: at most {MOST_WORKERS}; each is two processes or more")
         if self.speed <= 0 or self.drain_s < 0:
             raise ValueError("speed must be more than 0, and drain_s not less than 0")
 

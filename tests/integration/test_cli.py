@@ -55,6 +55,7 @@ WRONG = [
     (["run", "migration/drain", "--bug", "drop-tokn"], "did you mean drop-token?"),
     (["run", "migration/drain", "--set", "max_token=3"], "did you mean max_tokens?"),
     (["run", "migration/drain", "--set", "workers=0"], "workers = 0: must be at least 1"),
+    (["run", "migration/drain", "--set", "workers=100000"], "workers = 100000: at most 64"),
     (["run", "migration/drain", "--set", "workers"], "it is KEY=VALUE"),
     (["run", "migration/drain", "--out", "/proc/nothing"], "/proc/nothing: No such file"),
     (["run", "migration/drain", "--repeat", "0"], "--repeat"),
@@ -260,7 +261,7 @@ def test_a_first_interrupt_tears_down_and_reports(running: Running, all_gone: Al
     process, folder = running
     ours = [process.pid, *(entry.pid for entry in below(process.pid, read_table()))]
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
     assert all_gone(ours, 2.0)
     end = read_history(folder / "history.jsonl")[-1]
     assert (end.kind, getattr(end, "outcome", "")) == ("run.finished", "interrupted")
