@@ -209,10 +209,15 @@ class Case:
                 views.append(FaultView(event, None, None, None))
         return views
 
-    @property
-    def fault_trouble(self) -> str:
-        """Why nothing can be concluded from the faults; "" when all landed where they were aimed."""
-        trouble = next((fault.trouble for fault in self.faults if fault.trouble), "")
+    def fault_trouble(self, *, expecting: bool = True) -> str:
+        """Why nothing can be concluded from the faults; "" when all landed where they were aimed.
+
+        Args:
+            expecting: Whether something is expected of the requests. If not, a fault that was aimed at a process by its name
+                was on target though the last request that the process had was over.
+        """
+        relevant = [fault for fault in self.faults if expecting or fault.landed is None or fault.requested.request]
+        trouble = next((fault.trouble for fault in relevant if fault.trouble), "")
         fired, wanted = len({fault.requested.id for fault in self.faults}), self.planned_faults
         if not trouble and wanted is not None and fired < wanted:
             trouble = f"{wanted - fired} of {wanted} faults never fired: the trigger's moment did not come"

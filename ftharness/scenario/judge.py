@@ -88,7 +88,7 @@ def _trouble(case: Case, scenario: Scenario, *, ongoing: bool) -> str:
     for view in case.control:
         if view.finished is None or view.finished.outcome != "success":
             return f"the run without the fault did not pass: {view.name}: {view.how_it_ended}"
-    return case.fault_trouble
+    return case.fault_trouble(expecting=bool(scenario.expect))
 
 
 def _documented(scenario: Scenario, behaviour: Mapping[str, Any], version: str) -> list[Annotation]:

@@ -142,3 +142,20 @@ def test_of_several_verdicts_the_worst_counts() -> None:
     assert worst(["pass", "unknown"]) == "unknown"
     assert worst(["pass", "pass"]) == "pass"
     assert worst([]) == "unknown"
+
+
+def test_a_process_by_its_name_may_be_idle_where_nothing_is_expected_of_requests(story: Make) -> None:
+    """Its last request was over: that is off target for what is expected of requests, and nothing to the invariants."""
+    named = SCENARIO.faults[0].fault
+    for expect, verdict in (([], "pass"), ([succeeds()], "unknown")):
+        one = story()
+        one.request(100, "r", [1, 2, 3])
+        one.add(189, FaultRequested(source="harness", id="fault-1", fault=named.kind, target="worker-1"))
+        one.killed(190, on_target=False)
+        one.events = [
+            pair for pair in one.events if not (isinstance(pair[1], FaultRequested) and pair[1].request == "r")
+        ]
+        record = judge(
+            Scenario(name="a/b", workload=SCENARIO.workload, faults=SCENARIO.faults, expect=expect), one.end()
+        )
+        assert record.verdict == verdict, record.reason

@@ -209,7 +209,7 @@ def test_a_fault_that_missed_one_of_its_processes_tested_nothing(story: Make, id
     one = story()
     struck_all(one, second_landed=False, signal="SIGKILL")
     one.request(100, "r", ids)
-    assert "did not land: it has no engine" in Case(one.end()).fault_trouble
+    assert "did not land: it has no engine" in Case(one.end()).fault_trouble()
 
 
 def test_faults_that_never_fired_are_counted(story: Make, ids: list[int]) -> None:
@@ -217,7 +217,7 @@ def test_faults_that_never_fired_are_counted(story: Make, ids: list[int]) -> Non
     one = story()
     struck_all(one, returncode=1)
     one.request(100, "r", ids)
-    assert Case(one.end(), planned_faults=3).fault_trouble.startswith("2 of 3 faults never fired")
+    assert Case(one.end(), planned_faults=3).fault_trouble().startswith("2 of 3 faults never fired")
 
 
 def test_a_grace_that_ended_is_the_last_faults_before_it(story: Make, ids: list[int]) -> None:
