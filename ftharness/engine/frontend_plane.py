@@ -148,6 +148,7 @@ class Plane:
         """Ends every lease."""
         self._server.close()
         for worker in self.workers:
+            worker.streams.clear()  # the frontend goes, not the worker: nothing migrates
             worker.close()
 
     def pick(self, request_id: str) -> WorkerLink | None:
