@@ -85,6 +85,15 @@ def test_a_control_that_does_not_pass_makes_it_unknown(story: Make) -> None:
     assert "no model" in record.reason
 
 
+def test_a_run_without_its_control_is_unknown(story: Make) -> None:
+    """There is nothing to say what the stack does without the fault."""
+    one = story()
+    one.events = [(t, event) for t, event in one.events if getattr(event, "request", "") != "c"]
+    one.migrates()
+    record = judge(SCENARIO, one.end())
+    assert (record.verdict, record.reason) == ("unknown", "the run without the fault is missing")
+
+
 @pytest.mark.parametrize("outcome", ["interrupted", "stack_failed", "error"])
 def test_a_run_that_did_not_come_to_its_end_is_unknown(story: Make, outcome: str) -> None:
     """Its reason is the run's."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ftharness.history import ContractChosen, Leak, Log, Metric, ProcessExited, ProcessSignalled
+from ftharness.history import ContractChosen, Leak, Log, Metric, ProcessExited, ProcessSignalled, RequestFinished
 from ftharness.scenario import (
     Expect,
     every_request_ends,
@@ -275,11 +275,95 @@ def test_without_any_evidence_a_migration_is_unknown(story: Make) -> None:
     assert say(migrated(times=1), events).verdict == "unknown"
 
 
+def test_a_request_that_was_given_up_quietly_has_not_moved(story: Make, ids: list[int]) -> None:
+    """It was called a success after the end of its worker, and a token in flight came after it, too."""
+    one = story()
+    one.taken(101, "worker-1")
+    one.killed(118)
+    one.request(100, "r", ids[:4])
+    finding = say(migrated(times=1), one.end())
+    assert finding.verdict == "fail"
+    assert "it moved 0 times" in finding.reason
+
+
 def test_nothing_sent_is_unknown(story: Make) -> None:
     """An oracle about requests has nothing to say of a run that sent none."""
     events = story().end()
     for expect in (succeeds(), migrated(), not_migrated(), tokens_exact(), usage_correct(), gap_within(ms=1)):
         assert say(expect, events).verdict == "unknown", str(expect)
+
+
+@pytest.mark.parametrize("expect", [recovers_within(ms=1), exits_as("SIGKILL")], ids=str)
+def test_without_a_fault_that_landed_there_is_nothing_to_recover_from(
+    story: Make, ids: list[int], expect: Expect
+) -> None:
+    """Nor an end to be expected."""
+    one = story()
+    one.request(100, "r", ids)
+    finding = say(expect, one.end())
+    assert (finding.verdict, finding.reason) == ("unknown", "no fault landed")
+
+
+def test_a_stream_that_never_goes_on_has_not_recovered(story: Make, ids: list[int]) -> None:
+    """Though it was taken over; and one without any token has no first one."""
+    one = story()
+    one.migrates(ids[:4], outcome="hang")
+    assert say(recovers_within(ms=10), one.end()).reason == "kill of worker-1: no token came after it"
+    other = story()
+    other.migrates([], outcome="error", error="boom")
+    finding = say(ttft_within(ms=1_000), other.end())
+    assert finding.verdict == "fail"
+    assert "no token came; error (HTTP 200) after 0 tokens: boom" in finding.reason
+
+
+def test_what_has_no_name_in_the_contract_was_never_shown_not_to_be_logged(story: Make) -> None:
+    """``never_logged`` of an event that nobody reads for is no pass."""
+    one = story()
+    one.migrates()
+    finding = say(never_logged("moon_rises"), one.end())
+    assert (finding.verdict, finding.drift) == ("unknown", ("moon_rises: not in the contract",))
+    assert say(never_logged("request_aborted", source="nobody"), one.end()).verdict == "unknown"
+
+
+def test_a_process_that_still_runs_has_not_ended_as_it_should(story: Make) -> None:
+    """By its name, or as the one that was hit."""
+    one = story()
+    one.migrates()
+    events = [event for event in one.end() if not isinstance(event, ProcessExited)]
+    assert say(exits_as("SIGKILL"), events).reason == "worker-1 did not end"
+    assert say(exits_as(0, source="worker-2"), events).reason == "worker-2 did not end"
+
+
+@pytest.mark.parametrize("outcome", ["stack_failed", "error"])
+def test_exits_of_a_run_that_failed_by_itself_are_not_judged(story: Make, outcome: str) -> None:
+    """A stack that did not start has shown nothing but that; nor does the harness's failure explain anything."""
+    one = story()
+    one.add(140, ProcessExited(source="worker-2", pid=1, returncode=3))
+    assert say(exits_explained(), one.end(outcome)).verdict == "unknown"
+
+
+def test_leaks_are_looked_for_at_the_end(story: Make) -> None:
+    """A history that stops before has not shown that there are none."""
+    one = story()
+    one.migrates()
+    events = [event for event in one.end() if event.kind != "run.phase"]
+    assert say(no_leaks(), events).verdict == "unknown"
+
+
+def test_a_request_that_fails_is_not_asked_where_none_was_sent(story: Make) -> None:
+    """Nor is one compared whose control never ended."""
+    assert say(fails_with(500), story().end()).verdict == "unknown"
+    one = story()
+    one.events = [(t, event) for t, event in one.events if not isinstance(event, RequestFinished)]
+    one.migrates()
+    assert "no complete run without the fault" in say(usage_correct(), one.end()).reason
+
+
+def test_a_request_that_does_not_end_has_no_usage(story: Make) -> None:
+    """It fails, and says so."""
+    one = story()
+    one.migrates(outcome="")
+    assert say(usage_correct(), one.end()).reason == "request 0 (r): it did not end"
 
 
 def test_a_crashed_oracle_is_unknown_and_says_where(story: Make) -> None:
@@ -291,3 +375,12 @@ def test_a_crashed_oracle_is_unknown_and_says_where(story: Make) -> None:
     assert "the oracle crashed: TypeError" in finding.reason
     assert "latency.py:" in finding.reason
     assert "did you mean tokens_exact?" in say(Expect(oracle="tokens_exat"), one.end()).reason
+
+
+@pytest.mark.parametrize("said", [None, "pass", Finding("passed", "")], ids=str)  # type: ignore[arg-type]
+def test_what_is_no_finding_is_unknown(story: Make, monkeypatch: pytest.MonkeyPatch, said: object) -> None:
+    """An oracle of others that returns something else is named, and ends nothing."""
+    monkeypatch.setattr("ftharness.scenario.expect.find_oracle", lambda _: lambda case: said)
+    finding = say(Expect(oracle="theirs"), story().end())
+    assert finding.verdict == "unknown"
+    assert "the oracle theirs is broken" in finding.reason
