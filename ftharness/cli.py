@@ -160,20 +160,18 @@ def _cells(
 
 
 def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> "tuple[RunRecord, str, bool]":
-    from ftharness.session import Session, new_folder
+    from ftharness.session import Session, claimed, new_folder
     from ftharness.telling import Telling
 
-    if out is not None and (out / "run.json").exists():
-        raise ValueError(f"--out {out}: there is a run in this folder already")
     folder = out or new_folder(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    telling = Telling(len(cells))
-    session = Session(folder, telling)
-    try:
-        record = session.run(cells, seed=seed)
-    finally:
-        telling.close()
-    telling.summary(record, folder, session.trouble)
+    with claimed(folder):
+        telling = Telling(len(cells))
+        session = Session(folder, telling)
+        try:
+            record = session.run(cells, seed=seed)
+        finally:
+            telling.close()
+        telling.summary(record, folder, session.trouble)
     return record, session.trouble, session.interrupted
 
 

@@ -199,8 +199,11 @@ class Ft:
         assert self._scenario is not None
         return msgspec.structs.replace(self._scenario, expect=list(expects))
 
-    def finish(self) -> None:
+    def finish(self, error: str = "") -> None:
         """Tear down, judge the invariants, write this test's report.
+
+        Args:
+            error: What the test itself failed with, or "": what it did not come to expect has not been tested.
 
         Raises:
             AssertionError: An invariant does not hold: a request hangs, something leaks, an exit has no explanation.
@@ -217,11 +220,20 @@ class Ft:
                 record = judge(self._named(()), run.history.events)
             finally:
                 self._portal.call(_closed(self._close_history))
-        whole = [_with(record, self._judged)] if record else []
+        whole = [_failed(_with(record, self._judged), error)] if record else []
         if whole or self.records:
             keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
         if record is not None and run is not None:
             _assert_passed(record, run, self.folder)
+
+
+def _failed(record: "ScenarioRecord", error: str) -> "ScenarioRecord":
+    """The record of a test that did not come to its end: no pass, whatever held until then."""
+    import msgspec
+
+    if not error or record.verdict != "pass":
+        return record
+    return msgspec.structs.replace(record, verdict="fail", reason=f"the test failed: {error}")
 
 
 async def _closed(close: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from ftharness.portal import Portal
 
 _OUT = pytest.StashKey[Path]()
 _PORTAL = pytest.StashKey[Portal]()
+_ERROR = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,6 +110,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line(f"ftharness report: {report}")
 
 
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Keep what a test failed with, for its own report."""
+    if call.when == "call" and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        item.stash[_ERROR] = call.excinfo.exconly(tryshort=True).partition("\n")[0]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an ``async def`` test that uses ``ft`` and that no other plugin has claimed: nothing needs to be configured."""
@@ -135,8 +142,9 @@ def ft(request: pytest.FixtureRequest) -> Iterator[Ft]:
         "sut_python": config.getoption("--ft-sut-python"),
         "seed": config.getoption("--ft-seed"),
     }
-    node = request.node.nodeid.replace("::", ".").rpartition("/")[2]
+    path, *names = request.node.nodeid.split("::")
+    node = ".".join((path.rpartition("/")[2], *names))
     folder = _out_folder(config) / safe_name(node)
     fixture = Ft(config.stash[_PORTAL], folder, defaults, node)
     yield fixture
-    fixture.finish()
+    fixture.finish(request.node.stash.get(_ERROR, ""))

@@ -1,11 +1,13 @@
 """One call of ``ftharness run``: its cells, one after the other, into one run folder with one report."""
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -25,6 +27,7 @@ from ftharness.stack import find_stack
 from ftharness.stored_runs import read_events, run_of
 from ftharness.suggest import nearest
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -58,6 +61,28 @@ def new_folder(name: str, base: Path = Path("reports")) -> Path:
     raise FileExistsError(f"{base / stem}: a thousand runs of that name began in this second")
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Have the folder to oneself, made if need be: of two runs at once into one, the second is refused.
+
+    Raises:
+        ValueError: There is a run in it, or one is being written.
+        OSError: It cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another run is being written into this folder") from None
+        if any((folder / name).exists() for name in ("run.json", "history.jsonl", "scenario.json")):
+            raise ValueError(f"{folder}: there is a run in this folder already")
+        yield
+    finally:
+        os.close(handle)
+
+
 def safe_name(name: str) -> str:
     """``name`` as the name of a folder."""
     return _UNSAFE.sub("-", name).strip("-.") or "run"
@@ -66,8 +91,8 @@ def safe_name(name: str) -> str:
 class Session:
     """Runs cells, and leaves a readable run folder whatever happens.
 
-    A first Ctrl-C (or SIGTERM) ends the running cell as its own teardown does, judges what there is, and writes the report;
-    a second one ends everything at once.
+    A first Ctrl-C (or SIGTERM, SIGHUP, SIGQUIT) ends the running cell as its own teardown does, judges what there is, and writes
+    the report; a second one ends everything at once.
 
     Args:
         folder: Of the run.
@@ -94,7 +119,9 @@ class Session:
             ValueError: A topology does not exist on its stack.
             OSError: The folder cannot be written.
         """
-        before = [(number, signal.signal(number, self._interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
+        # A terminal that is closed is an interrupt, too; under nohup it is none.
+        numbers = [n for n in _INTERRUPTS if signal.getsignal(n) is not signal.SIG_IGN]
+        before = [(number, signal.signal(number, self._interrupt)) for number in numbers]
         try:
             return asyncio.run(self._run(cells, seed))
         finally:

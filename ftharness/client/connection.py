@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         if self.done.done():
             return
         if exc is None and self._state == self._plain and self._left is None:
+            self.read_ns = time.monotonic_ns()  # what ends this body is read now; it may be what a fault brought about
             self._end(None)
         else:
             why = f"{type(exc).__name__}: {exc}" if exc else "the server closed the connection"

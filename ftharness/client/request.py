@@ -33,6 +33,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     at_s: float = 0.0
     extra: dict[str, Any] = {}
 
+    def __post_init__(self) -> None:
+        """Refuse what no server answers.
+
+        Raises:
+            ValueError: Says which, and what it may be.
+        """
+        for name in ("max_tokens", "n"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not self.at_s >= 0:
+            raise ValueError(f"at_s = {self.at_s}: must not be less than 0")
+
     @property
     def path(self) -> str:
         """The path of its endpoint."""

@@ -13,6 +13,8 @@ _SHORTEST = 6
 # Longer values than this are no secrets but files; a bound is needed to redact a stream in pieces.
 _LONGEST = 4096
 _SEGMENT = 64 * 1024
+# Bounded repeats make large automata: with RE2's own limit, 8 MiB, it says so on our standard error, and is slower.
+_MEMORY = 256 << 20
 
 _SECRET_NAME = re.compile(
     r"(?:^|[_-])(?:token|secret|password|passwd|passphrase|credentials?|api[_-]?key|access[_-]?key|private[_-]?key|key)$",
@@ -71,7 +73,10 @@ class Redactor:
         # Made when it is first needed, which is while the stack starts: the bounds of the shapes cost 50 ms.
         if self._compiled is None:
             known = sorted((re.escape(value).encode() for value in self._values), key=len, reverse=True)
-            self._compiled = re2.compile(b"|".join([*known, *(shape.encode() for shape in _SHAPES)]))
+            options = re2.Options()
+            options.max_mem = _MEMORY
+            options.log_errors = False
+            self._compiled = re2.compile(b"|".join([*known, *(shape.encode() for shape in _SHAPES)]), options)
         return self._compiled
 
     def data(self, data: bytes) -> bytes:

@@ -1,12 +1,13 @@
 """An expectation, as data: an oracle's name and its arguments; and where the oracles are found."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from ftharness.registry import find_installed
 from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.record import Verdict
 
 
 class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return not name or bool(behaviour.get(name, True)) != self.condition.startswith("!")
 
 
-Oracle = Callable[..., Finding]
+Oracle = Callable[..., object]  # others write them, too: what they return is looked at
 
 
 def find_oracle(name: str) -> Oracle:
@@ -54,7 +55,10 @@ def find_oracle(name: str) -> Oracle:
 def apply(expect: Expect, case: Case) -> Finding:
     """What the oracle says of the case. A crashed oracle is ``unknown``, and says where it crashed."""
     try:
-        return find_oracle(expect.oracle)(case.about(expect.request), **expect.args)
+        finding = find_oracle(expect.oracle)(case.about(expect.request), **expect.args)
+        if not isinstance(finding, Finding) or finding.verdict not in get_args(Verdict):
+            return Finding("unknown", f"the oracle {expect.oracle} is broken: it said {finding!r}, which is no Finding")
+        return finding  # noqa: TRY300 - both ends belong together
     except LookupError as error:
         return Finding("unknown", str(error))
     except Exception as error:  # noqa: BLE001 - others write oracles, too; one that crashes has shown nothing

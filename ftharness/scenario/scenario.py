@@ -42,6 +42,18 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ready_s: float = 60.0
     stop_grace_s: float = 5.0
 
+    def __post_init__(self) -> None:
+        """Refuse times in which nothing can be run.
+
+        Raises:
+            ValueError: Says which, and what it may be.
+        """
+        for name in ("idle_s", "deadline_s", "ready_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be more than 0")
+        if not self.stop_grace_s >= 0:
+            raise ValueError(f"stop_grace_s = {self.stop_grace_s}: must not be less than 0")
+
 
 def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     """The scenario with some of its numbers replaced: what ``--set KEY=VALUE`` does.

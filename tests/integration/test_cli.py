@@ -56,6 +56,10 @@ WRONG = [
     (["run", "migration/drain", "--set", "max_token=3"], "did you mean max_tokens?"),
     (["run", "migration/drain", "--set", "workers=0"], "workers = 0: must be at least 1"),
     (["run", "migration/drain", "--set", "workers=100000"], "workers = 100000: at most 64"),
+    (["run", "migration/drain", "--set", "idle_s=0"], "idle_s = 0: must be more than 0"),
+    (["run", "migration/drain", "--set", "token=0"], "token = 0: tokens are counted from 1"),
+    (["run", "migration/drain", "--set", "max_tokens=0"], "max_tokens = 0: must be at least 1"),
+    (["run", "migration/drain", "--set", "stop_grace_s=-1"], "stop_grace_s = -1: must not be less than 0"),
     (["run", "migration/drain", "--set", "workers"], "it is KEY=VALUE"),
     (["run", "migration/drain", "--out", "/proc/nothing"], "/proc/nothing: No such file"),
     (["run", "migration/drain", "--repeat", "0"], "--repeat"),
@@ -256,11 +260,18 @@ def running(tmp_path: Path, until: Until) -> Iterator[Running]:
                 process.kill()
 
 
-def test_a_first_interrupt_tears_down_and_reports(running: Running, all_gone: AllGone) -> None:
+def test_a_second_run_into_the_same_folder_is_refused(running: Running, call: Call) -> None:
+    """While the first is being written: two histories in one file would be none."""
+    _, folder = running
+    assert "another run is being written" in call("run", "migration/drain", "--out", str(folder), status=2).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_first_interrupt_tears_down_and_reports(running: Running, all_gone: AllGone, number: signal.Signals) -> None:
     """Status 130; everything is stopped in order, the history has its end, and there is a report."""
     process, folder = running
     ours = [process.pid, *(entry.pid for entry in below(process.pid, read_table()))]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(60) == 130
     assert all_gone(ours, 2.0)
     end = read_history(folder / "history.jsonl")[-1]

@@ -86,6 +86,24 @@ def test_a_failed_expectation_tells_the_story(pytester: pytest.Pytester) -> None
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
+def test_a_test_that_fails_is_no_pass_in_its_report(pytester: pytest.Pytester) -> None:
+    """Whatever it failed of; and a parameter with a slash leaves its name whole."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("what", ["a/b"])
+        def test_it(ft, what):
+            ft.launch()
+            raise ValueError("not so")
+        """
+    )
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(failed=1)
+    (one,) = json.loads((pytester.path / "out" / "run.json").read_text())["scenarios"]
+    assert (one["verdict"], one["reason"]) == ("fail", "the test failed: ValueError: not so")
+    assert one["name"].endswith(".py.test_it[a/b]")
+
+
 def test_invariants_hold_in_every_test(pytester: pytest.Pytester) -> None:
     """A test that expects nothing still fails when something outlives its owner."""
     pytester.makepyfile(

@@ -109,11 +109,15 @@ def _is_about(line: Log, views: list[RequestView]) -> bool:
 
 
 def _outlived_its_worker(case: Case, view: RequestView, claims: list[Log]) -> int:
-    """1 when tokens came after the end of the worker that had it first."""
+    """1 when its tokens went on, to the last one, after the end of the worker that had it first.
+
+    That it was called a success then is not enough: a frontend may give up quietly, just after the worker's end was seen.
+    """
     if not claims or view.finished is None or view.finished.outcome != "success":
         return 0
-    ended = case.exits.get(claims[0].source)
-    return int(ended is not None and ended.t < view.finished.t)
+    ended, control = case.exits.get(claims[0].source), case.control_of(view)
+    cut_short = control is not None and view.tokens < control.tokens
+    return int(ended is not None and any(chunk.t > ended.t for chunk in view.chunks) and not cut_short)
 
 
 def _drift(case: Case, moves: _Moves, wanted: int) -> tuple[str, ...]:

@@ -230,3 +230,28 @@ async def test_a_secret_in_a_request_is_not_stored() -> None:
         await stream.finished()
         await client.close()
     assert next(history.select(RequestSent)).body["prompt"] == "open ***"
+
+
+async def test_a_body_without_a_length_ends_when_its_end_is_read() -> None:
+    """Not when its last byte was: what ends it may be what a fault brought about."""
+    ready, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + event(" one"))
+        ready.set()
+        await go_on.wait()
+        writer.close()
+
+    serving = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with serving:
+        history = History()
+        client = Client(history, f"http://127.0.0.1:{serving.sockets[0].getsockname()[1]}", "m")
+        stream = await client.send(completion())
+        await stream.token(1)
+        await ready.wait()
+        before = history.now()
+        go_on.set()
+        end = await stream.finished()
+    assert (end.outcome, end.error) == ("error", "the stream ended without [DONE]")
+    assert end.t > before

@@ -380,7 +380,7 @@ def test_a_crashed_oracle_is_unknown_and_says_where(story: Make) -> None:
 @pytest.mark.parametrize("said", [None, "pass", Finding("passed", "")], ids=str)  # type: ignore[arg-type]
 def test_what_is_no_finding_is_unknown(story: Make, monkeypatch: pytest.MonkeyPatch, said: object) -> None:
     """An oracle of others that returns something else is named, and ends nothing."""
-    monkeypatch.setattr("ftharness.scenario.expect.find_oracle", lambda _: lambda case: said)
+    monkeypatch.setattr("ftharness.scenario.expect.find_oracle", lambda _: lambda _: said)
     finding = say(Expect(oracle="theirs"), story().end())
     assert finding.verdict == "unknown"
     assert "the oracle theirs is broken" in finding.reason
