@@ -50,9 +50,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         for name in ("idle_s", "deadline_s", "ready_s"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be more than 0")
+                raise ValueError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if not self.stop_grace_s >= 0:
-            raise ValueError(f"stop_grace_s = {self.stop_grace_s}: must not be less than 0")
+            raise ValueError(f"stop_grace_s = {self.stop_grace_s:g}: must not be less than 0")
 
 
 def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:

@@ -50,7 +50,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.kind == "on_token" and self.token < 1:
             raise ValueError(f"token = {self.token}: tokens are counted from 1")
         if not self.delay_s >= 0:
-            raise ValueError(f"delay_s = {self.delay_s}: must not be less than 0")
+            raise ValueError(f"delay_s = {self.delay_s:g}: must not be less than 0")
 
     def inject(self, fault: Fault) -> Injection:
         """This fault at this moment."""
