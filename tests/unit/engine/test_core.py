@@ -123,6 +123,7 @@ def test_an_abort_takes_the_queued_out_of_the_queue() -> None:
     abort(one, "a", 0.002)
     abort(one, "nobody", 0.002)
     assert made(one, 1.0) == {}
+    assert one.status()["slots_busy"] == one.status()["queued"] == 0
 
 
 def made_first() -> list[int]:

@@ -330,8 +330,9 @@ def test_a_process_that_still_runs_has_not_ended_as_it_should(story: Make) -> No
     one = story()
     one.migrates()
     events = [event for event in one.end() if not isinstance(event, ProcessExited)]
-    assert say(exits_as("SIGKILL"), events).reason == "worker-1 did not end"
-    assert say(exits_as(0, source="worker-2"), events).reason == "worker-2 did not end"
+    for expect, name in ((exits_as("SIGKILL"), "worker-1"), (exits_as(0, source="worker-2"), "worker-2")):
+        finding = say(expect, events)
+        assert (finding.verdict, finding.reason) == ("fail", f"{name} did not end")
 
 
 @pytest.mark.parametrize("outcome", ["stack_failed", "error"])
