@@ -6,6 +6,7 @@ from ftharness.client import completion
 from ftharness.faults import Target, kill
 from ftharness.history import ContractChosen, History, Log
 from ftharness.scenario import Scenario
+from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell, Run
 from ftharness.stack import StackKind, aggregated
 
@@ -29,7 +30,7 @@ async def check_contract(
     scenario = Scenario(name="contract/check", topology=aggregated(workers=2), workload=[])
     cell = Cell(scenario=scenario, stack=stack, engine=engine, sut_python=str(sut_python or ""))
     folder.mkdir(parents=True, exist_ok=True)
-    with History(folder / "history.jsonl") as history:
+    with History(folder / HISTORY_FILE) as history:
         run = Run(cell, kind, folder, history, lambda _: None)
         try:
             await run.launch()

@@ -157,6 +157,7 @@ class Ft:
     def _start(self, topology: "Topology | None", bug: str, idle_s: float) -> None:
         from ftharness.history import History
         from ftharness.scenario import Scenario
+        from ftharness.scenario.record import HISTORY_FILE
         from ftharness.scenario.runner import Cell, Run, keep_cell
         from ftharness.stack import StackFailed, aggregated
 
@@ -176,7 +177,7 @@ class Ft:
             sut_python=self._defaults["sut_python"],
         )
         keep_cell(cell, self.folder)
-        history = History(self.folder / "history.jsonl")
+        history = History(self.folder / HISTORY_FILE)
         self._close_history = history.close
 
         async def launch() -> Run:

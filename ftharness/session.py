@@ -17,10 +17,11 @@ import msgspec
 
 from ftharness.engine.bugs import BUGS
 from ftharness.faults import fault_kind
-from ftharness.report import ReportError, RunRecord, prepare, write_report, write_run
+from ftharness.report import RUN_FILE, ReportError, RunRecord, prepare, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge
 from ftharness.scenario.expect import find_oracle
 from ftharness.scenario.library import find
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.scenario.scenario import with_params
 from ftharness.stack import find_stack
@@ -76,7 +77,7 @@ def claimed(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder}: another run is being written into this folder") from None
-        if any((folder / name).exists() for name in ("run.json", "history.jsonl", "scenario.json")):
+        if any((folder / name).exists() for name in (RUN_FILE, HISTORY_FILE, CELL_FILE)):
             raise ValueError(f"{folder}: there is a run in this folder already")
         yield
     finally:
@@ -100,7 +101,7 @@ class Session:
 
     Attributes:
         interrupted: Whether it was.
-        trouble: Why the report could not be written, or "".
+        trouble: Why the report could not be written, or what the harness itself failed with, or "".
     """
 
     def __init__(self, folder: Path, told: Told) -> None:
@@ -112,7 +113,7 @@ class Session:
         self._task: asyncio.Task[ScenarioRecord] | None = None
 
     def run(self, cells: Sequence[Cell], *, seed: int) -> RunRecord:
-        """Run ``cells`` in this thread, which must be the main one: it takes SIGINT and SIGTERM meanwhile.
+        """Run ``cells`` in this thread, which must be the main one: it takes the signals that interrupt meanwhile.
 
         Raises:
             NotAvailable: What a stack needs is not installed.
@@ -223,8 +224,7 @@ def cell_of(
     for expect in found.expect:
         find_oracle(expect.oracle)
     given = {
-        key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        for key, value in (params or {}).items()
+        key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in params.items()
     }
     changed = with_params(found, given)
     return Cell(

@@ -10,9 +10,8 @@ import ftharness
 from ftharness.history import Event, HistoryError, RunStarted, read_history
 from ftharness.report import RUN_FILE, RunRecord, read_run, write_report
 from ftharness.scenario import ScenarioRecord, judge, worst
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
 from ftharness.scenario.runner import Cell
-
-CELL_FILE = "scenario.json"
 
 
 class StoredCell(msgspec.Struct, frozen=True):
@@ -61,7 +60,7 @@ def gather(folder: Path, *, seed: int) -> bool:
 def read_events(folder: Path) -> list[Event]:
     """The history of a scenario's folder, as far as it can be read; none where there is none."""
     try:
-        return list(read_history(folder / "history.jsonl"))
+        return list(read_history(folder / HISTORY_FILE))
     except (OSError, HistoryError):
         return []
 

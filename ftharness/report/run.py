@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ftharness.report.atomic import write_atomically
-from ftharness.scenario.record import Annotation, ScenarioRecord, Verdict
+from ftharness.scenario.record import HISTORY_FILE, Annotation, ScenarioRecord, Verdict
 
 RUN_FILE = "run.json"
 SCHEMA = 1
@@ -80,7 +80,7 @@ def _not_a_run(folder: Path) -> str:
         return f"{folder} does not exist"
     if not folder.is_dir():
         return f"{folder} is not a folder; a run is a folder with a {RUN_FILE}"
-    if (folder / "history.jsonl").exists():
+    if (folder / HISTORY_FILE).exists():
         return f"{folder} has a history but no {RUN_FILE}: its run was cut short; `ftharness check {folder}` judges what is there"
     inside = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
     nearest = f"; did you mean {inside[-1]}?" if inside else ""

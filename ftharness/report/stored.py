@@ -7,11 +7,10 @@ import msgspec
 from ftharness.history import AnyEvent, Event, HistoryError, RunFinished, read_history
 from ftharness.report.moments import Moments, moments
 from ftharness.report.timeline import Timeline, timeline
-from ftharness.scenario.record import ScenarioRecord
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
 
-HISTORY_FILE = "history.jsonl"
 TRACE_FILE = "trace.json"
-_FILES = (HISTORY_FILE, "scenario.json", TRACE_FILE)
+_FILES = (HISTORY_FILE, CELL_FILE, TRACE_FILE)
 
 
 class LogFile(msgspec.Struct, frozen=True):

@@ -61,6 +61,10 @@ class RequestView(NamedTuple):
         """The request's id."""
         return self.sent.request
 
+    def is_named_in(self, line: Log) -> bool:
+        """Whether a line names the request, or a choice of it, whose name begins with the request's."""
+        return line.captures.get("request", "").startswith(self.id)
+
     @property
     def name(self) -> str:
         """For a person: its place in the workload and the begin of its id."""
@@ -260,7 +264,7 @@ class Case:
     def claims(self, view: RequestView) -> list[Log]:
         """The lines by which workers said that they received the request, or a choice of it."""
         lines = self.logs("request_received", fault_phase=False)
-        own = [line for line in lines if line.captures.get("request", "").startswith(view.id)]
+        own = [line for line in lines if view.is_named_in(line)]
         if own or len(self.requests) != 1:
             return own
         # A backend with request names of its own: with one request in the phase, every claim is about it.
@@ -268,8 +272,7 @@ class Case:
 
     def _of_the_control(self, line: Log) -> bool:
         """Whether a line names a request of the run without the fault: what ends it may be read when that is over."""
-        request = line.captures.get("request", "")
-        return bool(request) and any(request.startswith(view.id) for view in self.control)
+        return any(view.is_named_in(line) for view in self.control)
 
     def contract_known(self, source: str = "", role: str = "") -> bool:
         """Whether every contract that reads those processes was written for their version."""

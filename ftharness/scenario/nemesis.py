@@ -6,10 +6,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from ftharness.client import Stream
-from ftharness.faults import Fault, Strike, Target, fault_kind
+from ftharness.faults import Fault, Strike, fault_kind
 from ftharness.history import (
     Event,
     FaultLanded,
@@ -113,7 +111,7 @@ class Nemesis:
         aimed = "" if fault.target.role == "named" else self._id_at(fault.target.request)
         asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
-            processes = await self._resolve(fault.target)
+            processes = await self._stack.resolve(fault.target, self._requests.get(fault.target.request))
         except LookupError as error:
             self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=str(error)))
             return
@@ -137,17 +135,6 @@ class Nemesis:
 
     def _id_at(self, place: int) -> str:
         return self._requests[place].id if place in self._requests else ""
-
-    async def _resolve(self, target: Target) -> list[Process]:
-        """The processes that it means now. Requests need not have been sent in the order of the workload."""
-        stream = self._requests.get(target.request)
-        if stream is None and target.role in ("serving", "another_worker"):
-            raise LookupError(f"{target}: request {target.request} had not been sent")
-        aimed = [] if stream is None else [stream]
-        found = await self._stack.resolve(msgspec.structs.replace(target, request=0), aimed)
-        if target.role == "every_worker":  # of those that are left; where none is, each misses and says why
-            found = [worker for worker in found if worker.exit is None] or found
-        return found
 
     def _concerned(self, process: Process, aimed: str) -> str:
         """The request that must still run for the fault to be on target; of a named one, the last that it still has."""

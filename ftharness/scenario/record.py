@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
+#: The files of a scenario's folder that are read again.
+HISTORY_FILE, CELL_FILE = "history.jsonl", "scenario.json"
+
 Verdict = Literal["pass", "fail", "unknown"]
 
 

@@ -71,8 +71,7 @@ def aimed_at(case: Case, fault: FaultView) -> list[RequestView]:
 
 
 def _about(line: Log, views: list[RequestView]) -> bool:
-    request = line.captures.get("request", "")
-    return len(views) == 1 or any(request.startswith(view.id) for view in views)
+    return len(views) == 1 or any(view.is_named_in(line) for view in views)
 
 
 def _choice(line: Log | None, views: list[RequestView]) -> int | None:

@@ -18,7 +18,7 @@ from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunR
 from ftharness.process import Processes, Redactor
 from ftharness.scenario.judge import judge
 from ftharness.scenario.nemesis import Nemesis
-from ftharness.scenario.record import ScenarioRecord
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, RunningStack, Settings, StackFailed, StackKind
 
@@ -60,7 +60,7 @@ async def run_cell(
         OSError: The folder cannot be written.
     """
     keep_cell(cell, folder)
-    with History(folder / "history.jsonl") as history:
+    with History(folder / HISTORY_FILE) as history:
         await Run(cell, kind, folder, history, say).complete()
         return judge(cell.scenario, history.events, path=path)
 
@@ -78,7 +78,7 @@ def keep_cell(cell: Cell, folder: Path) -> None:
     if clean != whole:
         clean = redactor.data(msgspec.json.encode(msgspec.structs.replace(cell, redacted=True)))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scenario.json").write_bytes(msgspec.json.format(clean) + b"\n")
+    (folder / CELL_FILE).write_bytes(msgspec.json.format(clean) + b"\n")
 
 
 class Run:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ftharness.client.client import one_a_chunk
 from ftharness.logs import Contract, TomlError, load_contract, read_contract, read_toml
 from ftharness.logs.toml_file import line_of
 from ftharness.process import Condition, PortReservation, http_ok, log_event
@@ -46,11 +47,6 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ready: str = "/v1/models"
     engines: tuple[str, ...] = ("vllm", "sglang", "trtllm")
     behaviour: dict[str, Any] = {}
-
-
-def one_a_chunk(text: str) -> int:
-    """One token a chunk: all that can be said of a vocabulary that is not known."""
-    return 1 if text else 0
 
 
 class CustomStack(StackKind):

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -188,8 +188,12 @@ class RunningStack:
             )
         return self.serving(request)
 
-    async def resolve(self, target: Target, requests: Sequence[Stream]) -> list[Process]:
+    async def resolve(self, target: Target, request: Stream | None) -> list[Process]:
         """The processes that a target means now.
+
+        Args:
+            target: Whom.
+            request: The one at the target's place in the workload; None where it has not been sent.
 
         Raises:
             LookupError: There is none; says why.
@@ -202,12 +206,12 @@ class RunningStack:
                 raise LookupError(f"no process {target.name!r} in this stack; there are {names}") from None
         if target.role == "frontend":
             return [self.frontend]
-        if target.role == "every_worker":
-            return self.workers
-        if target.request >= len(requests):
-            raise LookupError(f"{target}: only {len(requests)} requests were sent so far")
+        if target.role == "every_worker":  # of those that are left; where none is, each misses and says why
+            return [worker for worker in self.workers if worker.exit is None] or self.workers
+        if request is None:
+            raise LookupError(f"{target}: request {target.request} had not been sent")
         # The worker logged the request before its tokens came, but that line may still be in the pipe.
-        serving = await self.find_serving(requests[target.request])
+        serving = await self.find_serving(request)
         if target.role == "serving":
             return [serving]
         others = [worker for worker in self.workers if worker is not serving and worker.exit is None]

@@ -94,8 +94,9 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
 
 def _begins(view: RequestView, claims: list[Log]) -> int:
     """How many of the claims are no move: the first of the request, or of each choice that workers get one by one."""
-    names = {line.captures.get("request", "") for line in claims}
-    return len(names) if all(name.startswith(view.id) for name in names) else 1
+    if not all(view.is_named_in(line) for line in claims):
+        return 1
+    return len({line.captures["request"] for line in claims})
 
 
 def _refused(case: Case) -> int:
@@ -105,7 +106,7 @@ def _refused(case: Case) -> int:
 
 
 def _is_about(line: Log, views: list[RequestView]) -> bool:
-    return any(line.captures.get("request", "").startswith(view.id) for view in views)
+    return any(view.is_named_in(line) for view in views)
 
 
 def _outlived_its_worker(case: Case, view: RequestView, claims: list[Log]) -> int:
