@@ -35,12 +35,14 @@ class Finding(NamedTuple):
         reason: For a person.
         evidence: The numbers ``n`` of the events that it rests on.
         drift: Log lines or metrics that this version of the backend should have, by the contract, and did not show.
+        pending: What is missing may still come: a run that goes on waits for it, for some seconds, before it ends.
     """
 
     verdict: Verdict
     reason: str
     evidence: tuple[int, ...] = ()
     drift: tuple[str, ...] = ()
+    pending: bool = False
 
 
 def short_of_passing(findings: Iterable[Finding]) -> Finding | None:

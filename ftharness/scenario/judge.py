@@ -34,7 +34,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
     trouble = _trouble(case, scenario, ongoing=ongoing)
     invariants = [] if ongoing else INVARIANTS
     behaviour = case.params.get("behaviour", {})
-    expects = [expect for expect in scenario.expect if expect.applies(behaviour)]
+    expects = scenario.expected_of(behaviour)
     # One that is expected of a single request, or of other versions, says nothing of the whole run.
     expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.request}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
@@ -63,6 +63,12 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         leaks=[f"{leak.what} of {leak.source}: {leak.detail}" for leak in case.select(Leak)],
         drift=_drift(case, findings),
     )
+
+
+def pending(expects: Sequence[Expect], events: Sequence[Event]) -> list[Expect]:
+    """Those of which a run that goes on may still show more; none where the faults tested nothing."""
+    case = Case(events)
+    return [] if not expects or case.fault_trouble() else [one for one in expects if apply(one, case).pending]
 
 
 def _finding(expect: Expect, case: Case, trouble: str) -> Finding:

@@ -16,13 +16,17 @@ import ftharness
 from ftharness.client import Request, Stream
 from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunRetried, RunStarted
 from ftharness.process import Processes, Redactor
-from ftharness.scenario.judge import judge
+from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, RunningStack, Settings, StackFailed, StackKind
 
 _SLOTS_S = 1.0
+# What an oracle says is still to come gets so long; looked at whenever something happens, and every so often beside that,
+# for a metric can only be asked for.
+_PENDING_S = 10.0
+_LOOK_S = 0.05
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +212,23 @@ class Run:
             await self.stack.client.close()
         if not control:
             await self.nemesis.settled(deadline_s=scenario.deadline_s)
-            await self.stack.read_metrics()
+            await self._settled(scenario)
+
+    async def _settled(self, scenario: Scenario) -> None:
+        """Read the metrics, and wait for what the expectations say is still to come."""
+        await self.stack.read_metrics()
+        expects = scenario.expected_of(self.stack.plan.behaviour)
+        happened = asyncio.Event()
+        unsubscribe = self.history.subscribe(lambda event: None if isinstance(event, Metric) else happened.set())
+        deadline = time.monotonic() + _PENDING_S
+        try:
+            while (expects := pending(expects, self.history.events)) and time.monotonic() < deadline:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(happened.wait(), _LOOK_S)
+                happened.clear()
+                await self.stack.read_metrics()
+        finally:
+            unsubscribe()
 
     # For a test that drives requests itself: all of it is the fault phase.
 
@@ -224,7 +244,7 @@ class Run:
 
     async def judged(self, scenario: Scenario) -> ScenarioRecord:
         """What the expectations of ``scenario`` say of the run so far."""
-        await self.stack.read_metrics()
+        await self._settled(scenario)
         return judge(scenario, self.history.events, ongoing=True)
 
     def ended_well(self) -> None:

@@ -1,5 +1,6 @@
 """A scenario: topology, workload, faults and expectations, as one value."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, get_type_hints
 
@@ -53,6 +54,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if not self.stop_grace_s >= 0:
             raise ValueError(f"stop_grace_s = {self.stop_grace_s:g}: must not be less than 0")
+
+    def expected_of(self, behaviour: Mapping[str, Any]) -> list[Expect]:
+        """What is expected of a version with this documented behaviour."""
+        return [expect for expect in self.expect if expect.applies(behaviour)]
 
 
 def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:

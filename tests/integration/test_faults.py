@@ -42,6 +42,7 @@ from ftharness.history import (
     RequestChunk,
     RequestFinished,
     RequestSent,
+    RunPhase,
     read_history,
 )
 from ftharness.process import Process, Processes
@@ -380,6 +381,20 @@ def test_every_engine_is_killed(ft: Ft) -> None:
     assert {e.source for e in landed} == {"worker-1", "worker-2"}
     assert len({e.evidence["engine_pid"] for e in landed}) == 2
     assert [fault.target for fault in ft.records[-1].faults] == [f"every_worker ({e.source})" for e in landed]
+
+
+def test_an_exit_that_is_still_to_come_is_waited_for(ft: Ft) -> None:
+    """A handler that notices late that its engine has died: the requests are over by then, the run is not."""
+    events = run(
+        ft,
+        on_token(10).inject(freeze(another_worker, duration_s=0.6)),
+        on_token(20).inject(kill_engine(another_worker)),
+        workload=[completion(max_tokens=30)],
+        expect=[exits_as(1)],
+    )
+    struck = {e.source for e in events if isinstance(e, FaultLanded)}
+    (ended,) = [e for e in events if isinstance(e, ProcessExited) and e.source in struck]
+    assert ended.t < next(e.t for e in events if isinstance(e, RunPhase) and e.phase == "teardown")
 
 
 def test_every_worker_is_every_one_that_is_left(ft: Ft) -> None:

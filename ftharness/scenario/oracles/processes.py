@@ -5,6 +5,7 @@ import signal
 from ftharness.history import Leak, ProcessExited, RunFinished
 from ftharness.scenario.case import Case, Finding
 
+_PAUSES = {"SIGSTOP", "SIGCONT"}  # no process ends of these
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 
 
@@ -16,7 +17,7 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
     for name in names:
         ended = case.exits.get(name)
         if ended is None:
-            return Finding("fail", f"{name} did not end")
+            return Finding("fail", f"{name} did not end", pending=True)
         if how not in (ended.signal, ended.returncode):
             return Finding("fail", f"{name} ended by {said(ended)}, not by {how}", (ended.n,))
     return Finding("pass", f"{', '.join(names)} ended by {how}", tuple(case.exits[name].n for name in names))
@@ -30,20 +31,25 @@ def exits_explained(case: Case) -> Finding:
     if any(end.outcome in ("stack_failed", "error") for end in case.select(RunFinished)):
         return Finding("unknown", "the stack did not start, or the harness failed")
     teardown = case.phase_t("teardown")
-    struck = {fault.process: fault.landed.t for fault in case.faults if fault.landed}
+    strikes = [(fault.process, fault.landed) for fault in case.faults if fault.landed]
     for name, ended in case.exits.items():
-        signals = [sent for sent in case.signals_to(name) if sent.t <= ended.t]
+        sent_before = [sent for sent in case.signals_to(name) if sent.t <= ended.t]
+        signals = [sent for sent in sent_before if sent.signal not in _PAUSES]
+        struck = any(
+            hit == name and landed.t <= ended.t and landed.evidence.get("signal") not in _PAUSES
+            for hit, landed in strikes
+        )
         if ended.signal in _CRASHES and ended.signal not in {sent.signal for sent in signals}:
             return Finding("fail", f"{name} crashed: {said(ended)}", (ended.n,))
         if teardown is not None and ended.t >= teardown and signals:
             continue
-        if name in struck and struck[name] <= ended.t and (not signals or _fits(ended, {s.signal for s in signals})):
+        if struck and (not signals or _fits(ended, {s.signal for s in signals})):
             continue
         if signals and _fits(ended, {sent.signal for sent in signals}):
             continue
         asked = (
-            f"; it had been sent {', '.join(sent.signal for sent in signals)}"
-            if signals
+            f"; it had been sent {', '.join(sent.signal for sent in sent_before)}"
+            if sent_before
             else "; nothing was sent to it"
         )
         return Finding("fail", f"{name} ended by itself: {said(ended)}{asked}", (ended.n,))

@@ -190,6 +190,20 @@ def without_teardown(events: list[Event]) -> list[Event]:
     return [event for event in events if not (event.source == "worker-2" and event.t > gone)]
 
 
+@pytest.mark.parametrize("evidence, verdict", [({"engine_pid": 7}, "pass"), ({"signal": "SIGSTOP"}, "fail")])
+def test_a_process_that_was_paused_did_not_end_of_that(story: Make, evidence: dict[str, Any], verdict: str) -> None:
+    """Nor does its pause keep another fault from being the explanation."""
+    one = story()
+    one.migrates()
+    one.add(130, ProcessSignalled(source="worker-2", pid=1, signal="SIGSTOP", reason="fault"))
+    one.add(131, ProcessSignalled(source="worker-2", pid=1, signal="SIGCONT", reason="heal"))
+    one.add(132, FaultRequested(source="harness", id="fault-2", fault="x", target="another_worker"))
+    one.add(133, FaultLanded(source="worker-2", id="fault-2", evidence=evidence))
+    one.add(140, ProcessExited(source="worker-2", pid=1, returncode=1))
+    finding = say(exits_explained(), [e for e in one.end() if not (e.source == "worker-2" and e.t > 150e6)])
+    assert finding.verdict == verdict, finding
+
+
 def test_every_process_that_a_fault_hit_has_its_explanation(story: Make, ids: list[int]) -> None:
     """And is looked at: one fault, an entry for each."""
     one = story()
