@@ -12,6 +12,7 @@ from ftharness.portal import Pending, Portal
 if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use it pays nothing
     from ftharness.faults import Fault
     from ftharness.history import History
+    from ftharness.ran import Ran
     from ftharness.scenario import Expect, Scenario, ScenarioRecord
     from ftharness.scenario.record import OracleRecord
     from ftharness.scenario.runner import Run
@@ -59,7 +60,9 @@ class Ft:
         return self._launched().history
 
     def launch(self, topology: "Topology | None" = None, *, bug: str = "", idle_s: float = 30.0) -> StackHandle:
-        """Launch the stack now, with a topology of the test's own.
+        """Launch the stack now, with a topology of the test's own; it is ready when this returns.
+
+        A plain call, which may be awaited: ``ft.launch()`` and ``await ft.launch()`` are the same.
 
         Args:
             topology: Two workers and a migration limit of 3, if not given.
@@ -68,6 +71,8 @@ class Ft:
 
         Raises:
             RuntimeError: It has been launched already.
+            LookupError: No such planted bug; names the nearest.
+            ValueError: The stack has no planted bugs.
         """
         if self._run is not None:
             raise RuntimeError("the stack has been launched already: call ft.launch() before anything else of ft")
@@ -75,8 +80,11 @@ class Ft:
         return self.stack
 
     def inject(self, fault: "Fault") -> Pending[None]:
-        """Inject a fault now; there when it has landed or missed, and its own length and grace are over."""
-        return Pending(self._portal.start(self._launched().nemesis.inject(fault)))
+        """Inject a fault now; there when it has landed or missed, and its own length and grace are over.
+
+        It is on its way also where nobody awaits it; what it fails with then fails the test at its end.
+        """
+        return self._portal.begin(f"ft.inject({fault.kind} {fault.target})", self._launched().nemesis.inject(fault))
 
     def expect(self, *expects: "Expect") -> None:
         """Judge these expectations now.
@@ -99,8 +107,10 @@ class Ft:
         bug: str = "",
         check: bool = True,
         **params: Any,
-    ) -> "ScenarioRecord":
-        """Run a scenario on a stack of its own.
+    ) -> "Ran":
+        """Run a scenario on a stack of its own; it has been judged when this returns.
+
+        A plain call, which may be awaited: the record that it gives is there at once.
 
         Args:
             scenario: Its name, or itself.
@@ -114,6 +124,9 @@ class Ft:
             AssertionError: It did not pass; the message is the story of what happened.
         """
         __tracebackhide__ = True
+        import msgspec
+
+        from ftharness.ran import Ran
         from ftharness.report import story
         from ftharness.scenario.runner import run_cell
         from ftharness.session import cell_of
@@ -134,7 +147,7 @@ class Ft:
         self.records.append(record)
         if check and record.verdict != "pass":
             pytest.fail(story(record, read_events(self.folder / path), self.folder), pytrace=False)
-        return record
+        return Ran(**msgspec.structs.asdict(record))
 
     def _launched(self) -> "Run":
         if self._run is None:
@@ -158,24 +171,19 @@ class Ft:
         from ftharness.history import History
         from ftharness.scenario import Scenario
         from ftharness.scenario.record import HISTORY_FILE
-        from ftharness.scenario.runner import Cell, Run, keep_cell
+        from ftharness.scenario.runner import Run, keep_cell
+        from ftharness.session import cell_of
         from ftharness.stack import StackFailed, aggregated
 
+        seed = self._defaults["seed"]
         kind, name = self._kind("")
-        self._scenario = Scenario(
-            name=self._name,
-            topology=topology or aggregated(workers=2),
-            workload=[],
-            seed=self._defaults["seed"],
-            idle_s=idle_s,
+        own = Scenario(
+            name=self._name, topology=topology or aggregated(workers=2), workload=[], seed=seed, idle_s=idle_s
         )
-        cell = Cell(
-            scenario=self._scenario,
-            stack=name,
-            engine=self._defaults["engine"],
-            bug=bug,
-            sut_python=self._defaults["sut_python"],
+        cell = cell_of(
+            own, name, engine=self._defaults["engine"], sut_python=self._defaults["sut_python"], seed=seed, bug=bug
         )
+        self._scenario = cell.scenario
         keep_cell(cell, self.folder)
         history = History(self.folder / HISTORY_FILE)
         self._close_history = history.close
@@ -207,13 +215,16 @@ class Ft:
             error: What the test itself failed with, or "": what it did not come to expect has not been tested.
 
         Raises:
-            AssertionError: An invariant does not hold: a request hangs, something leaks, an exit has no explanation.
+            AssertionError: An invariant does not hold (a request hangs, something leaks, an exit has no explanation), or
+                something that the test began has failed, and the test did not wait for it.
         """
         __tracebackhide__ = True
+        from ftharness.report import story
         from ftharness.scenario import judge
         from ftharness.stored_runs import keep_records
 
         run, record = self._run, None
+        lost = [f"nobody waited for what failed: {failure}" for failure in self._portal.settle()]
         if run is not None:
             try:
                 run.ended_well()
@@ -221,11 +232,14 @@ class Ft:
                 record = judge(self._named(()), run.history.events)
             finally:
                 self._portal.call(_closed(self._close_history))
-        whole = [_failed(_with(record, self._judged), error)] if record else []
+        whole = [_failed(_with(record, self._judged), error or "; ".join(lost))] if record else []
         if whole or self.records:
             keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
-        if record is not None and run is not None:
-            _assert_passed(record, run, self.folder)
+        said = [*lost, "await it, or in a plain test .wait()"] if lost else []
+        if record is not None and run is not None and record.verdict != "pass":
+            said.append(story(record, run.history.events, self.folder))
+        if said:
+            pytest.fail("\n".join(said), pytrace=False)
 
 
 def _failed(record: "ScenarioRecord", error: str) -> "ScenarioRecord":

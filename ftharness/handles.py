@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ftharness.portal import Pending, Portal
+from ftharness.portal import Done, Pending, Portal
 
 if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use it pays nothing
     from ftharness.client import Request
@@ -41,15 +41,15 @@ class StreamHandle:
 
     def token(self, number: int, *, deadline_s: float = 30.0) -> Pending[None]:
         """Until ``number`` tokens have arrived; TimeoutError where they do not."""
-        return Pending(self._portal.start(self._stream.token(number, deadline_s=deadline_s)))
+        return self._portal.begin(f"stream.token({number})", self._stream.token(number, deadline_s=deadline_s))
 
     def finished(self) -> "Pending[RequestFinished]":
         """Until it has ended, in whatever way."""
-        return Pending(self._portal.start(self._stream.finished()))
+        return self._portal.begin("stream.finished()", self._stream.finished())
 
     def cancel(self) -> Pending[None]:
         """Go away: close the connection."""
-        return Pending(self._portal.start(self._stream.cancel()))
+        return self._portal.begin("stream.cancel()", self._stream.cancel())
 
 
 class ClientHandle:
@@ -73,15 +73,15 @@ class ClientHandle:
 
     def send(self, request: "Request") -> Pending[StreamHandle]:
         """Send ``request``; there once it is on its way."""
-        return Pending(self._portal.start(self._send(request)))
+        return self._portal.begin(f"a {request.endpoint} of ft.client", self._send(request))
 
     async def _send(self, request: "Request") -> StreamHandle:
         stream = await self._run.send(request)
         return StreamHandle(self._portal, stream)
 
 
-class StackHandle:
-    """The test's stack."""
+class StackHandle(Done):
+    """The test's stack; it runs."""
 
     def __init__(self, portal: Portal, run: "Run") -> None:
         self._portal = portal
@@ -103,8 +103,11 @@ class StackHandle:
         return self._run.stack.frontend
 
     def __getitem__(self, name: str) -> "Process":
-        """The process of that name."""
-        return self._run.stack[name]
+        """The process of that name; LookupError where there is none."""
+        processes = {process.name: process for process in self._run.stack.processes}
+        if name not in processes:
+            raise LookupError(f"no process {name!r} in this stack; there are {', '.join(processes)}")
+        return processes[name]
 
     def serving(self, request: StreamHandle) -> "Process":
         """The worker that last took the request; LookupError where none says so."""

@@ -77,6 +77,51 @@ def test_a_plain_test_waits(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def test_what_is_done_when_it_returns_may_be_awaited_too(pytester: pytest.Pytester) -> None:
+    """``ft.launch`` and ``ft.run`` are plain calls; whoever awaits everything of ``ft`` is not told a TypeError."""
+    pytester.makepyfile(
+        """
+        from ftharness.stack import aggregated
+
+        async def test_it(ft):
+            stack = await ft.launch(aggregated(workers=1))
+            assert [worker.name for worker in stack.workers] == ["worker-1"]
+            record = await ft.run("migration/drain", max_tokens=100)
+            assert record.verdict == "pass"
+
+        def test_plain(ft):
+            assert ft.launch(aggregated(workers=1)).wait().url.startswith("http://127.0.0.1:")
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_a_failure_that_nobody_awaited_fails_the_test(pytester: pytest.Pytester) -> None:
+    """It is named, the run's report is no pass either, and what was awaited is not said twice."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from ftharness.faults import Fault, named
+
+        def wedge(number):
+            return Fault(kind="wedge", target=named(f"worker-{number}"))
+
+        async def test_it(ft):
+            with pytest.raises(LookupError, match="no fault kind 'wedge'"):
+                await ft.inject(wedge(1))
+            ft.inject(wedge(2))
+        """
+    )
+    result = pytester.runpytest_subprocess("--ft-out", "out")
+    result.assert_outcomes(passed=1, errors=1)
+    what = "nobody waited for what failed: ft.inject(wedge worker-2): LookupError: no fault kind 'wedge'; "
+    result.stdout.fnmatch_lines([f"{what}*", "await it, or in a plain test .wait()"])
+    result.stdout.no_fnmatch_line("*worker-1*")
+    (one,) = json.loads((pytester.path / "out" / "run.json").read_text())["scenarios"]
+    assert one["verdict"] == "fail"
+    assert one["reason"].startswith(f"the test failed: {what}")
+
+
 def test_a_failed_expectation_tells_the_story(pytester: pytest.Pytester) -> None:
     """No traceback through the harness: what was expected, the fault and its proof, and where the run is."""
     pytester.makepyfile(OWN.format(mark="").replace("(ft):", '(ft):\n    ft.launch(bug="drop-token")'))
