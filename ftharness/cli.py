@@ -195,6 +195,7 @@ def check(folder: RunArgument) -> None:
         telling = Telling(len(record.scenarios))
         for scenario in record.scenarios:
             telling.told(scenario, folder)
+        telling.counts(record)
     raise typer.Exit(_status(record))
 
 
@@ -225,10 +226,11 @@ def report(folder: RunArgument) -> None:
     with _said():
         try:
             record = read_run(folder)
-        except RunError:
+        except RunError as error:
             if not any(folder.glob("**/history.jsonl")):
                 raise
-            record = judge_again(folder)  # it was cut short: what it left is judged
+            typer.echo(f"ftharness: {error}; judged again from its history", err=True)
+            record = judge_again(folder)
         typer.echo(write_report(folder, record))
 
 
@@ -237,15 +239,24 @@ def compare(
     before: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     now: Annotated[Path, typer.Argument(metavar="RUN", help="Another one's, later.")],
 ) -> None:
-    """What differs between two stored runs; ends with 1 if something that passed before does not now."""
+    """What differs between two stored runs; ends with 1 if something that passed before does not now.
+
+    Compared is what their run.json say. It ends with 3 if there is no such regression, but something was not tested.
+    """
     from ftharness.report import compare, read_run
+    from ftharness.stored_runs import damage
 
     with _said():
-        comparison = compare(read_run(before), read_run(now))
+        runs = {folder: read_run(folder) for folder in (before, now)}
+        comparison = compare(runs[before], runs[now])
+        for problem in (problem for folder, run in runs.items() for problem in damage(folder, run)):
+            typer.echo(f"ftharness: {problem}; compared is what run.json says, which was judged earlier", err=True)
     for line in comparison.lines:
         typer.echo(line)
     # Where nothing was compared, nothing can be said to be as good as before.
-    raise typer.Exit(WRONG if not comparison.common else FAILED if comparison.regressions else PASSED)
+    if not comparison.common:
+        raise typer.Exit(WRONG)
+    raise typer.Exit(FAILED if comparison.regressions else UNKNOWN if comparison.untested else PASSED)
 
 
 @app.command()

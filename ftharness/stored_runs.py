@@ -1,25 +1,24 @@
 """Stored runs: found in their folders, read as far as they can be, judged again, gathered into one report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 import ftharness
-from ftharness.history import Event, HistoryError, RunStarted, read_history
-from ftharness.report import RUN_FILE, RunRecord, read_run, write_report
+from ftharness.history import Event, RunStarted
+from ftharness.report import RUN_FILE, Kept, RunError, RunRecord, read_kept, read_run, write_report
 from ftharness.scenario import ScenarioRecord, judge, worst
-from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, OracleRecord
 from ftharness.scenario.runner import Cell
 
 
 class StoredCell(msgspec.Struct, frozen=True):
-    """A scenario of a stored run: what was run, its history as far as it can be read, and where they are."""
+    """A scenario of a stored run: what was run, its history as far as it can be read, and where it is in the run."""
 
     cell: Cell
-    events: list[Event]
-    folder: Path
+    kept: Kept
     path: str
 
 
@@ -59,10 +58,7 @@ def gather(folder: Path, *, seed: int) -> bool:
 
 def read_events(folder: Path) -> list[Event]:
     """The history of a scenario's folder, as far as it can be read; none where there is none."""
-    try:
-        return list(read_history(folder / HISTORY_FILE))
-    except (OSError, HistoryError):
-        return []
+    return read_kept(folder / HISTORY_FILE).events
 
 
 def stored_cells(folder: Path) -> list[StoredCell]:
@@ -71,34 +67,84 @@ def stored_cells(folder: Path) -> list[StoredCell]:
     Raises:
         LookupError: It is no run, or what it ran cannot be read; says which file.
     """
-    files = sorted(folder.glob(f"*/{CELL_FILE}"))
-    if (folder / CELL_FILE).is_file():
-        files = [folder / CELL_FILE]
-    if not files:
-        what = (
-            "is not a run: no scenario.json in it, nor in a folder of it"
-            if folder.is_dir()
-            else "there is no such folder"
-        )
-        raise LookupError(f"{folder}: {what}")
-    cells = []
-    for file in files:
-        try:
-            cell = msgspec.json.decode(file.read_bytes(), type=Cell)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise LookupError(f"{file}: cannot be read: {error}") from error
-        path = "." if file.parent == folder else file.parent.name
-        cells.append(StoredCell(cell, read_events(file.parent), file.parent, path))
-    return cells
+    places = _places(folder)
+    if not places:
+        raise LookupError(f"{folder}: {_why_no_cells(folder)}")
+    return [_stored_cell(folder, place) for place in places]
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folders of its scenarios: itself, one for each scenario, or those of the tests of one call of pytest."""
+    files = (f"{below}{name}" for below in ("", "*/", "*/*/") for name in (CELL_FILE, HISTORY_FILE))
+    return sorted({file.parent for pattern in files for file in folder.glob(pattern)})
+
+
+def _why_no_cells(folder: Path) -> str:
+    if not folder.is_dir():
+        return "there is no such folder"
+    if _empty_run(folder):
+        return "no scenario was run: it was ended before the first one began"
+    return f"is not a run: no {CELL_FILE} in it, nor in a folder of it"
+
+
+def _stored_cell(folder: Path, place: Path) -> StoredCell:
+    file = place / CELL_FILE
+    try:
+        cell = msgspec.json.decode(file.read_bytes(), type=Cell)
+    except FileNotFoundError:
+        raise LookupError(f"{file}: is missing: what the history beside it is of cannot be known") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LookupError(f"{file}: cannot be read: {error}") from error
+    return StoredCell(cell, read_kept(place / HISTORY_FILE), str(place.relative_to(folder)))
 
 
 def judge_again(folder: Path) -> RunRecord:
-    """Judge a stored run once more, from its files alone.
+    """Judge a stored run once more, from its files alone; one that was ended before its first scenario has none.
 
     Raises:
         LookupError: It is no run.
     """
+    empty = _empty_run(folder)
+    if empty is not None and not _places(folder):
+        return empty
     cells = stored_cells(folder)
-    records = [judge(one.cell.scenario, one.events, path=one.path) for one in cells]
-    started = next((event.started_at for one in cells for event in one.events if isinstance(event, RunStarted)), "")
-    return run_of(records, cells[0].cell.scenario.seed, started)
+    started = next(
+        (event.started_at for one in cells for event in one.kept.events if isinstance(event, RunStarted)), ""
+    )
+    return run_of([_judged(one) for one in cells], cells[0].cell.scenario.seed, started)
+
+
+def _empty_run(folder: Path) -> RunRecord | None:
+    try:
+        run = read_run(folder)
+    except RunError:
+        return None
+    return None if run.scenarios else run
+
+
+def _judged(one: StoredCell) -> ScenarioRecord:
+    cell, kept = one.cell, one.kept
+    record = judge(cell.scenario, kept.events, path=one.path)
+    if not any(isinstance(event, RunStarted) for event in kept.events):
+        record = msgspec.structs.replace(record, stack=cell.stack, engine=cell.engine, params=cell.params)
+    return _of_a_part(record, kept.problem) if kept.problem else record
+
+
+def _of_a_part(record: ScenarioRecord, problem: str) -> ScenarioRecord:
+    """What a part of a history shows: that something failed, but never that it held to the end."""
+    oracles = [_of_an_oracle(one, problem) for one in record.oracles]
+    verdict = worst([*(one.verdict for one in oracles), "unknown"])
+    return msgspec.structs.replace(record, verdict=verdict, reason=problem, oracles=oracles)
+
+
+def _of_an_oracle(one: OracleRecord, problem: str) -> OracleRecord:
+    if one.verdict == "fail":
+        return one
+    return msgspec.structs.replace(one, verdict="unknown", reason=f"not tested: {problem}")
+
+
+def damage(folder: Path, run: RunRecord) -> Iterator[str]:
+    """What is wrong by now with the histories of scenarios that were judged when these were whole."""
+    for record in run.scenarios:
+        if record.verdict != "unknown" and (problem := read_kept(folder / record.path / HISTORY_FILE).problem):
+            yield problem

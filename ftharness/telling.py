@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ftharness.report import RunRecord, story
+from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.story import MARKS
 from ftharness.scenario import ScenarioRecord
+from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell
 from ftharness.session import Told
-from ftharness.stored_runs import read_events
 
 _PHASES = {
     "launch": "launching the stack",
@@ -64,7 +64,8 @@ class Telling(Told):
             for drift in record.drift[:3]:
                 sys.stdout.write(f"    drift  {drift}\n")
         else:
-            sys.stdout.write(story(record, read_events(folder / record.path), folder) + "\n")
+            events = read_kept(folder / record.path / HISTORY_FILE).events
+            sys.stdout.write(story(record, events, folder) + "\n")
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -73,13 +74,19 @@ class Telling(Told):
             self._spinner.stop()
             self._spinner = None
 
-    def summary(self, record: RunRecord, folder: Path, trouble: str) -> None:
-        """The counts, and where the report is."""
-        if self._count > 1:
+    def counts(self, record: RunRecord, took: str = "") -> None:
+        """How many of several came to what, or that there was none; ``took`` says how long that was."""
+        if not record.scenarios:
+            sys.stdout.write("UNKNOWN  no scenario was run: it was ended before the first one began\n")
+        elif self._count > 1:
             counts = {name: sum(one.verdict == name for one in record.scenarios) for name in MARKS}
             said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
             missing = f" of {self._count}" if len(record.scenarios) < self._count else ""
-            sys.stdout.write(f"{said}{missing} in {time.monotonic() - self._began:.1f} s\n")
+            sys.stdout.write(f"{said}{missing}{took}\n")
+
+    def summary(self, record: RunRecord, folder: Path, trouble: str) -> None:
+        """The counts, and where the report is."""
+        self.counts(record, f" in {time.monotonic() - self._began:.1f} s")
         if trouble:
             sys.stderr.write(f"ftharness: {trouble}\n")
         if (folder / "report.html").exists():

@@ -22,7 +22,15 @@ _decoder = msgspec.json.Decoder(AnyEvent)
 
 
 class HistoryError(Exception):
-    """A stored history cannot be read; the message names the file and the line."""
+    """A stored history cannot be read; the message names the file and the line.
+
+    Attributes:
+        events: What stands before that line.
+    """
+
+    def __init__(self, message: str, events: list[Event]) -> None:
+        super().__init__(message)
+        self.events = events
 
 
 class History:
@@ -198,7 +206,7 @@ def read_history(path: Path) -> list[Event]:
             try:
                 events.append(_decoder.decode(line))
             except msgspec.MsgspecError as error:
-                raise HistoryError(f"{path}:{number}: not an event of this version: {error}") from error
+                raise HistoryError(f"{path}:{number}: not an event of this version: {error}", events) from error
     return events
 
 

@@ -2,6 +2,7 @@
 
 from ftharness.report.atomic import ReportError
 from ftharness.report.compare import Comparison, compare
+from ftharness.report.kept import Kept, read_kept
 from ftharness.report.run import RUN_FILE, RunError, RunRecord, exit_status, read_run, write_run
 from ftharness.report.schema import run_schema
 from ftharness.report.story import story
@@ -10,12 +11,14 @@ from ftharness.report.write import prepare, write_report
 __all__ = [
     "RUN_FILE",
     "Comparison",
+    "Kept",
     "ReportError",
     "RunError",
     "RunRecord",
     "compare",
     "exit_status",
     "prepare",
+    "read_kept",
     "read_run",
     "run_schema",
     "story",

@@ -26,5 +26,5 @@ def write_atomically(path: Path, data: bytes) -> None:
         what = error.strerror or str(error)
         raise ReportError(
             f"cannot write {path} ({len(data):,} bytes): {what}; "
-            f"make room, then `ftharness report {path.parent}` makes it from the stored history"
+            f"make room, then `ftharness report {path.parent}` makes it from what the run has stored"
         ) from error

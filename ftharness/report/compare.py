@@ -7,7 +7,7 @@ import msgspec
 
 from ftharness.report.clean import one_line
 from ftharness.report.run import RunRecord, excuse
-from ftharness.report.units import milliseconds, pairs
+from ftharness.report.units import amount, milliseconds, pairs
 from ftharness.scenario.record import ScenarioRecord, Verdict, worst
 
 _FIGURES = (
@@ -18,7 +18,7 @@ _FIGURES = (
 )
 # Under this, a different figure is the machine's mood: a scheduler's tick, another program.
 _NOTABLE_MS, _NOTABLE_PART = 5.0, 0.25
-_MARKS = {"worse": "✗", "better": "✓", "same": "=", "other": "~"}
+_MARKS = {"worse": "✗", "better": "✓", "same": "=", "other": "~", "untested": "?"}
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -27,36 +27,28 @@ class Comparison(msgspec.Struct, frozen=True):
     Attributes:
         lines: For a person.
         regressions: The scenarios that passed before and do not now, by name and stack.
+        untested: Those that neither got worse nor better because one of the runs did not test them, by name and stack.
         common: How many scenarios are in both runs.
     """
 
     lines: list[str]
     regressions: list[str]
+    untested: list[str]
     common: int
 
 
 def compare(before: RunRecord, now: RunRecord) -> Comparison:
-    """Compare two runs, scenario by scenario; repeats of one are taken together.
+    """Compare two runs, scenario by scenario, from what their ``run.json`` say; repeats of one are taken together.
 
-    A scenario that is in one run only is named, and is no regression: what was not run cannot have got worse.
+    A scenario that is in one run only is named, and is no regression: what was not run cannot have got worse. Nor can anything
+    be said of one that a run did not test, unless it passed before or does now.
     """
     old, new = _by_key(before), _by_key(now)
-    lines, regressions = [], []
-    for key in dict.fromkeys([*old, *new]):
-        name = " ".join(part for part in key if part)
-        if key not in new:
-            lines.append(f"- {name}: was {_verdicts(old[key])}, is not in the second run")
-        elif key not in old:
-            lines.append(f"+ {name}: {_verdicts(new[key])}, is not in the first run")
-        else:
-            kind = _kind(old[key], new[key])
-            if kind == "worse":
-                regressions.append(name)
-            lines.append(f"{_MARKS[kind]} {name}: {_change(_verdicts(old[key]), _verdicts(new[key]))}")
-            lines += [f"    {line}" for line in _details(old[key], new[key])]
-    common = sum(key in new for key in old)
-    lines.append(_summary(regressions, common))
-    return Comparison(lines, regressions, common)
+    kinds = {key: _kind(old[key], new[key]) for key in old if key in new}
+    lines = [line for key in old | new for line in _told(key, old.get(key, ()), new.get(key, ()))]
+    lines.append(_summary(before, now, list(kinds.values()), gone=len(old) - len(kinds)))
+    regressions, untested = ([_name(key) for key in kinds if kinds[key] == kind] for kind in ("worse", "untested"))
+    return Comparison(lines, regressions, untested, len(kinds))
 
 
 Key = tuple[str, str, str, str]
@@ -70,6 +62,21 @@ def _by_key(run: RunRecord) -> dict[Key, list[ScenarioRecord]]:
     return found
 
 
+def _name(key: Key) -> str:
+    return " ".join(part for part in key if part)
+
+
+def _told(key: Key, old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> Iterator[str]:
+    """A scenario's line, and below it what differs."""
+    if not new:
+        yield f"- {_name(key)}: was {_verdicts(old)}, is not in the second run"
+    elif not old:
+        yield f"+ {_name(key)}: {_verdicts(new)}, is not in the first run"
+    else:
+        yield f"{_MARKS[_kind(old, new)]} {_name(key)}: {_change(_verdicts(old), _verdicts(new))}"
+        yield from (f"    {line}" for line in _details(old, new))
+
+
 def _counting(records: Iterable[ScenarioRecord]) -> Verdict:
     """The verdict over repeats; what is excused counts as passed, as in the exit status."""
     return worst("pass" if excuse(one) is not None else one.verdict for one in records)
@@ -77,9 +84,11 @@ def _counting(records: Iterable[ScenarioRecord]) -> Verdict:
 
 def _kind(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> str:
     before, now = _counting(old), _counting(new)
-    if before == now:
-        return "same" if now == "pass" or _verdicts(old) == _verdicts(new) else "other"
-    return "worse" if before == "pass" else "better" if now == "pass" else "other"
+    if before != now and "pass" in (before, now):
+        return "worse" if before == "pass" else "better"
+    if "unknown" in (before, now):
+        return "untested"
+    return "same" if now == "pass" or _verdicts(old) == _verdicts(new) else "other"
 
 
 def _verdicts(records: Sequence[ScenarioRecord]) -> str:
@@ -98,6 +107,10 @@ def _details(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> It
     versions = [", ".join(dict.fromkeys(one.sut_version for one in records)) for records in (old, new)]
     if versions[0] != versions[1]:
         yield f"version {one_line(versions[0], 40) or '–'} → {one_line(versions[1], 40) or '–'}"
+    for run, records in (("first", old), ("second", new)):
+        why = next((one.reason for one in records if one.verdict == "unknown" and excuse(one) is None), "")
+        if why:
+            yield f"not tested in the {run} run: {one_line(why, 200)}"
     yield from _oracles(old, new)
     for field, name in _FIGURES:
         yield from _figure(name, _values(old, field), _values(new, field))
@@ -107,11 +120,11 @@ def _details(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> It
 
 
 def _oracles(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> Iterator[str]:
-    """Those whose verdict changed, with the new reason; what passes needs none."""
+    """Those whose verdict changed, with the new reason; what passes needs none, and of what was not tested one is enough."""
     before, now = _oracle_verdicts(old), _oracle_verdicts(new)
     for name, (verdict, reason) in now.items():
         was = before.get(name, (None, ""))[0]
-        if was is not None and was != verdict:
+        if was is not None and was != verdict and not (verdict == "unknown" and reason.startswith("not tested: ")):
             yield f"{one_line(name, 80)}: {was} → {verdict}{f': {one_line(reason, 160)}' if verdict != 'pass' else ''}"
 
 
@@ -155,12 +168,20 @@ def _lines(what: str, old: Iterable[str], new: Iterable[str]) -> Iterator[str]:
     yield from (f"{what} new: {one_line(line, 160)}" for line in now if line not in before)
 
 
-def _summary(regressions: Sequence[str], common: int) -> str:
-    if not common:
+def _summary(before: RunRecord, now: RunRecord, kinds: Sequence[str], *, gone: int) -> str:
+    empty = [name for name, run in (("first", before), ("second", now)) if not run.scenarios]
+    if empty:
+        whose = f"the {empty[0]} run holds" if len(empty) == 1 else "the two runs hold"
+        return f"nothing to compare: {whose} no scenario"
+    if not kinds:
         return "the two runs have no scenario in common"
-    noun = "scenario" if common == 1 else "scenarios"
-    if not regressions:
-        return f"no regressions in {common} {noun}"
-    return (
-        f"{len(regressions)} of {common} {noun} passed before and {'does' if len(regressions) == 1 else 'do'} not now"
-    )
+    worse, untested = kinds.count("worse"), kinds.count("untested")
+    compared = len(kinds) - untested
+    if worse:
+        noun, verb = ("scenario" if len(kinds) == 1 else "scenarios"), ("does" if worse == 1 else "do")
+        said = f"{worse} of {len(kinds)} {noun} passed before and {verb} not now"
+    else:
+        said = f"no regressions in {amount(compared, 'scenario')}" if compared else "nothing could be compared"
+    missing = [f"{untested} not tested in one of the runs"] if untested else []
+    missing += [f"{gone} not in the second run"] if gone else []
+    return "; ".join([said, *missing])

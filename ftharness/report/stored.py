@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from ftharness.history import AnyEvent, Event, HistoryError, RunFinished, read_history
+from ftharness.history import Event, RunFinished
+from ftharness.report.kept import Kept, read_kept
 from ftharness.report.moments import Moments, moments
 from ftharness.report.timeline import Timeline, timeline
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
@@ -51,14 +52,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 def read_stored(run_folder: Path, record: ScenarioRecord) -> Stored:
     """Read a scenario of a run; what is damaged or missing is said in ``problem``, not raised."""
     folder = run_folder / record.path
-    events, problem = read_events(folder / HISTORY_FILE)
-    events.sort(key=lambda event: event.t)
+    kept = read_kept(folder / HISTORY_FILE)
+    events = sorted(kept.events, key=lambda event: event.t)
     lanes = timeline(events)
     return Stored(
         record=record,
         folder=folder,
         events=events,
-        problem=problem,
+        problem=_problem(kept),
         lanes=lanes,
         faults=moments(record.faults, events, lanes),
         logs=[
@@ -69,40 +70,15 @@ def read_stored(run_folder: Path, record: ScenarioRecord) -> Stored:
     )
 
 
-def read_events(path: Path) -> tuple[list[Event], str]:
-    """The events of a history as far as they can be read, and what is wrong with it, or an empty text."""
-    try:
-        events = read_history(path)
-    except HistoryError as error:
-        return _up_to_the_damage(path), f"The history is damaged: {error}. What stands before that line is shown."
-    except FileNotFoundError:
-        return [], f"There is no history: {path} is missing. What this page says is from run.json alone."
-    except OSError as error:
-        return [], f"The history cannot be read: {path}: {error.strerror}."
-    if not events:
-        return [], f"The history is empty: {path}. The harness ended before it wrote anything."
-    finished = next((event for event in reversed(events) if isinstance(event, RunFinished)), None)
-    if finished is None:
-        return events, (
-            "The history is cut short: it ends without saying that the run did, as when the harness is killed. "
-            "What is shown is what was written until then."
-        )
-    if finished.outcome != "complete":
-        reason = f": {finished.reason}" if finished.reason not in ("", finished.outcome) else ""
-        return events, f"The run did not complete ({finished.outcome}{reason})."
-    return events, ""
-
-
-def _up_to_the_damage(path: Path) -> list[Event]:
-    decoder = msgspec.json.Decoder(AnyEvent)
-    events: list[Event] = []
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                events.append(decoder.decode(line))
-            except msgspec.MsgspecError:
-                break
-    return events
+def _problem(kept: Kept) -> str:
+    if kept.problem:
+        rest = "" if kept.events else " What this page says of the run is from run.json alone."
+        return f"{kept.problem[0].upper()}{kept.problem[1:]}.{rest}"
+    finished = next(event for event in reversed(kept.events) if isinstance(event, RunFinished))
+    if finished.outcome == "complete":
+        return ""
+    reason = f": {finished.reason}" if finished.reason not in ("", finished.outcome) else ""
+    return f"The run did not complete ({finished.outcome}{reason})."
 
 
 def _relative(record: ScenarioRecord, name: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from ftharness.history import Event
 from ftharness.report.chronicle import Entry, choose, chronicle
@@ -36,11 +37,11 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     lanes = timeline(events)
     faults = moments(record.faults, events, lanes)
     on = " · ".join(part for part in (record.stack, record.engine, record.sut_version) if part)
-    lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)} on {one_line(on, 60)}"]
+    lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)}{f' on {one_line(on, 60)}' if on else ''}"]
     # Where an oracle decided, the reason is its own, and stands among the oracles.
     if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
         # It may hold the last lines of a process that did not start: what its reader needs most.
-        lines += [one_line_kept(f"  {line}") for line in plain(record.reason).splitlines()[:_REASON]]
+        lines += _wrapped(record.reason)[:_REASON]
     untested = [one for one in record.oracles if one.reason == f"not tested: {record.reason}"]
     lines += _oracles([one for one in record.oracles if one not in untested])
     if untested:
@@ -59,6 +60,12 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
         place = folder if record.path in (".", "") else folder / record.path
         lines.append(f"  run      {place} (open {folder / 'report.html'})")
     return "\n".join(lines)
+
+
+def _wrapped(reason: str) -> list[str]:
+    """Whole lines: what stands last in one, such as the line of a file, is often what its reader needs."""
+    lines = (wrap(line, _WIDE, break_on_hyphens=False) for line in plain(reason).splitlines())
+    return [f"  {part}" for parts in lines for part in parts]
 
 
 def _oracles(oracles: Sequence[OracleRecord]) -> list[str]:

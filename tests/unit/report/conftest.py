@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ftharness.client import completion
+from ftharness.faults import kill, serving
 from ftharness.history import (
     Event,
     FaultHealed,
@@ -31,6 +33,7 @@ from ftharness.history import (
     RunStarted,
 )
 from ftharness.report.run import RunRecord
+from ftharness.scenario import Scenario, on_token, succeeds
 from ftharness.scenario.record import (
     Annotation,
     FaultRecord,
@@ -40,6 +43,8 @@ from ftharness.scenario.record import (
     TokenCount,
     worst,
 )
+from ftharness.scenario.runner import Cell, keep_cell
+from ftharness.stack import aggregated
 
 MS = 1_000_000
 
@@ -80,11 +85,22 @@ class Sample:
         for name in ("frontend", "worker-1", "worker-2"):
             lines = [e.line for _, e in self.pending if isinstance(e, Log) and e.source == name]
             (place / "logs" / f"{name}.log").write_text("\n".join(lines) + "\n")
-        (place / "scenario.json").write_text('{"name": "sample"}\n')
+        keep_cell(self._cell(), place)
         if self.ending == "killed":
             whole = (place / "history.jsonl").read_bytes()
             (place / "history.jsonl").write_bytes(whole[: int(len(whole) * 0.7)])
         return self._record(path, end)
+
+    def _cell(self) -> Cell:
+        """What was run, for who judges it again: what holds of each ending but those that are to fail."""
+        scenario = Scenario(
+            name=self.name,
+            topology=aggregated(workers=2),
+            workload=[completion(max_tokens=self.tokens)] * self.requests,
+            faults=[on_token(self.kill_at).inject(kill(serving))],
+            expect=[succeeds()],
+        )
+        return Cell(scenario=scenario, stack="sim", engine=self.engine)
 
     def _at(self, t: float, event: Event) -> int:
         self.pending.append((int(t), event))

@@ -66,6 +66,33 @@ def test_a_scenario_of_one_run_only_is_named_and_no_regression(make: Make, tmp_p
     assert [line[0] for line in both.lines[:2]] == ["-", "+"]
 
 
+def test_what_a_run_did_not_test_cannot_be_compared(make: Make, tmp_path: Path) -> None:
+    """Unknown twice, or before a failure, is no regression, and is not counted among what has none; the reason is said."""
+    unknown, bad = of(make, tmp_path / "a", "missed"), of(make, tmp_path / "b", "drop")
+    for before, now in ((unknown, unknown), (unknown, bad), (bad, unknown)):
+        both = compare(before, now)
+        assert (both.regressions, both.untested) == (
+            [],
+            ["migration/worker_failure sim vllm max tokens 80, endpoint completions, stream yes"],
+        )
+        assert both.lines[0].startswith("? migration/worker_failure")
+        assert any("not tested in the" in line and "the fault did not land" in line for line in both.lines)
+        assert both.lines[-1] == "nothing could be compared; 1 not tested in one of the runs"
+    for name, run in (("a", unknown), ("b", bad)):
+        write_run(tmp_path / name, run)
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert done.exit_code == 3
+
+
+def test_what_the_second_run_did_not_come_to_is_counted(make: Make, record_of: RecordOf, tmp_path: Path) -> None:
+    """As after an interrupt: the last line says how much of the first run it leaves open."""
+    first = [of(make, tmp_path / str(place), "pass", name=f"migration/{place}").scenarios[0] for place in range(3)]
+    assert (
+        compare(record_of(first), record_of(first[:1])).lines[-1]
+        == "no regressions in 1 scenario; 2 not in the second run"
+    )
+
+
 def test_a_slower_recovery_is_said(make: Make, record_of: RecordOf, tmp_path: Path) -> None:
     """In figures; a difference that the machine alone makes is not called slower."""
     base = of(make, tmp_path / "a", "pass")

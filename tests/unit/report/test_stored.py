@@ -86,7 +86,8 @@ def test_a_killed_run_leaves_a_page_that_says_so(make: Make, tmp_path: Path) -> 
     """What was written until then is drawn."""
     write_report(tmp_path, make({"ending": "killed"}))
     html = (tmp_path / "report.html").read_text()
-    assert "The history is cut short" in html
+    assert "The harness was ended before the run was" in html
+    assert "history.jsonl breaks off after line " in html
     assert "The whole run" in html
 
 
