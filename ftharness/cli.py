@@ -4,7 +4,6 @@ Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was
 130 interrupted.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -303,11 +302,3 @@ def doctor() -> None:
         good = good and fine
         typer.echo(f"{'ok     ' if fine else 'missing'}  {text}")
     raise typer.Exit(PASSED if good else UNKNOWN)
-
-
-def main() -> None:
-    """Run the command line."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

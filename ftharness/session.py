@@ -7,7 +7,7 @@ import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -22,7 +22,7 @@ from ftharness.scenario import Scenario, ScenarioRecord, judge
 from ftharness.scenario.expect import find_oracle
 from ftharness.scenario.library import find
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
-from ftharness.scenario.runner import Cell, run_cell
+from ftharness.scenario.runner import Cell, keep_cell, run_cell
 from ftharness.scenario.scenario import with_params
 from ftharness.stack import find_stack
 from ftharness.stored_runs import read_events, run_of
@@ -132,7 +132,10 @@ class Session:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self.interrupted:
-            os._exit(130)  # the guardian ends everything that we started
+            # The guardian ends everything that we started.
+            _say(f"ended at once; what there is of the run is judged by: ftharness report {self.folder}")
+            os._exit(130)
+        _say("interrupted: stopping the stack, and writing the report; once more ends all at once")
         self.interrupted = True
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
@@ -141,7 +144,7 @@ class Session:
         records: list[ScenarioRecord] = []
         preparing = asyncio.get_running_loop().run_in_executor(None, _prepare)
         for place, cell in enumerate(cells, 1):
-            if self.interrupted:
+            if self.interrupted and records:
                 break
             path = "." if len(cells) == 1 else f"{place:0{len(str(len(cells)))}d}-{safe_name(cell.scenario.name)}"
             self._told.begins(cell, place, len(cells))
@@ -159,7 +162,8 @@ class Session:
         folder = self.folder / path
         kind = find_stack(cell.stack)
         self._task = asyncio.create_task(run_cell(cell, kind, folder, path=path, say=self._told.phase))
-        if self.interrupted:  # between the signal and this line
+        if self.interrupted:  # before it could begin
+            keep_cell(cell, folder)
             self._task.cancel()
         try:
             return await self._task
@@ -185,6 +189,12 @@ class Session:
             write()
         except ReportError as error:
             self.trouble = str(error)
+
+
+def _say(message: str) -> None:
+    """On standard error, whatever is being written there: this comes between any two steps."""
+    with suppress(OSError):
+        os.write(2, f"\nftharness: {message}\n".encode())
 
 
 def _prepare() -> None:

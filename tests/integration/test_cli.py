@@ -15,7 +15,7 @@ import pytest
 from ftharness.history import read_history
 from ftharness.process.process_table import below, read_table
 
-FTHARNESS = [sys.executable, "-c", "from ftharness.cli import main; main()"]
+FTHARNESS = [sys.executable, "-m", "ftharness"]
 DONE_S = 60
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -264,6 +264,20 @@ def test_a_second_run_into_the_same_folder_is_refused(running: Running, call: Ca
     """While the first is being written: two histories in one file would be none."""
     _, folder = running
     assert "another run is being written" in call("run", "migration/drain", "--out", str(folder), status=2).stderr
+
+
+def test_an_interrupt_while_it_still_imports_is_no_traceback() -> None:
+    """The interpreter says what it imports, so that the moment is known."""
+    argv = [sys.executable, "-X", "importtime", "-m", "ftharness", "list"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " typer." in line:  # a part of what the command line needs; the whole is not yet there
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)

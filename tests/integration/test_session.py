@@ -1,5 +1,6 @@
 """What a session leaves when the harness itself fails: a readable run, and the other runs' reports."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ftharness.scenario import Scenario
 from ftharness.scenario.runner import Cell
 from ftharness.session import Session, Told, cell_of
 from ftharness.stack import RunningStack
+from ftharness.stored_runs import stored_cells
 
 
 class Breaking(Told):
@@ -42,6 +44,23 @@ def test_a_failure_of_the_harness_is_unknown_and_costs_no_report(
     assert "Traceback" in (tmp_path / record.scenarios[1].path / "harness-error.txt").read_text()
     assert (tmp_path / "report.html").exists()
     assert read_run(tmp_path).verdict == "unknown"
+
+
+class Interrupting(Told):
+    """A Ctrl-C that comes just before the first run begins."""
+
+    def begins(self, cell: Cell, place: int, count: int) -> None:  # noqa: ARG002 - as it is called
+        """To this process, whose main thread takes it at once."""
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_before_the_first_run_leaves_a_run(tmp_path: Path) -> None:
+    """One that says what it was to be, and that it was interrupted; what was to follow is not in it."""
+    session = Session(tmp_path, Interrupting())
+    record = session.run([cell_of("migration/drain", "sim")] * 2, seed=0)
+    assert session.interrupted
+    assert [(one.name, one.verdict) for one in record.scenarios] == [("migration/drain", "unknown")]
+    assert [one.cell.scenario.name for one in stored_cells(tmp_path)] == ["migration/drain"]
 
 
 def test_what_cannot_begin_is_raised(tmp_path: Path) -> None:

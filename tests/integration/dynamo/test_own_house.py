@@ -94,7 +94,7 @@ def test_it_listens_on_loopback_only_and_serves_at_once(
 @pytest.mark.parametrize("stack", ["dynamo-sim", "dynamo-mocker"])
 def test_a_killed_harness_leaves_nothing(tmp_path: Path, python_of: Callable[[str], Path], stack: str) -> None:
     """SIGKILL in mid-stream: within 2 s every process of the stack is gone."""
-    argv = [sys.executable, "-c", "from ftharness.cli import main; main()", "run", "migration/drain"]
+    argv = [sys.executable, "-m", "ftharness", "run", "migration/drain"]
     argv += ["--stack", stack, "--sut-python", str(python_of("1.4.2")), "--out", str(tmp_path / "run")]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as harness:
         history = tmp_path / "run" / "history.jsonl"
