@@ -91,8 +91,11 @@ class Ft:
 
         Raises:
             AssertionError: One of them does not pass; the message is the story of what happened.
+            TypeError: There is none: that would pass whatever happened.
         """
         __tracebackhide__ = True
+        if not expects:
+            raise TypeError("ft.expect() needs something to expect, such as ft.expect(succeeds()); without, it says nothing")
         run = self._launched()
         record = self._portal.call(run.judged(self._named(expects)))
         self._judged += record.oracles

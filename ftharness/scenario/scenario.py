@@ -98,7 +98,7 @@ def _check_arguments(scenario: Scenario) -> None:
     for taker, arguments in takers:
         for name, value in arguments.items():
             try:
-                msgspec.convert(value, get_type_hints(taker).get(name, Any) if taker else Any)
+                msgspec.convert(value, get_type_hints(taker, include_extras=True).get(name, Any) if taker else Any)
             except msgspec.ValidationError as error:
                 raise ValueError(f"{name}: {error}") from error
             except (NameError, TypeError):

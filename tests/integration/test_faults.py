@@ -577,3 +577,10 @@ async def test_every_fault_on_what_is_gone_is_a_miss(sleeper: Callable[..., Stri
         await kind(strike)
         assert says in [e.reason for e in strike.history.events if isinstance(e, FaultMissed)][-1]
     assert len([e for e in strike.history.events if isinstance(e, FaultLanded)]) == 1
+
+
+def test_expecting_nothing_is_refused(ft: Ft) -> None:
+    """It would pass whatever happened; nothing is launched for it."""
+    with pytest.raises(TypeError, match="needs something to expect"):
+        ft.expect()
+    assert not ft.folder.exists()

@@ -1,10 +1,16 @@
 """How long things took: ``recovers_within``, ``ttft_within``, ``gap_within``. All in milliseconds, on the client's clock."""
 
+from typing import Annotated
+
+import msgspec
+
 from ftharness.scenario.case import Case, FaultView, Finding, RequestView, short_of_passing
 from ftharness.scenario.recovery import aimed_at, recovery_of
 
+Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 
-def recovers_within(case: Case, ms: float) -> Finding:
+
+def recovers_within(case: Case, ms: Milliseconds) -> Finding:
     """After each fault tokens flowed again in time; the reason splits it into detect, reroute, first token, gap.
 
     Of answers that are not streamed no token is seen: there another worker's taking the request over is what counts.
@@ -16,7 +22,7 @@ def recovers_within(case: Case, ms: float) -> Finding:
     return short_of_passing(findings) or Finding("pass", "; ".join(finding.reason for finding in findings))
 
 
-def _recovered(case: Case, fault: FaultView, ms: float) -> Finding:
+def _recovered(case: Case, fault: FaultView, ms: Milliseconds) -> Finding:
     recovery = recovery_of(case, fault)
     what = f"{fault.requested.fault} of {fault.process}"
     parts = f"detect {_ms(recovery.detect_ms)}, reroute {_ms(recovery.reroute_ms)}"
@@ -33,7 +39,7 @@ def _recovered(case: Case, fault: FaultView, ms: float) -> Finding:
     return Finding("fail", f"{reason}; allowed: {_ms(ms)}") if took > ms else Finding("pass", reason)
 
 
-def ttft_within(case: Case, ms: float) -> Finding:
+def ttft_within(case: Case, ms: Milliseconds) -> Finding:
     """The first token of every request came in time. Of an answer that is not streamed: all of it did, so its first as well."""
     worst: tuple[float, str] = (0.0, "")
     unseen: Finding | None = None
@@ -53,7 +59,7 @@ def ttft_within(case: Case, ms: float) -> Finding:
     return bounded if unseen is None or bounded.verdict == "fail" else unseen
 
 
-def gap_within(case: Case, ms: float) -> Finding:
+def gap_within(case: Case, ms: Milliseconds) -> Finding:
     """No gap between two chunks of a choice is longer."""
     worst: tuple[float, str] = (0.0, "")
     for view in case.requests:

@@ -5,7 +5,9 @@ the workers that say they received it, by the frontend's metric, and by the fron
 one is missing, that is drift.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding, RequestView
@@ -35,7 +37,7 @@ class _Moves(NamedTuple):
         return self.behaviour
 
 
-def migrated(case: Case, times: int = 1) -> Finding:
+def migrated(case: Case, times: Annotated[int, msgspec.Meta(ge=0)] = 1) -> Finding:
     """Each request that a fault was aimed at moved exactly so often."""
     views = case.hit_requests()
     if not views:

@@ -146,6 +146,7 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
         ({"then": "shrug"}, "then: Invalid enum value 'shrug'"),
         ({"tree": "1"}, "tree: Expected `bool`, got `int`"),
         ({"recovers_within.ms": "soon"}, "ms: Expected `float`, got `str`"),
+        ({"recovers_within.ms": "-1"}, "ms: Expected `float` >= 0.0"),
         ({"fails_with.status": "null"}, "status: Expected `int | str`, got `null`"),
         ({"prompt": "5"}, "Expected `str`, got `int`"),
     ],
