@@ -3,14 +3,16 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from ftharness.client.answer import CountTokens
+from ftharness.client.apart import ConnectionApart
 from ftharness.client.connection import Connection
 from ftharness.client.request import Request, chat, completion
-from ftharness.client.stream import CountTokens, Stream
+from ftharness.client.stream import Stream
 from ftharness.history import History, RequestSent
 
 
@@ -102,9 +104,10 @@ class Client:
             # Dynamo keeps this one as the request's own id down to the worker, if it is a UUID; the other only in its log.
             "x-dynamo-request-id": request_id,
         }
+        kind = ConnectionApart if request.own_process else Connection
         try:
             async with asyncio.timeout(self._idle_s):
-                connection = await Connection.open(
+                connection = await kind.open(
                     self.url, "POST", request.path, headers=headers, body=encoded, on_body=stream.on_body
                 )
         except TimeoutError:
@@ -117,7 +120,7 @@ class Client:
 
     async def send_all(
         self,
-        requests: Iterable[Request],
+        requests: Sequence[Request],
         *,
         control: bool = False,
         sent: Callable[[Stream], None] = lambda _: None,
@@ -125,13 +128,23 @@ class Client:
         """Send a workload, each request at its own time, and wait until all have ended.
 
         ``sent`` is told of each, in the order in which they were sent.
+
+        Raises:
+            ValueError: A request is to be sent after one that is not before it in the workload.
         """
+        for index, request in enumerate(requests):
+            if request.after is not None and not 0 <= request.after < index:
+                raise ValueError(f"request {index}: after = {request.after}: must be the place of an earlier one")
+        ended = [asyncio.Event() for _ in requests]
 
         async def one(index: int, request: Request) -> Stream:
+            if request.after is not None:
+                await ended[request.after].wait()
             if request.at_s:
                 await asyncio.sleep(request.at_s)  # the workload's own schedule
             stream = await self.send(request, control=control, index=index, sent=sent)
             await stream.finished()
+            ended[index].set()
             return stream
 
         async with asyncio.TaskGroup() as group:
@@ -140,7 +153,5 @@ class Client:
 
     async def close(self) -> None:
         """Go away from every request that is still open."""
-        for stream in list(self._open):
-            if stream.result is None:
-                await stream.cancel()
-        self._open.clear()
+        open_ones, self._open = self._open, set()
+        await asyncio.gather(*(stream.close() for stream in open_ones))

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 exchange on a connection of its own.
+"""One HTTP/1.1 exchange on a connection of its own, and every way in which a client ends one.
 
 Not a general client. It exists because a fault-injection client needs what those hide: the time at which the bytes of a
 token were read from the socket, hundreds of streams at little cost (the general ones take 3 to 20 times the CPU of a
@@ -6,63 +6,160 @@ bare socket for that), and, for a client that goes away, the say over how the so
 """
 
 import asyncio
+import socket
+import struct
 import time
-from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+from urllib.parse import SplitResult, urlsplit
 
-_MAX_HEAD = 64 * 1024
+from ftharness.client.response import Body, Response
+from ftharness.process.ports import tcp_state
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, and nothing is waited for
+
+
+class Left(NamedTuple):
+    """How a client ended its side of a connection.
+
+    Attributes:
+        at: CLOCK_MONOTONIC in ns of the socket's end, taken where it happened.
+        how: For a person: what the client did.
+        evidence: What shows it.
+    """
+
+    at: int
+    how: str
+    evidence: dict[str, Any]
+
+
+class CannotLeave(Exception):  # noqa: N818 - says what is the case
+    """A client of this kind cannot go away in this way; the message says which can."""
 
 
 class ConnectionBroken(ConnectionError):  # noqa: N818 - says what happened
     """The connection ended before the response was complete, or what came is not HTTP."""
 
 
-Body = Callable[[bytes, int], None]
+class ClientLeft(ConnectionBroken):
+    """The client ended it."""
+
+    def __init__(self, left: Left) -> None:
+        super().__init__(f"the client {left.how}")
+        self.left = left
+
+
+class Ends(NamedTuple):
+    """The two ends of a TCP connection, by their ports."""
+
+    local: int
+    peer: int
+
+    def evidence(self) -> dict[str, Any]:
+        """What the kernel says of our end now; ``gone`` is also what a reset leaves, at once."""
+        return {"local_port": self.local, "socket": tcp_state(self.local, self.peer) or "gone"}
 
 
 class Connection(asyncio.Protocol):
     """Sends one request, and gives the response's body to ``on_body`` as it is read.
 
-    Args:
-        on_body: Called with each piece of the decoded body and CLOCK_MONOTONIC in ns of the read that brought it.
-
     Attributes:
-        status: The HTTP status, once the head has arrived.
-        headers: The response's, names in lower case.
         done: Ends when the body is complete; raises :class:`ConnectionBroken` when it never will be.
         read_ns: CLOCK_MONOTONIC of the last read.
     """
 
     def __init__(self, on_body: Body) -> None:
-        self.status: int | None = None
-        self.headers: dict[str, str] = {}
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = loop.create_future()
         self.read_ns = time.monotonic_ns()
-        self._on_body = on_body
+        self._response = Response(on_body)
+        self._leaving = ""  # what the client does, once it does
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
-        self._state = self._head
-        self._left: int | None = None  # bytes of the body or of the chunk; None: until the connection ends
+        self._closed: asyncio.Future[int] = loop.create_future()
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, once the head has arrived."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's, names in lower case."""
+        return self._response.headers
 
     @classmethod
     async def open(
         cls, url: str, method: str, path: str, *, headers: Mapping[str, str], body: bytes, on_body: Body
-    ) -> "Connection":
+    ) -> Self:
         """Connect and send; returns when the request has been handed to the kernel.
 
         Raises:
             OSError: Nobody listens there.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or parts.hostname is None:
-            raise ValueError(f"{url}: only http://HOST:PORT")
+        parts = checked_url(url)
         loop = asyncio.get_running_loop()
-        transport, connection = await loop.create_connection(lambda: cls(on_body), parts.hostname, parts.port or 80)
-        lines = [f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines += [f"Content-Length: {len(body)}", "", ""]
-        transport.write("\r\n".join(lines).encode("latin-1") + body)
+        host, port = parts.hostname or "", parts.port or 80
+        transport, connection = await loop.create_connection(lambda: cls(on_body), host, port)
+        transport.write(request_bytes(parts, method, path, headers, body))
         return connection
+
+    async def leave(self, how: str = "closed the connection", *, reset: bool = False) -> Left | None:
+        """Close the socket, whatever is still to come; returns when that is done. None: it was over before.
+
+        Args:
+            how: What is told of it.
+            reset: By an RST. Otherwise it is the kernel that decides: a FIN, or an RST where there are bytes that nobody read.
+        """
+        if self._over:
+            return None
+        assert self._transport is not None
+        ends = self._ends()
+        if reset:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._leaving = how
+        self._transport.abort()  # what is not sent yet is dropped; the loop closes the socket in its next turn
+        # asyncio calls connection_lost just before close(2), and whoever awaits is called after both.
+        at = await asyncio.shield(self._closed)
+        return self._has_left(Left(at, how, ends.evidence()))
+
+    async def half_close(self) -> Left | None:
+        """Say that nothing more will be asked (shutdown(2), SHUT_WR); the answer may still come. None: it was over before.
+
+        Raises:
+            CannotLeave: The request itself has not been sent yet.
+        """
+        if self._over:
+            return None
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size():
+            raise CannotLeave("half a close was asked for before the whole request had been sent")
+        at = time.monotonic_ns()
+        self._transport.write_eof()
+        return Left(at, "shut down its sending side", self._ends().evidence())
+
+    async def kill(self) -> Left | None:
+        """Kill the process that has the socket. None: it was over before.
+
+        Raises:
+            CannotLeave: That is our own.
+        """
+        raise CannotLeave("the request was not sent by a process of its own: ask with own_process=True")
+
+    async def close(self) -> None:
+        """Let go of it, if it is not over; returns when nothing is left of it on our side."""
+        if self._transport is not None:
+            self._transport.abort()
+            await asyncio.shield(self._closed)
+        self._end(ConnectionBroken("closed"))
+
+    @property
+    def _over(self) -> bool:
+        return bool(self.done.done() or self._leaving or self._closed.done())
+
+    def _ends(self) -> Ends:
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        return Ends(sock.getsockname()[1], sock.getpeername()[1])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's call."""
@@ -71,33 +168,43 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's call, right after the read: this is where a token gets its time."""
-        self.read_ns = time.monotonic_ns()
-        if self.done.done():
-            return
-        self._buffer = self._buffer + data if self._buffer else data
-        try:
-            while self._buffer and not self.done.done() and self._state():
-                pass
-        except ValueError as error:
-            self._end(ConnectionBroken(f"what the server sent is not HTTP: {error}"))
+        self._take(data, time.monotonic_ns())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Asyncio's call: a body without a length ends here; every other one is broken."""
+        """Asyncio's call, when the socket is closed: by us or by the server."""
+        at = time.monotonic_ns()
+        self._closed.set_result(at)
+        if not self._leaving:
+            self._server_left(exc, at)
+
+    def _take(self, data: bytes, at: int) -> None:
+        self.read_ns = at
         if self.done.done():
             return
-        if exc is None and self._state == self._plain and self._left is None:
-            self.read_ns = time.monotonic_ns()  # what ends this body is read now; it may be what a fault brought about
+        try:
+            self._response.feed(data, at)
+        except ValueError as error:
+            self._end(ConnectionBroken(f"what the server sent is not HTTP: {error}"))
+        if self._response.complete:
             self._end(None)
-        else:
-            why = f"{type(exc).__name__}: {exc}" if exc else "the server closed the connection"
-            what = "before a response" if self.status is None else "in the middle of the response"
-            self._end(ConnectionBroken(f"{why} {what}"))
 
-    def close(self) -> None:
-        """Close the socket, as a client does that goes away (FIN)."""
-        if self._transport is not None:
-            self._transport.close()
-        self._end(ConnectionBroken("closed by the client"))
+    def _server_left(self, exc: Exception | None, at: int) -> None:
+        """A body without a length ends here; every other one is broken."""
+        if self.done.done():
+            return
+        if exc is None:
+            self._response.end()
+        if self._response.complete:
+            self.read_ns = at  # what ends this body is read now; it may be what a fault brought about
+            self._end(None)
+            return
+        why = f"{type(exc).__name__}: {exc}" if exc else "the server closed the connection"
+        what = "before a response" if self.status is None else "in the middle of the response"
+        self._end(ConnectionBroken(f"{why} {what}"))
+
+    def _has_left(self, left: Left) -> Left:
+        self._end(ClientLeft(left))
+        return left
 
     def _end(self, error: Exception | None) -> None:
         if not self.done.done():
@@ -109,66 +216,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # Each state takes what it can from the buffer, and returns whether it is worth calling the next one.
 
-    def _head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > _MAX_HEAD:
-                raise ValueError(f"no end of the headers within {_MAX_HEAD} bytes")
-            return False
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        self._buffer = self._buffer[end + 4 :]
-        version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1."):
-            raise ValueError(f"{first[:80]!r}")
-        status = int(rest[:3])
-        if 100 <= status < 200:  # noqa: PLR2004 - an interim response: the real one follows
-            return True
-        self.status = status
-        for line in lines:
-            name, _, value = line.partition(":")
-            self.headers[name.strip().lower()] = value.strip()
-        if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            self._state = self._size
-        else:
-            self._state = self._plain
-            length = self.headers.get("content-length")
-            self._left = None if length is None else int(length)
-            if self._left == 0 or status in {204, 304}:
-                self._end(None)
-        return True
+def request_bytes(url: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """A whole request, after which the connection is not used again."""
+    lines = [f"{method} {url.path.rstrip('/')}{path} HTTP/1.1", f"Host: {url.netloc}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
 
-    def _plain(self) -> bool:
-        data, self._buffer = self._buffer, b""
-        if self._left is not None:
-            data = data[: self._left]
-            self._left -= len(data)
-        self._on_body(data, self.read_ns)
-        if self._left == 0:
-            self._end(None)
-        return False
 
-    def _size(self) -> bool:
-        end = self._buffer.find(b"\r\n")
-        if end < 0:
-            return False
-        line = self._buffer[:end]
-        self._buffer = self._buffer[end + 2 :]
-        if not line:  # the end of the chunk before
-            return True
-        self._left = int(line.partition(b";")[0], 16)
-        if self._left == 0:
-            self._end(None)  # trailers, if any, tell us nothing
-            return False
-        self._state = self._chunk
-        return True
+def checked_url(url: str) -> SplitResult:
+    """The parts of a base URL.
 
-    def _chunk(self) -> bool:
-        assert self._left is not None
-        data, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
-        self._left -= len(data)
-        self._on_body(data, self.read_ns)
-        if self._left == 0:
-            self._state = self._size
-        return True
+    Raises:
+        ValueError: It is none that is served here.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        raise ValueError(f"{url}: only http://HOST:PORT")
+    return parts

@@ -19,7 +19,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         n: Choices.
         logprobs: Whether to ask for log probabilities.
         stop: Strings that end the answer.
-        at_s: Seconds after the phase's begin when it is sent.
+        at_s: Seconds after the phase's begin when it is sent; with ``after``: after that request's end.
+        after: The place of an earlier request of the workload, whose end, in whatever way, is waited for; None: of none.
+        own_process: Whether a client process of its own sends it, which can be killed.
         extra: Further fields of the body, as they are.
     """
 
@@ -31,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     logprobs: bool = False
     stop: list[str] = []
     at_s: float = 0.0
+    after: int | None = None
+    own_process: bool = False
     extra: dict[str, Any] = {}
 
     def __post_init__(self) -> None:

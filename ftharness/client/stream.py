@@ -2,44 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Literal
 
-import msgspec
-
-from ftharness.client.connection import Connection, ConnectionBroken
+from ftharness.client.answer import Answer, CountTokens
+from ftharness.client.connection import ClientLeft, Connection, Left
 from ftharness.client.request import Request
 from ftharness.history import History, RequestChunk, RequestFinished
 
-CountTokens = Callable[[str], int]
 Outcome = Literal["success", "error", "cancelled", "hang"]
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    text: str | None = None
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
-    error: dict[str, Any] | str | None = None
-
-
-_answers = msgspec.json.Decoder(_Answer)
-
-
-def _logprob_count(logprobs: dict[str, Any]) -> int:
-    values = logprobs.get("content") or logprobs.get("token_logprobs") or logprobs.get("tokens") or []
-    return len(values)
 
 
 class Stream:
@@ -49,8 +21,6 @@ class Stream:
         id: The request's id, also its ``X-Request-Id``.
         request: What was asked.
         index: Its place in the workload.
-        tokens: Tokens received so far, over all choices.
-        text: The text of choice 0 so far.
         result: How it ended, or None.
     """
 
@@ -67,28 +37,25 @@ class Stream:
         self.id = request_id
         self.request = request
         self.index = index
-        self.tokens = 0
         self.result: RequestFinished | None = None
         self._history = history
-        self._count = count
         self._idle_s = idle_s
-        self._texts: dict[int, list[str]] = {}
-        self._counts: dict[int, int] = {}
-        self._reasons: dict[int, str | None] = {}
-        self._logprobs: dict[int, int] = {}
-        self._usage: dict[str, Any] | None = None
-        self._error: tuple[int | None, str] | None = None
-        self._said_done = False
-        self._rest = b""
+        self._answer = Answer(request, count, self._chunk)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._ended: asyncio.Future[RequestFinished] = asyncio.get_running_loop().create_future()
         self._connection: Connection | None = None
-        self._driver: asyncio.Task[None] | None = None
+        self._driver: asyncio.Task[Left | None] | None = None
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens received so far, over all choices."""
+        return self._answer.tokens
 
     @property
     def text(self) -> str:
         """The text of choice 0 so far."""
-        return "".join(self._texts.get(0, ()))
+        return self._answer.text
 
     async def token(self, number: int, *, deadline_s: float = 30.0) -> None:
         """Wait until ``number`` tokens (of all choices) have arrived.
@@ -112,18 +79,57 @@ class Stream:
         """Wait until it has ended, in whatever way; one that never does is ended as a ``hang`` after its idle time."""
         return await asyncio.shield(self._ended)
 
-    async def cancel(self) -> None:
-        """Go away in mid-stream: close the connection."""
-        self._finish("cancelled", error="the client closed the connection")
-        if self._connection is not None:
-            self._connection.close()
-        if self._driver is not None:
-            await asyncio.wait((self._driver,))
+    # Ways to go away. Each returns once it is done, and what was done; None: the request was over before. What cannot be
+    # done raises CannotLeave.
 
-    def start(self, connecting: Connection) -> None:
+    async def cancel(self) -> Left | None:
+        """Go away in mid-stream: close the connection."""
+        if not self._begun.done():  # there is none yet; once there is, nobody wants it
+            self._finish("cancelled", error="the client went away before it was connected")
+            return None
+        return await self._leave(lambda connection: connection.leave())
+
+    async def reset(self) -> Left | None:
+        """The same, by a reset (RST)."""
+        return await self._leave(lambda connection: connection.leave("reset the connection", reset=True))
+
+    async def kill_client(self) -> Left | None:
+        """Kill the process that sent it: a request with ``own_process``."""
+        return await self._leave(lambda connection: connection.kill())
+
+    async def cancel_task(self) -> Left | None:
+        """Cancel the asyncio task that awaits the answer, which then closes its connection, as a client library does."""
+        connection = await self._connected()
+        if connection is None or self._driver is None:
+            return None
+        self._driver.cancel()
+        return await asyncio.shield(self._driver)
+
+    async def half_close(self) -> Left | None:
+        """Say that nothing more will be asked, and go on waiting for the answer."""
+        connection = await self._connected()
+        return None if connection is None else await connection.half_close()
+
+    async def _leave(self, how: Callable[[Connection], Awaitable[Left | None]]) -> Left | None:
+        connection = await self._connected()
+        if connection is None or self._driver is None:
+            return None
+        left = await how(connection)
+        await asyncio.wait((self._driver,))  # it tells the history
+        return left
+
+    async def _connected(self) -> Connection | None:
+        """Its connection, once there is one; None where it never got one, or is over."""
+        await asyncio.wait((self._begun, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        return None if self.result is not None else self._connection
+
+    # What the client tells it.
+
+    def start(self, connection: Connection) -> None:
         """Follow the exchange to its end; called once, by the client."""
-        self._connection = connecting
-        self._driver = asyncio.create_task(self._drive(connecting), name=f"request {self.id}")
+        self._connection = connection
+        self._driver = asyncio.create_task(self._drive(connection), name=f"request {self.id}")
+        self._begun.set_result(None)
 
     def refused(self, error: OSError) -> None:
         """End it as one that never got a connection."""
@@ -133,60 +139,42 @@ class Stream:
         """End it as one whose connection nobody accepted: so a frozen server does, once its queue is full."""
         self._finish("hang", error=f"no connection within {self._idle_s:g} s")
 
-    async def _drive(self, connection: Connection) -> None:
+    async def close(self) -> None:
+        """End it, if it has not ended, and let go of its connection."""
+        await self.cancel()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _drive(self, connection: Connection) -> Left | None:
+        """Follow the exchange to its end; what is returned is how the cancellation of this task ended it."""
+        left = None
+        try:
+            await self._awaited(connection)
+        except asyncio.CancelledError:
+            left = await connection.leave("closed the connection, for the task that awaited the answer was cancelled")
+            await asyncio.wait((connection.done,))  # where it was being left already
+        self._conclude(connection)
+        return left
+
+    async def _awaited(self, connection: Connection) -> None:
         idle_ns = int(self._idle_s * 1e9)
-        while not connection.done.done():
+        while not connection.done.done() and self.result is None:
             left_ns = connection.read_ns + idle_ns - time.monotonic_ns()
             if left_ns <= 0:
                 self._finish("hang", status=connection.status, error=f"no byte for {self._idle_s:g} s")
-                connection.close()
-                return
+                break
             await asyncio.wait((connection.done,), timeout=left_ns / 1e9)
-        broken = connection.done.exception()
-        self._conclude(connection, broken if isinstance(broken, ConnectionBroken) else None)
+        if self.result is not None:
+            await connection.close()
 
     def on_body(self, data: bytes, at: int) -> None:
         """A piece of the body, read at ``at`` (CLOCK_MONOTONIC, ns)."""
-        if self._connection is None or self._connection.status != 200 or not self.request.stream:  # noqa: PLR2004
-            self._rest += data
-            return
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._event(line[5:].strip(), at)
+        if self.request.stream and self._connection is not None and self._connection.status == HTTPStatus.OK:
+            self._answer.on_events(data, at)
+        else:
+            self._answer.on_part(data)
 
-    def _event(self, data: bytes, at: int) -> None:
-        if data == b"[DONE]":
-            self._said_done = True
-            return
-        try:
-            answer = _answers.decode(data)
-        except msgspec.MsgspecError as error:
-            self._error = self._error or (None, f"an event that is no answer: {error}: {data[:200]!r}")
-            return
-        self._take(answer, at)
-
-    def _take(self, answer: _Answer, at: int) -> None:
-        if answer.error is not None:
-            self._error = self._error or _error_of(answer.error)
-        if answer.usage is not None:
-            self._usage = answer.usage
-        for choice in answer.choices:
-            part = choice.delta or choice.message
-            text = choice.text if part is None else part.content
-            if choice.finish_reason is not None:
-                self._reasons[choice.index] = choice.finish_reason
-            if choice.logprobs is not None:
-                self._logprobs[choice.index] = self._logprobs.get(choice.index, 0) + _logprob_count(choice.logprobs)
-            if text:
-                self._chunk(choice.index, text, at)
-
-    def _chunk(self, choice: int, text: str, at: int) -> None:
-        first, tokens = self._counts.get(choice, 0), self._count(text)
-        self._counts[choice] = first + tokens
-        self._texts.setdefault(choice, []).append(text)
-        self.tokens += tokens
+    def _chunk(self, choice: int, first: int, tokens: int, text: str, at: int) -> None:
         self._history.append(
             RequestChunk(source="client", request=self.id, first=first, tokens=tokens, text=text, choice=choice), at=at
         )
@@ -197,28 +185,24 @@ class Stream:
                 if not future.done():
                     future.set_result(None)
 
-    def _conclude(self, connection: Connection, broken: ConnectionBroken | None) -> None:
-        at, status = connection.read_ns if broken is None else None, connection.status
-        if status != 200:  # noqa: PLR2004
-            said = self._rest.decode(errors="replace")
-            try:
-                body = _answers.decode(self._rest)
-                said = _error_of(body.error)[1] if body.error is not None else said
-            except msgspec.MsgspecError:
-                pass
-            self._finish("error", status=status, error=said[:2000] or str(broken or ""), at=at)
+    def _conclude(self, connection: Connection) -> None:
+        broken, status = connection.done.exception(), connection.status
+        at = connection.read_ns if broken is None else None
+        if isinstance(broken, ClientLeft):
+            self._finish("cancelled", status=status, error=str(broken), at=broken.left.at)
+            return
+        if status != HTTPStatus.OK:
+            self._finish("error", status=status, error=self._answer.refusal or str(broken or ""), at=at)
             return
         if not self.request.stream and broken is None:
-            self._event(self._rest, connection.read_ns)
-        if self._error is not None:
-            code, message = self._error
+            self._answer.whole(connection.read_ns)
+        if self._answer.error is not None:
+            code, message = self._answer.error
             self._finish("error", status=status, code=code, error=message, at=at)
         elif broken is not None:
             self._finish("error", status=status, error=str(broken))
-        elif self.request.stream and not self._said_done:
-            self._finish("error", status=status, error="the stream ended without [DONE]", at=at)
-        elif missing := [i for i in range(self.request.n) if self._reasons.get(i) is None]:
-            self._finish("error", status=status, error=f"no finish_reason for choice {missing[0]}", at=at)
+        elif missing := self._answer.missing:
+            self._finish("error", status=status, error=missing, at=at)
         else:
             self._finish("success", status=status, at=at)
 
@@ -233,7 +217,7 @@ class Stream:
     ) -> None:
         if self.result is not None:
             return
-        choices = range(self.request.n)
+        answer = self._answer
         self.result = self._history.append(
             RequestFinished(
                 source="client",
@@ -241,23 +225,12 @@ class Stream:
                 outcome=outcome,
                 status=status,
                 error_code=code,
-                finish_reason=self._reasons.get(0),
-                finish_reasons=[self._reasons.get(i) for i in choices] if self.request.n > 1 else [],
-                usage=self._usage,
+                finish_reason=answer.reasons[0],
+                finish_reasons=answer.reasons if self.request.n > 1 else [],
+                usage=answer.usage,
                 error=error,
-                logprobs=[self._logprobs.get(i, 0) for i in choices] if self.request.logprobs else [],
+                logprobs=answer.logprobs if self.request.logprobs else [],
             ),
             at=at,
         )
         self._ended.set_result(self.result)
-
-
-def _error_of(error: dict[str, Any] | str) -> tuple[int | None, str]:
-    if isinstance(error, str):
-        return None, error
-    code = error.get("code")
-    try:
-        number = int(code) if code is not None else None
-    except (TypeError, ValueError):
-        number = None
-    return number, str(error.get("message", error))
