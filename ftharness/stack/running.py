@@ -180,12 +180,14 @@ class RunningStack:
             LookupError: No worker said it within 2 s.
         """
         request_id = request if isinstance(request, str) else request.id
-        with suppress(TimeoutError):
-            await self._history.wait_for(
-                lambda event: isinstance(event, Log) and self._claimed_by(request_id) is not None,
-                deadline_s=_CLAIM_S,
-                what=f"a worker that says it received request {request_id}",
-            )
+        if self._claimed_by(request_id) is None:
+            with suppress(TimeoutError):
+                await self._history.wait_for(
+                    lambda event: isinstance(event, Log) and self._claimed_by(request_id) is not None,
+                    deadline_s=_CLAIM_S,
+                    what=f"a worker that says it received request {request_id}",
+                    past=False,
+                )
         return self.serving(request)
 
     async def resolve(self, target: Target, request: Stream | None) -> list[Process]:
@@ -225,7 +227,10 @@ class RunningStack:
 
     async def _read_metrics(self, launch: Launch) -> None:
         url, wanted = self._metrics_url(launch), {spec.name for spec in launch.contract.metrics}
-        if not url or not wanted or self.processes[launch.name].exit is not None:
+        process = self.processes[launch.name]
+        if (
+            not url or not wanted or process.exit is not None or process.state() == "T"
+        ):  # a frozen one would only time out
             return
         try:
             status, body = await http_get(f"{url}/metrics", deadline_s=_READ_METRICS_S)

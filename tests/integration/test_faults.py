@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +57,7 @@ from ftharness.scenario import (
     gap_within,
     judge,
     migrated,
+    never_logged,
     not_migrated,
     on_log,
     on_token,
@@ -584,3 +586,11 @@ def test_expecting_nothing_is_refused(ft: Ft) -> None:
     with pytest.raises(TypeError, match="needs something to expect"):
         ft.expect()
     assert not ft.folder.exists()
+
+
+def test_a_frozen_worker_is_not_asked_for_its_metrics(ft: Ft) -> None:
+    """It would not answer: whoever judges meanwhile would wait for nothing."""
+    ft.inject(freeze(named("worker-1"))).wait()
+    before = time.monotonic()
+    ft.expect(never_logged("worker_left"))
+    assert time.monotonic() - before < 1.5  # an answer is waited for 2 s
