@@ -53,7 +53,7 @@ def token_words(count: TokenCount) -> str:
 
 
 def _fault(one: Moments) -> str:
-    who = one_line(one.process or one.fault.target, 60)
+    who = one_line(one.fault.process or one.fault.target, 60)
     kind = one_line(one.fault.kind, 40)
     happened = _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
     if one.landed is None:

@@ -21,7 +21,6 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fault: As the run recorded it.
-        process: The name of the process that it hit or was meant to hit, empty when that is not known.
         requested: When its trigger fired.
         landed: When it verifiably happened.
         struck: When it took effect, which its recovery counts from: for a grace that ended, the end of that grace.
@@ -34,7 +33,6 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fault: FaultRecord
-    process: str = ""
     request: RequestLane | None = None
     requested: int | None = None
     landed: int | None = None
@@ -49,7 +47,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def what(self) -> str:
         """For a label: ``kill worker-2``."""
-        return f"{self.fault.kind} {self.process or self.fault.target}"
+        return f"{self.fault.kind} {self.fault.process or self.fault.target}"
 
     @property
     def at(self) -> int | None:
@@ -70,17 +68,18 @@ def moments(faults: Iterable[FaultRecord], events: Sequence[Event], lanes: Timel
     it agree; otherwise the history does.
     """
     case = Case(events)
-    views = {view.requested.id: view for view in case.faults}
-    found = [_moments(fault, case, views.get(fault.id), lanes) for fault in faults]
+    # One that was aimed at several processes has its own moments on each.
+    views = {(view.requested.id, view.process): view for view in case.faults}
+    found = [_moments(fault, case, views.get((fault.id, fault.process)), lanes) for fault in faults]
     return sorted(found, key=lambda one: (one.at is None, one.at or 0))
 
 
 def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Timeline) -> Moments:
     request = lanes.request(view.requested.request) if view else None
     requested = fault.requested_ns if fault.requested_ns is not None else view.requested.t if view else None
-    landed, process = fault.landed_ns, _process(view)
+    landed = fault.landed_ns
     if landed is None:
-        return Moments(fault=fault, process=process, requested=requested, request=request)
+        return Moments(fault=fault, requested=requested, request=request)
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
     struck = (struck_t(case, view) if view else None) or landed
@@ -90,14 +89,13 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         struck,
         lambda log: (
             log.event == "request_received"
-            and log.source != process
+            and log.source != fault.process
             and (request is None or log.captures.get("request", request.id).startswith(request.id))
         ),
     )
     points = _points(fault.recovery, struck, detected, rerouted, _token_after(request, struck, detected, rerouted))
     return Moments(
         fault=fault,
-        process=process,
         requested=requested,
         request=request,
         landed=landed,
@@ -109,11 +107,6 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         first_token=points[2],
         gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )
-
-
-def _process(view: FaultView | None) -> str:
-    """Whom it hit; the harness is the source of what was asked for and never found its target."""
-    return "" if view is None or view.process == "harness" else view.process
 
 
 def _first(ordered: Iterable[Event], since: int, wanted: Callable[[Log], bool]) -> Log | None:

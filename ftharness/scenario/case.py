@@ -121,8 +121,9 @@ class FaultView(NamedTuple):
 
     @property
     def process(self) -> str:
-        """The name of the process that it hit, or was meant to hit."""
-        return (self.landed or self.missed or self.requested).source
+        """The name of the process that it hit, or was meant to hit; "" where its target was never found."""
+        source = (self.landed or self.missed or self.requested).source
+        return "" if source == self.requested.source else source  # the harness asks, a process is hit
 
     @property
     def trouble(self) -> str:

@@ -109,7 +109,8 @@ def _faults(case: Case) -> list[FaultRecord]:
         FaultRecord(
             id=fault.requested.id,
             kind=fault.requested.fault,
-            target=f"{fault.requested.target} ({fault.process})",
+            target=f"{fault.requested.target} ({fault.process})" if fault.process else fault.requested.target,
+            process=fault.process,
             trigger=fault.requested.trigger,
             requested_ns=fault.requested.t,
             landed_ns=fault.landed.t if fault.landed else None,

@@ -39,11 +39,16 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault; times are nanoseconds since the run's start. ``landed_ns`` is None when it did not land."""
+    """One fault on one process; of one that was aimed at several there is an entry for each, with the same ``id``.
+
+    Times are nanoseconds since the run's start. ``landed_ns`` is None when it did not land. ``process`` is the name of the
+    process that it hit or was meant to hit, empty where its target was never found.
+    """
 
     id: str = ""
     kind: str
     target: str
+    process: str = ""
     trigger: str
     requested_ns: int | None = None
     landed_ns: int | None = None

@@ -341,6 +341,7 @@ class Sample:
                     id="fault-1",
                     kind="freeze" if ending == "freeze" else "kill",
                     target="serving (worker-1)",
+                    process="worker-1",
                     trigger=f"on token {self.kill_at} of request 0",
                     requested_ns=self.requested,
                     landed_ns=self.landed,

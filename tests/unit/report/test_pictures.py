@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftharness.history import (
+    Event,
+    FaultHealed,
     FaultLanded,
+    FaultMissed,
     FaultRequested,
     Log,
     ProcessSignalled,
@@ -28,6 +31,7 @@ from ftharness.report.placing import Flag, place_flags
 from ftharness.report.scale import ticks
 from ftharness.report.stored import read_stored
 from ftharness.report.timeline import timeline
+from ftharness.scenario import Scenario, judge
 from ftharness.scenario.record import FaultRecord, Recovery
 
 Make = Callable[..., RunRecord]
@@ -40,7 +44,7 @@ def test_the_points_of_a_fault_are_where_its_figures_say(make: Make, tmp_path: P
     one = read_stored(tmp_path, record.scenarios[0]).faults[0]
     figures = one.fault.recovery
     assert one.struck == one.landed == one.fault.landed_ns
-    assert one.process == "worker-1"
+    assert one.fault.process == "worker-1"
     assert one.rerouted_to == "worker-2"
     for point, ms in (
         (one.detected, figures.detect_ms),
@@ -67,7 +71,7 @@ def test_recovery_counts_from_the_end_of_a_grace_period() -> None:
         ).events
     )
     fault = FaultRecord(
-        id="fault-1", kind="terminate", target="serving (worker-1)", trigger="on token 64 of request 0",
+        id="fault-1", kind="terminate", target="serving (worker-1)", process="worker-1", trigger="on token 64 of request 0",
         landed_ns=101 * MS, recovery=Recovery(first_token_ms=11.0),
     )  # fmt: skip
     lanes = timeline(events)
@@ -77,6 +81,31 @@ def test_recovery_counts_from_the_end_of_a_grace_period() -> None:
     window = around(one, lanes)
     assert window is not None
     assert window.zero == 501 * MS
+
+
+def test_a_fault_on_several_processes_has_its_own_moments_on_each() -> None:
+    """Each was hit, and healed, at its own time; what was never found is nobody's."""
+    asked = {"source": "harness", "trigger": "by the test", "request": "r"}
+    events: list[Event] = [
+        RequestSent(n=1, t=10 * MS, source="client", request="r", endpoint="/v1/completions"),
+        FaultRequested(n=2, t=20 * MS, id="fault-1", fault="freeze", target="every_worker", **asked),
+        FaultLanded(n=3, t=21 * MS, source="worker-1", id="fault-1", evidence={"state": "T"}),
+        FaultLanded(n=4, t=25 * MS, source="worker-2", id="fault-1", evidence={"state": "T"}),
+        FaultHealed(n=5, t=30 * MS, source="worker-1", id="fault-1"),
+        FaultHealed(n=6, t=40 * MS, source="worker-2", id="fault-1"),
+        FaultRequested(n=7, t=50 * MS, id="fault-2", fault="kill", target="serving", **asked),
+        FaultMissed(n=8, t=51 * MS, source="harness", id="fault-2", reason="nobody serves it"),
+    ]
+    faults = judge(Scenario(name="a/b", workload=[]), events).faults
+    assert [(one.target, one.process) for one in faults] == [
+        ("every_worker (worker-1)", "worker-1"), ("every_worker (worker-2)", "worker-2"), ("serving", "")
+    ]  # fmt: skip
+    found = moments(faults, events, timeline(events))
+    assert [(one.what, one.at, one.struck, one.healed) for one in found] == [
+        ("freeze worker-1", 21 * MS, 21 * MS, 30 * MS),
+        ("freeze worker-2", 25 * MS, 25 * MS, 40 * MS),
+        ("kill serving", 50 * MS, None, None),
+    ]
 
 
 def test_a_worker_with_request_names_of_its_own_is_still_seen_to_serve() -> None:
