@@ -48,7 +48,10 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         sut_version=started.sut_version if started else "",
         params=started.params.get("set", {}) if started else {},
         path=path,
-        annotations=_documented(scenario, behaviour, started.sut_version if started else ""),
+        annotations=[
+            *_documented(scenario, behaviour, started.sut_version if started else ""),
+            *_nothing_broken(case, scenario),
+        ],
         verdict=verdict,
         reason=trouble or next((f"{e}: {f.reason}" for e, f in findings if f.verdict == verdict != "pass"), ""),
         duration_s=round(case.events[-1].t / 1e9, 3) if case.events else 0.0,
@@ -121,6 +124,13 @@ def _faults(case: Case) -> list[FaultRecord]:
         )
         for fault in case.faults
     ]
+
+
+def _nothing_broken(case: Case, scenario: Scenario) -> list[Annotation]:
+    """A pass without a fault is one of the stack at rest, which is not what one reads into it."""
+    if scenario.faults or case.faults:
+        return []
+    return [Annotation(kind="no_fault", reason="nothing was broken: what passed here is the stack without any fault")]
 
 
 def _drift(case: Case, findings: Sequence[tuple[Expect, Finding]]) -> list[str]:

@@ -78,7 +78,12 @@ class OracleRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
-    """What else there is to say beside a verdict: ``not_applicable``, ``known_finding`` or ``quarantined``."""
+    """What else there is to say beside a verdict.
+
+    Attributes:
+        kind: ``not_applicable``, ``known_finding``, ``quarantined``, ``documented_behaviour`` or ``no_fault``.
+        reason: For a person.
+    """
 
     kind: str
     reason: str

@@ -145,6 +145,20 @@ def test_documented_behaviour_chooses_and_is_said(story: Make) -> None:
         assert said == ([f"sings of 1.0: {'yes' if behaviour['sings'] else 'no'}"] if behaviour else [])
 
 
+def test_a_pass_in_which_nothing_was_broken_says_so(story: Make, ids: list[int]) -> None:
+    """And one with a fault, the scenario's or a test's own, does not."""
+    one = story()
+    one.request(101, "r", ids)
+    calm = Scenario(name="a/b", workload=SCENARIO.workload, expect=[succeeds()])
+    record = judge(calm, one.end())
+    assert record.verdict == "pass"
+    assert [note.kind for note in record.annotations] == ["no_fault"]
+    broken = story()
+    broken.migrates()
+    assert judge(calm, broken.end()).annotations == []
+    assert judge(SCENARIO, broken.end()).annotations == []
+
+
 def test_of_several_verdicts_the_worst_counts() -> None:
     """Fail over unknown over pass; of none it is unknown."""
     assert worst(["pass", "unknown", "fail"]) == "fail"
