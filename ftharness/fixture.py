@@ -95,7 +95,9 @@ class Ft:
         """
         __tracebackhide__ = True
         if not expects:
-            raise TypeError("ft.expect() needs something to expect, such as ft.expect(succeeds()); without, it says nothing")
+            raise TypeError(
+                "ft.expect() needs something to expect, such as ft.expect(succeeds()); without, it says nothing"
+            )
         run = self._launched()
         record = self._portal.call(run.judged(self._named(expects)))
         self._judged += record.oracles
@@ -131,6 +133,7 @@ class Ft:
 
         from ftharness.ran import Ran
         from ftharness.report import story
+        from ftharness.scenario import judge
         from ftharness.scenario.runner import run_cell
         from ftharness.session import cell_of
         from ftharness.stored_runs import read_events
@@ -146,10 +149,16 @@ class Ft:
             params=params,
         )
         path = f"run-{len(self.records) + 1}"
-        record = self._portal.call(run_cell(cell, kind, self.folder / path, path=path))
+        folder = self.folder / path
+        try:
+            record = self._portal.call(run_cell(cell, kind, folder, path=path))
+        except BaseException:
+            if events := read_events(folder):  # it was cut short: what it left is judged
+                self.records.append(judge(cell.scenario, events, path=path))
+            raise
         self.records.append(record)
         if check and record.verdict != "pass":
-            pytest.fail(story(record, read_events(self.folder / path), self.folder), pytrace=False)
+            pytest.fail(story(record, read_events(folder), self.folder), pytrace=False)
         return Ran(**msgspec.structs.asdict(record))
 
     def _launched(self) -> "Run":
@@ -211,11 +220,12 @@ class Ft:
         assert self._scenario is not None
         return msgspec.structs.replace(self._scenario, expect=list(expects))
 
-    def finish(self, error: str = "") -> None:
+    def finish(self, error: str = "", *, interrupted: bool = False) -> None:
         """Tear down, judge the invariants, write this test's report.
 
         Args:
             error: What the test itself failed with, or "": what it did not come to expect has not been tested.
+            interrupted: Whether it was cut short by a Ctrl-C: then it has shown nothing, and nothing is raised.
 
         Raises:
             AssertionError: An invariant does not hold (a request hangs, something leaks, an exit has no explanation), or
@@ -230,6 +240,8 @@ class Ft:
         lost = [f"nobody waited for what failed: {failure}" for failure in self._portal.settle()]
         if run is not None:
             try:
+                if interrupted:
+                    run.ended("interrupted", "interrupted")
                 run.ended_well()
                 self._portal.call(run.teardown())
                 record = judge(self._named(()), run.history.events)
@@ -238,6 +250,8 @@ class Ft:
         whole = [_failed(_with(record, self._judged), error or "; ".join(lost))] if record else []
         if whole or self.records:
             keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
+        if interrupted:
+            return
         said = [*lost, "await it, or in a plain test .wait()"] if lost else []
         if record is not None and run is not None and record.verdict != "pass":
             said.append(story(record, run.history.events, self.folder))

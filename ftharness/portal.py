@@ -29,22 +29,31 @@ class Portal:
         self._thread = threading.Thread(target=self._loop.run_forever, name="ftharness", daemon=True)
         self._thread.start()
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        # In a context of its own: that of a test under anyio may say that trio runs, and httpx would believe it here.
-        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
-
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do ``work`` there, and wait. A Ctrl-C meanwhile cancels it."""
+        """Do ``work`` there, and wait.
+
+        A Ctrl-C meanwhile, or the end of the test's time, cancels it and all else, and waits until they have cleaned up.
+        """
         future = self._start(work)
         try:
             return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
+        finally:
+            if not future.done():
+                self._cancel()
 
     def begin(self, what: str, work: Coroutine[Any, Any, T]) -> "Pending[T]":
         """Begin ``work`` there at once, whether or not somebody waits for it; ``what`` names it, should it fail."""
+        pending = Pending(what, self._start(work))
+        self._begun.append(pending)
+        return pending
 
+    def settle(self) -> list[str]:
+        """Cancel what was begun and is not over; returns the failures, by name, that nobody has waited for."""
+        self._cancel()
+        begun, self._begun = self._begun, []
+        return [failure for pending in begun if (failure := pending.untaken_failure())]
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         async def kept() -> T:
             task = asyncio.current_task()
             assert task is not None
@@ -52,22 +61,23 @@ class Portal:
             task.add_done_callback(self._tasks.discard)
             return await work
 
-        pending = Pending(what, self._start(kept()))
-        self._begun.append(pending)
-        return pending
+        return self._send(kept())
 
-    def settle(self) -> list[str]:
-        """Cancel what was begun and is not over; returns the failures, by name, that nobody has waited for."""
-        self.call(self._cancel())
-        begun, self._begun = self._begun, []
-        return [failure for pending in begun if (failure := pending.untaken_failure())]
+    def _send(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        # In a context of its own: that of a test under anyio may say that trio runs, and httpx would believe it here.
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
 
-    async def _cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+    def _cancel(self) -> None:
+        """Cancel all that goes on, and wait for its end: cancelled from outside its loop, a future would not wait for that."""
+
+        async def cancel() -> None:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+        self._send(cancel()).result()
 
     def close(self) -> None:
         """Cancel what is not over, and end the thread."""

@@ -16,7 +16,9 @@ from ftharness.portal import Portal
 
 _OUT = pytest.StashKey[Path]()
 _PORTAL = pytest.StashKey[Portal]()
-_ERROR = pytest.StashKey[str]()
+_ERROR = pytest.StashKey[
+    str
+]()  # what the test failed with; "" where it did not: without it, it did not come to its end
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -111,21 +113,33 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Keep what a test failed with, for its own report."""
-    if call.when == "call" and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+    """Keep how a test ended, for its own report; of one that is interrupted there is no report."""
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
         item.stash[_ERROR] = call.excinfo.exconly(tryshort=True).partition("\n")[0]
+    elif call.excinfo is not None or call.when == "call":
+        item.stash[_ERROR] = ""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an ``async def`` test that uses ``ft`` and that no other plugin has claimed: nothing needs to be configured."""
-    claimed = any(pyfuncitem.get_closest_marker(name) for name in ("asyncio", "anyio", "trio"))
-    theirs = type(pyfuncitem).__module__.partition(".")[0] != "_pytest"
-    if claimed or theirs or "ft" not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
+    if "ft" not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj) or _claimed(pyfuncitem):
         return None
     names = pyfuncitem._fixtureinfo.argnames  # noqa: SLF001 - as every plugin of this kind does
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+def _claimed(test: pytest.Function) -> bool:
+    """Whether another plugin runs this test: its marker alone does not do so where the plugin is not there."""
+    if type(test).__module__.partition(".")[0] != "_pytest":  # pytest-asyncio's own kind of test
+        return True
+    if test.get_closest_marker("trio"):  # nothing else can run it; without its plugin pytest says so
+        return True
+    plugins = {getattr(plugin, "__name__", "").partition(".")[0] for plugin in test.config.pluginmanager.get_plugins()}
+    if "anyio" in plugins and "anyio_backend" in test.funcargs:  # by the marker, or by its automatic mode
+        return True
+    return "pytest_asyncio" in plugins and test.get_closest_marker("asyncio") is not None
 
 
 @pytest.fixture
@@ -147,4 +161,4 @@ def ft(request: pytest.FixtureRequest) -> Iterator[Ft]:
     folder = _out_folder(config) / safe_name(node)
     fixture = Ft(config.stash[_PORTAL], folder, defaults, node)
     yield fixture
-    fixture.finish(request.node.stash.get(_ERROR, ""))
+    fixture.finish(request.node.stash.get(_ERROR, ""), interrupted=_ERROR not in request.node.stash)

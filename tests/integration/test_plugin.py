@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -44,14 +43,26 @@ def anyio_backend():
         (["-o", "asyncio_mode=strict"], "@pytest.mark.asyncio"),
         (["-o", "asyncio_mode=auto"], ""),
         (["-p", "no:asyncio"], "@pytest.mark.anyio"),
+        (["-p", "no:asyncio", "-o", "anyio_mode=auto"], ""),
+        (["-p", "no:asyncio", "-p", "no:anyio", "-o", "markers=asyncio"], "@pytest.mark.asyncio"),
+        (["-p", "no:asyncio", "-p", "no:anyio", "-o", "markers=anyio"], "@pytest.mark.anyio"),
     ],
-    ids=["no other plugin", "strict", "strict and marked", "auto", "anyio"],
+    ids=[
+        "no other plugin",
+        "strict",
+        "strict and marked",
+        "auto",
+        "anyio",
+        "anyio's auto",
+        "marked without pytest-asyncio",
+        "marked without anyio",
+    ],
 )
 def test_an_async_test_of_ones_own_runs_in_every_mode(
     pytester: pytest.Pytester, arguments: list[str], mark: str
 ) -> None:
     """The test of the design, with each plugin and mode that a project may have; nothing has to be configured."""
-    if "anyio" in mark:
+    if "no:anyio" not in arguments:
         pytester.makeconftest(ANYIO)
     pytester.makepyfile("import pytest\n" + OWN.format(mark=mark))
     if "no:asyncio" not in arguments:
@@ -256,28 +267,34 @@ def test_xdist_workers_share_one_folder_and_report(pytester: pytest.Pytester) ->
     assert (pytester.path / "out" / "report.html").exists()
 
 
-LONG = """
-from pathlib import Path
-
+STREAM = """
 async def test_it(ft):
     stream = await ft.client.complete(max_tokens=100_000)
-    await stream.token(10)
-    print(flush=True)
-    Path("{name}.runs").touch()
     await stream.finished()
+"""
+SCENARIO = """
+def test_it(ft):
+    ft.run("migration/drain", max_tokens=100_000)
 """
 
 
 def _start_long_tests(
-    pytester: pytest.Pytester, until: Until, *arguments: str
+    pytester: pytest.Pytester, until: Until, *arguments: str, test: str = STREAM
 ) -> tuple["subprocess.Popen[bytes]", list[int]]:
     """A pytest whose tests are in mid-stream, and all that is below it."""
     names = ("one", "two") if "-n" in arguments else ("one",)
     for name in names:
-        pytester.makepyfile(**{f"test_{name}": LONG.format(name=name)})
-    argv = [sys.executable, "-m", "pytest", *arguments]
-    process = subprocess.Popen(argv, cwd=pytester.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: all((pytester.path / f"{name}.runs").exists() for name in names), process)
+        pytester.makepyfile(**{f"test_{name}": test})
+    argv = [sys.executable, "-m", "pytest", *arguments, "--ft-out", "out"]
+    output = (pytester.path / "output").open("wb")
+    process = subprocess.Popen(argv, cwd=pytester.path, stdout=output, stderr=subprocess.STDOUT)
+    output.close()
+
+    def all_stream() -> bool:
+        histories = list(pytester.path.glob("out/**/history.jsonl"))
+        return sum('"request.chunk"' in history.read_text() for history in histories) == len(names)
+
+    until(all_stream, process)
     return process, [entry.pid for entry in below(process.pid, read_table())]
 
 
@@ -292,12 +309,21 @@ def test_a_killed_pytest_with_xdist_leaves_nothing_alive(
     assert all_gone(ours, 2.0), [entry.name for entry in read_table().values() if entry.pid in ours]
 
 
-def test_an_interrupted_pytest_tears_down(pytester: pytest.Pytester, until: Until, all_gone: AllGone) -> None:
-    """A Ctrl-C in a test: the stack is stopped in order, and the run folder is whole."""
-    process, ours = _start_long_tests(pytester, until, "--ft-out", "out")
-    os.kill(process.pid, signal.SIGINT)
+@pytest.mark.parametrize("test", [STREAM, SCENARIO], ids=["stream", "scenario"])
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_an_interrupted_pytest_tears_down_and_reports(
+    pytester: pytest.Pytester, until: Until, all_gone: AllGone, test: str, arguments: list[str]
+) -> None:
+    """A Ctrl-C in a test: the stack is stopped in order, and what there was is in the report, which has shown nothing."""
+    process, ours = _start_long_tests(pytester, until, *arguments, test=test)
+    workers = [entry.pid for entry in read_table().values() if entry.ppid == process.pid and arguments]
+    for pid in (process.pid, *workers):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
     assert process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert all_gone(ours, 2.0)
-    (history,) = Path(pytester.path / "out").glob("*/history.jsonl")
-    assert '"kind":"run.finished"' in history.read_text().splitlines()[-1]
-    assert (pytester.path / "out" / "report.html").exists()
+    histories = list(pytester.path.glob("out/**/history.jsonl"))
+    assert all('"kind":"run.finished"' in history.read_text().splitlines()[-1] for history in histories)
+    run = json.loads((pytester.path / "out" / "run.json").read_text())
+    verdicts = [(one["verdict"], one["reason"]) for one in run["scenarios"]]
+    assert verdicts == [("unknown", "interrupted")] * len(histories)
+    assert "ftharness report: out/report.html" in (pytester.path / "output").read_text()
