@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ftharness.report import RunRecord, read_kept, story
-from ftharness.report.story import MARKS
+from ftharness.report.clean import one_line, plain
+from ftharness.report.recovered import went_on
+from ftharness.report.run import MARKS
+from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell
@@ -36,11 +39,11 @@ class Telling(Told):
     def begins(self, cell: Cell, place: int, count: int) -> None:
         """A spinner, where somebody looks."""
         where = f" on {cell.stack}{f' ({cell.engine})' if cell.engine else ''}"
-        self._now = f"{f'[{place}/{count}] ' if count > 1 else ''}{cell.scenario.name}{where}"
+        self._now = one_line(f"{f'[{place}/{count}] ' if count > 1 else ''}{cell.scenario.name}{where}")
         if sys.stdout.isatty():
             from rich.console import Console  # noqa: PLC0415 - 25 ms that a pipe does not need
 
-            self._spinner = self._spinner or Console().status("")
+            self._spinner = self._spinner or Console(markup=False).status("")
             self._spinner.start()
             self._spinner.update(self._now)
 
@@ -58,11 +61,10 @@ class Telling(Told):
     def told(self, record: ScenarioRecord, folder: Path) -> None:
         """One line for what passed, the story for what did not."""
         if record.verdict == "pass":
-            line = f"{MARKS['pass']} {record.name}  {record.stack}"
-            line += "".join(f" {part}" for part in (record.engine, record.sut_version) if part)
-            sys.stdout.write(f"{line}  {record.duration_s:.1f} s{_recovered(record)}\n")
+            where = "".join(f" {part}" for part in (record.stack, record.engine, record.sut_version) if part)
+            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record)}")
             for drift in record.drift[:3]:
-                sys.stdout.write(f"    drift  {drift}\n")
+                _say(f"    drift  {drift}")
         else:
             events = read_kept(folder / record.path / HISTORY_FILE).events
             sys.stdout.write(story(record, events, folder) + "\n")
@@ -77,29 +79,34 @@ class Telling(Told):
     def counts(self, record: RunRecord, took: str = "") -> None:
         """How many of several came to what, or that there was none; ``took`` says how long that was."""
         if not record.scenarios:
-            sys.stdout.write("UNKNOWN  no scenario was run: it was ended before the first one began\n")
+            _say("UNKNOWN  no scenario was run: it was ended before the first one began")
         elif self._count > 1:
             counts = {name: sum(one.verdict == name for one in record.scenarios) for name in MARKS}
             said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
             missing = f" of {self._count}" if len(record.scenarios) < self._count else ""
-            sys.stdout.write(f"{said}{missing}{took}\n")
+            _say(f"{said}{missing}{took}")
 
     def summary(self, record: RunRecord, folder: Path, trouble: str) -> None:
         """The counts, and where the report is."""
         self.counts(record, f" in {time.monotonic() - self._began:.1f} s")
         if trouble:
-            sys.stderr.write(f"ftharness: {trouble}\n")
+            sys.stderr.write(f"ftharness: {plain(trouble)}\n")
         if (folder / "report.html").exists():
             sys.stdout.write(f"report  {folder / 'report.html'}\n")
         sys.stdout.flush()
 
 
 def _recovered(record: ScenarioRecord) -> str:
-    """What was broken, and how soon it went on."""
-    for fault in record.faults:
-        first = fault.recovery.first_token_ms
-        after = f", next token {first:.1f} ms later" if first is not None else ""
-        tokens = f"; {record.tokens.received} tokens"
-        exact = record.tokens.lost == record.tokens.duplicated == record.tokens.altered == 0
-        return f"  {fault.kind} {fault.target}{after}{tokens}{' exact' if exact else ''}"
-    return ""
+    """What was broken, how soon the stream went on, and what became of the tokens."""
+    if not record.faults:
+        return ""
+    fault, more = record.faults[0], len(record.faults) - 1
+    also = f" and {amount(more, 'more fault')}" if more else ""
+    after = f", {went}" if (went := went_on(fault.recovery)) else ""
+    exact = record.tokens.lost == record.tokens.duplicated == record.tokens.altered == 0
+    return f"  {fault.kind} {fault.target}{also}{after}; {record.tokens.received} tokens{' exact' if exact else ''}"
+
+
+def _say(line: str) -> None:
+    """One line, whatever the names in it hold."""
+    sys.stdout.write(f"{plain(' '.join(line.splitlines()))}\n")

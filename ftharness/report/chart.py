@@ -147,7 +147,7 @@ def _shown(
     """The lanes that there is room for: those that the faults touched first, then in the run's own order."""
     processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
     requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
-    targets = {one.fault.process for one in faults} | {one.rerouted_to for one in faults}
+    targets = {one.process for one in faults} | {one.rerouted_to for one in faults}
     aimed = {fault.request.id for fault in faults if fault.request}
     kept_processes = sorted(processes, key=lambda lane: (lane.name not in targets, lane.color is not None))
     kept_requests = sorted(requests, key=lambda lane: (lane.id not in aimed, lane.ok, lane.control))

@@ -1,24 +1,25 @@
 """Two stored runs side by side: what passed before and does not now, what recovers sooner or later, what logs differently."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 
 import msgspec
 
 from ftharness.report.clean import one_line
-from ftharness.report.run import RunRecord, excuse
+from ftharness.report.recovered import next_token_ms
+from ftharness.report.run import MARKS, RunRecord, excuse
 from ftharness.report.units import amount, milliseconds, pairs
-from ftharness.scenario.record import ScenarioRecord, Verdict, worst
+from ftharness.scenario.record import Recovery, ScenarioRecord, Verdict, worst
 
-_FIGURES = (
-    ("detect_ms", "noticed"),
-    ("reroute_ms", "rerouted"),
-    ("first_token_ms", "next token"),
-    ("max_gap_ms", "longest gap"),
+_FIGURES: tuple[tuple[str, Callable[[Recovery], float | None]], ...] = (
+    ("noticed", lambda recovery: recovery.detect_ms),
+    ("rerouted", lambda recovery: recovery.reroute_ms),
+    ("next token", next_token_ms),
+    ("longest gap", lambda recovery: recovery.max_gap_ms),
 )
 # Under this, a different figure is the machine's mood: a scheduler's tick, another program.
 _NOTABLE_MS, _NOTABLE_PART = 5.0, 0.25
-_MARKS = {"worse": "✗", "better": "✓", "same": "=", "other": "~", "untested": "?"}
+_MARKS = {"worse": MARKS["fail"], "better": MARKS["pass"], "same": "=", "other": "~", "untested": MARKS["unknown"]}
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -112,8 +113,8 @@ def _details(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> It
         if why:
             yield f"not tested in the {run} run: {one_line(why, 200)}"
     yield from _oracles(old, new)
-    for field, name in _FIGURES:
-        yield from _figure(name, _values(old, field), _values(new, field))
+    for name, figure in _FIGURES:
+        yield from _figure(name, _values(old, figure), _values(new, figure))
     yield from _figure("length", [one.duration_s * 1_000 for one in old], [one.duration_s * 1_000 for one in new])
     yield from _lines("drift", [line for one in old for line in one.drift], [line for one in new for line in one.drift])
     yield from _lines("leak", [line for one in old for line in one.leaks], [line for one in new for line in one.leaks])
@@ -138,8 +139,8 @@ def _oracle_verdicts(records: Sequence[ScenarioRecord]) -> dict[str, tuple[Verdi
     return found
 
 
-def _values(records: Sequence[ScenarioRecord], field: str) -> list[float]:
-    values = [getattr(fault.recovery, field) for one in records for fault in one.faults]
+def _values(records: Sequence[ScenarioRecord], figure: Callable[[Recovery], float | None]) -> list[float]:
+    values = [figure(fault.recovery) for one in records for fault in one.faults]
     return [value for value in values if value is not None]
 
 

@@ -6,6 +6,7 @@ from statistics import median
 import msgspec
 
 from ftharness.report.clean import one_line
+from ftharness.report.recovered import next_token_ms
 from ftharness.report.run import excuse
 from ftharness.report.svg import element
 from ftharness.report.units import milliseconds
@@ -93,7 +94,7 @@ def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
 
 
 def _next_token(record: ScenarioRecord) -> list[float]:
-    return [one.recovery.first_token_ms for one in record.faults if one.recovery.first_token_ms is not None]
+    return [ms for one in record.faults if (ms := next_token_ms(one.recovery)) is not None]
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 from ftharness.report.clean import one_line
 from ftharness.report.moments import Moments
+from ftharness.report.recovered import next_token_ms
 from ftharness.report.stored import Stored
 from ftharness.report.units import NS_PER_MS, amount, milliseconds
 from ftharness.scenario.record import TokenCount
@@ -53,7 +54,7 @@ def token_words(count: TokenCount) -> str:
 
 
 def _fault(one: Moments) -> str:
-    who = one_line(one.fault.process or one.fault.target, 60)
+    who = one_line(one.process or one.fault.target, 60)
     kind = one_line(one.fault.kind, 40)
     happened = _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
     if one.landed is None:
@@ -70,8 +71,11 @@ def _fault(one: Moments) -> str:
     if recovery.reroute_ms is not None:
         taker = one_line(one.rerouted_to, 40) or "another worker"
         steps.append(f"{taker} took over after {milliseconds(recovery.reroute_ms)}")
-    if recovery.first_token_ms is not None:
-        steps.append(f"the next token came after {milliseconds(recovery.first_token_ms)}")
+    first = next_token_ms(recovery)
+    if first is not None:
+        steps.append(f"the next token came after {milliseconds(first)}")
+    elif recovery.max_gap_ms is not None:
+        steps.append(f"the longest gap between tokens was {milliseconds(recovery.max_gap_ms)}")
     if one.healed is not None and one.struck is not None:
         steps.append(f"it was healed after {milliseconds((one.healed - one.struck) / NS_PER_MS)}")
     if one.struck is not None and one.struck != one.landed:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import msgspec
 
 from ftharness.history import Event, Log
+from ftharness.report.recovered import next_token_ms
 from ftharness.report.timeline import RequestLane, Timeline
 from ftharness.report.units import NS_PER_MS
 from ftharness.scenario.case import Case, FaultView
@@ -21,6 +22,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fault: As the run recorded it.
+        process: The name of the process that it hit or was meant to hit, empty when that is not known.
         requested: When its trigger fired.
         landed: When it verifiably happened.
         struck: When it took effect, which its recovery counts from: for a grace that ended, the end of that grace.
@@ -33,6 +35,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fault: FaultRecord
+    process: str = ""
     request: RequestLane | None = None
     requested: int | None = None
     landed: int | None = None
@@ -47,7 +50,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def what(self) -> str:
         """For a label: ``kill worker-2``."""
-        return f"{self.fault.kind} {self.fault.process or self.fault.target}"
+        return f"{self.fault.kind} {self.process or self.fault.target}"
 
     @property
     def at(self) -> int | None:
@@ -68,18 +71,26 @@ def moments(faults: Iterable[FaultRecord], events: Sequence[Event], lanes: Timel
     it agree; otherwise the history does.
     """
     case = Case(events)
-    # One that was aimed at several processes has its own moments on each.
-    views = {(view.requested.id, view.process): view for view in case.faults}
-    found = [_moments(fault, case, views.get((fault.id, fault.process)), lanes) for fault in faults]
+    found = [_moments(fault, case, _view(fault, case), lanes) for fault in faults]
     return sorted(found, key=lambda one: (one.at is None, one.at or 0))
+
+
+def _view(fault: FaultRecord, case: Case) -> FaultView | None:
+    """Its events; one that was aimed at several processes has its own on each."""
+
+    def is_of(view: FaultView) -> bool:
+        # What an earlier version stored names the process only behind the target: "serving (worker-1)".
+        return view.process == fault.process or (not fault.process and fault.target.endswith(f"({view.process})"))
+
+    return next((view for view in case.faults if view.requested.id == fault.id and is_of(view)), None)
 
 
 def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Timeline) -> Moments:
     request = lanes.request(view.requested.request) if view else None
     requested = fault.requested_ns if fault.requested_ns is not None else view.requested.t if view else None
-    landed = fault.landed_ns
+    landed, process = fault.landed_ns, view.process if view else fault.process
     if landed is None:
-        return Moments(fault=fault, requested=requested, request=request)
+        return Moments(fault=fault, process=process, requested=requested, request=request)
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
     struck = (struck_t(case, view) if view else None) or landed
@@ -89,13 +100,14 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         struck,
         lambda log: (
             log.event == "request_received"
-            and log.source != fault.process
+            and log.source != process
             and (request is None or log.captures.get("request", request.id).startswith(request.id))
         ),
     )
     points = _points(fault.recovery, struck, detected, rerouted, _token_after(request, struck, detected, rerouted))
     return Moments(
         fault=fault,
+        process=process,
         requested=requested,
         request=request,
         landed=landed,
@@ -124,8 +136,8 @@ def _token_after(request: RequestLane | None, struck: int, detected: Log | None,
 def _points(
     recovery: Recovery, struck: int, detected: Log | None, rerouted: Log | None, token: int | None
 ) -> tuple[int | None, int | None, int | None]:
-    figures = (recovery.detect_ms, recovery.reroute_ms, recovery.first_token_ms)
-    if any(figure is not None for figure in figures):
+    if any(ms is not None for ms in (recovery.detect_ms, recovery.reroute_ms, recovery.first_token_ms)):
+        figures = (recovery.detect_ms, recovery.reroute_ms, next_token_ms(recovery))
         detect, reroute, first = (None if ms is None else struck + round(ms * NS_PER_MS) for ms in figures)
         return detect, reroute, first
     return (detected.t if detected else None, rerouted.t if rerouted else None, token)

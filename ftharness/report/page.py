@@ -13,8 +13,9 @@ import msgspec
 from ftharness.report.clean import one_line
 from ftharness.report.groups import groups
 from ftharness.report.lead import token_words
-from ftharness.report.run import RunRecord, excuse
-from ftharness.report.section import MARKS, section
+from ftharness.report.recovered import next_token_ms
+from ftharness.report.run import MARKS, RunRecord, excuse
+from ftharness.report.section import section, where
 from ftharness.report.stored import Stored
 from ftharness.report.units import amount, milliseconds
 from ftharness.scenario.record import ScenarioRecord
@@ -34,6 +35,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     place: int
     anchor: str
     name: str
+    where: str
     verdict: str
     mark: str
     next_token: str
@@ -84,7 +86,9 @@ class Page:
         if place in self._plan.drawn or place in self._plan.words:
             shown = section(stored, _anchor(place), pictures=place in self._plan.drawn)
             alone = len(self._record.scenarios) == 1
-            self._sections.append(_template("section.html.j2").render(s=shown, alone=alone, place=place + 1))
+            self._sections.append(
+                _template("section.html.j2").render(s=shown, alone=alone, place=place + 1, marks=MARKS)
+            )
 
     def render(self) -> bytes:
         """The page."""
@@ -128,19 +132,20 @@ class Page:
     def _briefs(self) -> Iterator[Brief]:
         for place in sorted(self._plan.rows):
             one = self._record.scenarios[place]
-            first = [f.recovery.first_token_ms for f in one.faults if f.recovery.first_token_ms is not None]
+            first = [ms for f in one.faults if (ms := next_token_ms(f.recovery)) is not None]
             gap = [f.recovery.max_gap_ms for f in one.faults if f.recovery.max_gap_ms is not None]
             yield Brief(
                 place=place + 1,
                 anchor=_anchor(place),
                 name=one_line(one.name, 80),
+                where=where(one),
                 verdict=one.verdict,
                 mark=MARKS[one.verdict],
                 next_token=milliseconds(max(first, default=None)),
                 longest_gap=milliseconds(max(gap, default=None)),
                 tokens=token_words(one.tokens),
                 duration=milliseconds(one.duration_s * 1_000),
-                links=[(quote(file), file.rpartition("/")[2]) for file in self._files.get(place, ())],
+                links=[(quote(file), Path(file).stem) for file in self._files.get(place, ())],
             )
 
 

@@ -9,6 +9,8 @@ from ftharness.scenario.record import HISTORY_FILE, Annotation, ScenarioRecord, 
 
 RUN_FILE = "run.json"
 SCHEMA = 1
+#: How a verdict is shown, on a terminal as on the page.
+MARKS: dict[Verdict, str] = {"pass": "✓", "fail": "✗", "unknown": "?"}
 # Annotations that say: look at it, but it is no reason to stop. Quarantine is for whoever picks what gates, not for us.
 EXCUSES = ("known_finding", "not_applicable")
 

@@ -11,12 +11,12 @@ from ftharness.report.clean import one_line, plain
 from ftharness.report.gaps import gaps
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
-from ftharness.report.run import excuse
+from ftharness.report.recovered import next_token_ms
+from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
 from ftharness.report.units import after, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount, Verdict
 
-MARKS = {"pass": "✓", "fail": "✕", "unknown": "?"}
 _MOST_ENTRIES = 80
 _MOST_CLOSE = 3
 _MOST_LISTED = 40
@@ -153,7 +153,7 @@ def figures(faults: Sequence[Moments]) -> list[Figure]:
     named = (
         ("until noticed", [one.detect_ms for one in landed]),
         ("until rerouted", [one.reroute_ms for one in landed]),
-        ("until the next token", [one.first_token_ms for one in landed]),
+        ("until the next token", [next_token_ms(one) for one in landed]),
         ("longest gap", [one.max_gap_ms for one in landed]),
     )
     known = ((name, [value for value in values if value is not None]) for name, values in named)
@@ -229,7 +229,7 @@ def _box(one: Moments) -> FaultBox:
             "rerouted",
             _after(fault.recovery.reroute_ms) + (f" to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else ""),
         ),
-        Row("next token", _after(fault.recovery.first_token_ms)),
+        Row("next token", _after(next_token_ms(fault.recovery))),
         Row("longest gap", "" if fault.recovery.max_gap_ms is None else milliseconds(fault.recovery.max_gap_ms)),
         Row("healed", "" if one.healed is None else f"at {moment(one.healed)}"),
     ]

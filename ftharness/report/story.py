@@ -9,15 +9,16 @@ from ftharness.history import Event
 from ftharness.report.chronicle import Entry, choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments, moments
+from ftharness.report.run import MARKS
 from ftharness.report.timeline import RequestLane, Timeline, timeline
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord
 
-MARKS = {"pass": "✓", "fail": "✗", "unknown": "?"}
 _HAPPENED = 14  # lines of what happened
 _ORACLES = 5
 _REASON = 12  # lines
 _WIDE = 150
+_WHOLE = 30_000  # characters: more than its lines can have
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+\s+")  # a line's own clock; the story has one for all
 # Between the control and the teardown is what the story is about; a phase's beginning and the launch are not.
 _TOLD = ("fault", "exit", "end", "leak", "log", "request", "token")
@@ -59,7 +60,8 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     if folder is not None:
         place = folder if record.path in (".", "") else folder / record.path
         lines.append(f"  run      {place} (open {folder / 'report.html'})")
-    return "\n".join(lines)
+    # Whatever a name, a line or a path holds, it shows itself and does nothing to the terminal.
+    return plain("\n".join(lines), _WHOLE)
 
 
 def _wrapped(reason: str) -> list[str]:

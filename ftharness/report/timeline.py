@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from itertools import accumulate
 
 import msgspec
@@ -129,12 +130,16 @@ def exit_text(event: ProcessExited) -> str:
 
 
 def outcome_text(event: RequestFinished) -> str:
-    """How a request ended, in few words: ``200 · length``, ``error 500 in the stream``, ``hang``."""
+    """How a request ended, in few words: ``200 · length``, ``error 503``, ``error 500 in the stream``, ``hang``."""
     if event.outcome == "success":
         return " · ".join(str(part) for part in (event.status, event.finish_reason or "no finish_reason") if part)
-    if event.outcome == "error" and event.error_code is not None:
+    if event.outcome != "error":
+        return event.outcome  # its status, where it had one, is not what ended it
+    if event.error_code is not None:
         return f"error {event.error_code} in the stream"
-    return f"{event.outcome} {event.status}" if event.status is not None else event.outcome
+    if event.status == HTTPStatus.OK:
+        return "error after HTTP 200"  # as when a connection breaks in the middle of an answer
+    return f"error {event.status}" if event.status is not None else "error"
 
 
 def timeline(events: Sequence[Event]) -> Timeline:

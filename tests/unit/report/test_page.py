@@ -116,6 +116,17 @@ def test_every_link_leads_to_a_file_of_the_run(make: Make, tmp_path: Path, twelv
     assert {"04/history.jsonl", "04/trace.json", "04/logs/worker-1.log", "run.json", "junit.xml"} <= files
 
 
+def test_each_of_the_other_runs_says_where_it_ran(make: Make, tmp_path: Path) -> None:
+    """Of one scenario on several engines: the rows below would be told apart by nothing else."""
+    engines = ["vllm", "sglang", "trtllm"] * 5
+    write_report(
+        tmp_path, make(*({"tokens": 80, "engine": engine, "seed": seed} for seed, engine in enumerate(engines)))
+    )
+    rows = re.findall(r'<tr id="s(\d+)">.*?<small>sim · (\w+) · ', (tmp_path / "report.html").read_text())
+    assert len(rows) == 12
+    assert all(engine == engines[int(place) - 1] for place, engine in rows)
+
+
 def test_the_page_needs_nothing_but_itself(make: Make, tmp_path: Path) -> None:
     """No source, no style sheet, no address of a network anywhere in it, but the name space of SVG."""
     write_report(tmp_path, make({"ending": "drop"}))

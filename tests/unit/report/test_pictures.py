@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,9 +29,10 @@ from ftharness.report.clean import one_line, plain, xml_text
 from ftharness.report.gaps import gaps
 from ftharness.report.moments import moments
 from ftharness.report.placing import Flag, place_flags
+from ftharness.report.recovered import went_on
 from ftharness.report.scale import ticks
 from ftharness.report.stored import read_stored
-from ftharness.report.timeline import timeline
+from ftharness.report.timeline import outcome_text, timeline
 from ftharness.scenario import Scenario, judge
 from ftharness.scenario.record import FaultRecord, Recovery
 
@@ -44,7 +46,7 @@ def test_the_points_of_a_fault_are_where_its_figures_say(make: Make, tmp_path: P
     one = read_stored(tmp_path, record.scenarios[0]).faults[0]
     figures = one.fault.recovery
     assert one.struck == one.landed == one.fault.landed_ns
-    assert one.fault.process == "worker-1"
+    assert one.process == "worker-1"
     assert one.rerouted_to == "worker-2"
     for point, ms in (
         (one.detected, figures.detect_ms),
@@ -100,12 +102,49 @@ def test_a_fault_on_several_processes_has_its_own_moments_on_each() -> None:
     assert [(one.target, one.process) for one in faults] == [
         ("every_worker (worker-1)", "worker-1"), ("every_worker (worker-2)", "worker-2"), ("serving", "")
     ]  # fmt: skip
-    found = moments(faults, events, timeline(events))
-    assert [(one.what, one.at, one.struck, one.healed) for one in found] == [
-        ("freeze worker-1", 21 * MS, 21 * MS, 30 * MS),
-        ("freeze worker-2", 25 * MS, 25 * MS, 40 * MS),
-        ("kill serving", 50 * MS, None, None),
-    ]
+    # As stored, and as an earlier version stored it.
+    for records in (faults, [msgspec.structs.replace(one, process="") for one in faults]):
+        found = moments(records, events, timeline(events))
+        assert [(one.what, one.at, one.struck, one.healed) for one in found] == [
+            ("freeze worker-1", 21 * MS, 21 * MS, 30 * MS),
+            ("freeze worker-2", 25 * MS, 25 * MS, 40 * MS),
+            ("kill serving", 50 * MS, None, None),
+        ]
+
+
+@pytest.mark.parametrize(
+    "end, said",
+    [
+        (RequestFinished(request="r", outcome="success", status=200, finish_reason="length"), "200 · length"),
+        (RequestFinished(request="r", outcome="error", status=200, error_code=500), "error 500 in the stream"),
+        (RequestFinished(request="r", outcome="error", status=200, error="reset by peer"), "error after HTTP 200"),
+        (RequestFinished(request="r", outcome="error", status=503), "error 503"),
+        (RequestFinished(request="r", outcome="error"), "error"),
+        (RequestFinished(request="r", outcome="hang", status=200), "hang"),
+    ],
+)
+def test_how_a_request_ended_is_said_in_few_words(end: RequestFinished, said: str) -> None:
+    """A status of 200 is not what an answer failed with."""
+    assert outcome_text(end) == said
+
+
+@pytest.mark.parametrize(
+    "recovery, said",
+    [
+        (Recovery(detect_ms=2.3, reroute_ms=9.6, first_token_ms=329.2, max_gap_ms=6.2), "next token 329 ms later"),
+        (Recovery(first_token_ms=903.0, max_gap_ms=908.4), "next token 903 ms later"),
+        (Recovery(detect_ms=980.4, max_gap_ms=5.7), "longest gap 5.70 ms"),
+        (Recovery(detect_ms=12.0, first_token_ms=14.4, max_gap_ms=5.7), "longest gap 5.70 ms"),
+        (Recovery(detect_ms=2.5), ""),
+    ],
+    ids=["moved", "frozen", "drained", "drained and noticed", "broken for good"],
+)
+def test_a_stream_that_flowed_on_has_no_next_token(recovery: Recovery, said: str) -> None:
+    """While a worker drains, tokens keep coming: the one that ends the longest wait is not the first one after the fault."""
+    assert went_on(recovery) == said
+    fault = FaultRecord(kind="terminate", target="serving", trigger="at 1 s", landed_ns=MS, recovery=recovery)
+    one = moments([fault], [], timeline([]))[0]
+    assert (one.first_token is not None) == said.startswith("next token")
 
 
 def test_a_worker_with_request_names_of_its_own_is_still_seen_to_serve() -> None:
