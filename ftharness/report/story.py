@@ -42,7 +42,7 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     # Where an oracle decided, the reason is its own, and stands among the oracles.
     if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
         # It may hold the last lines of a process that did not start: what its reader needs most.
-        lines += _wrapped(record.reason)[:_REASON]
+        lines += _reason(record.reason)
     untested = [one for one in record.oracles if one.reason == f"not tested: {record.reason}"]
     lines += _oracles([one for one in record.oracles if one not in untested])
     if untested:
@@ -64,10 +64,12 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     return plain("\n".join(lines), _WHOLE)
 
 
-def _wrapped(reason: str) -> list[str]:
-    """Whole lines: what stands last in one, such as the line of a file, is often what its reader needs."""
-    lines = (wrap(line, _WIDE, break_on_hyphens=False) for line in plain(reason).splitlines())
-    return [f"  {part}" for parts in lines for part in parts]
+def _reason(reason: str) -> list[str]:
+    """A sentence whole, for it may end with the line of a file; of a process's last lines each as far as there is room."""
+    lines = plain(reason).splitlines()
+    if len(lines) == 1:
+        return [f"  {part}" for part in wrap(lines[0], _WIDE, break_on_hyphens=False)]
+    return [one_line_kept(f"  {line}") for line in lines[:_REASON]]
 
 
 def _oracles(oracles: Sequence[OracleRecord]) -> list[str]:
