@@ -17,7 +17,6 @@ from ftharness.client.connection import (
     CannotLeave,
     Connection,
     ConnectionBroken,
-    Ends,
     Left,
     checked_url,
     request_bytes,
@@ -86,7 +85,6 @@ class ConnectionApart(Connection):
         super().__init__(on_body)
         self._process = process
         self._frames = b""
-        self._peer = 0
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -103,9 +101,8 @@ class ConnectionApart(Connection):
         process = ClientProcess(host, port)
         loop = asyncio.get_running_loop()
         transport, connection = await loop.create_connection(lambda: cls(on_body, process), sock=process.link)
-        connection._peer = port  # noqa: SLF001 - its own class
         try:
-            await connection._port  # noqa: SLF001 - the same
+            await connection._port  # noqa: SLF001 - its own class
         except BaseException:
             await connection.close()
             raise
@@ -149,15 +146,14 @@ class ConnectionApart(Connection):
         else:
             self._transport.close()
         ended = await self._process.gone()
-        await asyncio.shield(self._closed)  # what it had read is in the link still, and is read first
+        await asyncio.shield(self._closed)  # what it had read is in the link still, and is read first: it may be all
+        if kill and ended.signal != "SIGKILL":
+            self._end(ConnectionBroken(f"the client process ended by itself: {ended}"))
         if self.done.done():
-            return None  # it had the whole answer
-        evidence = {"pid": self._process.pid, "wait_status": str(ended), **self._ends().evidence()}
+            return None
+        evidence = {"local_port": self._port.result(), "pid": self._process.pid, "wait_status": str(ended)}
         # The kernel closed its socket between the signal and its end; whatever it had read, it had read before.
         return self._has_left(Left(max(at, self.read_ns), how, evidence))
-
-    def _ends(self) -> Ends:
-        return Ends(self._port.result(), self._peer)
 
     def data_received(self, data: bytes) -> None:
         """Frames of the client process."""

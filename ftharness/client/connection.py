@@ -14,9 +14,22 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 from ftharness.client.response import Body, Response
-from ftharness.process.ports import tcp_state
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, and nothing is waited for
+# include/net/tcp_states.h, from 1 on.
+_STATES = (
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+)
 
 
 class Left(NamedTuple):
@@ -47,17 +60,6 @@ class ClientLeft(ConnectionBroken):
     def __init__(self, left: Left) -> None:
         super().__init__(f"the client {left.how}")
         self.left = left
-
-
-class Ends(NamedTuple):
-    """The two ends of a TCP connection, by their ports."""
-
-    local: int
-    peer: int
-
-    def evidence(self) -> dict[str, Any]:
-        """What the kernel says of our end now; ``gone`` is also what a reset leaves, at once."""
-        return {"local_port": self.local, "socket": tcp_state(self.local, self.peer) or "gone"}
 
 
 class Connection(asyncio.Protocol):
@@ -104,23 +106,32 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def leave(self, how: str = "closed the connection", *, reset: bool = False) -> Left | None:
-        """Close the socket, whatever is still to come; returns when that is done. None: it was over before.
+        """End the connection, whatever is still to come; returns when it is closed. None: it was over before.
 
         Args:
             how: What is told of it.
-            reset: By an RST. Otherwise it is the kernel that decides: a FIN, or an RST where there are bytes that nobody read.
+            reset: By an RST: what close(2) does with SO_LINGER of 0 s. Otherwise by a FIN.
         """
         if self._over:
             return None
         assert self._transport is not None
-        ends = self._ends()
-        if reset:
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        sock, at = self._transport.get_extra_info("socket"), time.monotonic_ns()
+        evidence = {"local_port": sock.getsockname()[1]}
+        try:
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            else:  # by itself, for after close(2) nobody can ask what became of it
+                sock.shutdown(socket.SHUT_RDWR)
+                evidence |= _state(sock)
+        except OSError:
+            return None  # it has been reset, and we are about to be told
         self._leaving = how
         self._transport.abort()  # what is not sent yet is dropped; the loop closes the socket in its next turn
         # asyncio calls connection_lost just before close(2), and whoever awaits is called after both.
-        at = await asyncio.shield(self._closed)
-        return self._has_left(Left(at, how, ends.evidence()))
+        closed = await asyncio.shield(self._closed)
+        if reset:
+            at, evidence["socket"] = closed, "closed with SO_LINGER 0"
+        return self._has_left(Left(at, how, evidence))
 
     async def half_close(self) -> Left | None:
         """Say that nothing more will be asked (shutdown(2), SHUT_WR); the answer may still come. None: it was over before.
@@ -133,9 +144,13 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         if self._transport.get_write_buffer_size():
             raise CannotLeave("half a close was asked for before the whole request had been sent")
-        at = time.monotonic_ns()
-        self._transport.write_eof()
-        return Left(at, "shut down its sending side", self._ends().evidence())
+        sock, at = self._transport.get_extra_info("socket"), time.monotonic_ns()
+        try:
+            self._transport.write_eof()
+        except OSError:
+            return None  # it has been reset, and we are about to be told
+        evidence = {"local_port": sock.getsockname()[1]} | _state(sock)
+        return Left(at, "shut down its sending side", evidence)
 
     async def kill(self) -> Left | None:
         """Kill the process that has the socket. None: it was over before.
@@ -155,11 +170,6 @@ class Connection(asyncio.Protocol):
     @property
     def _over(self) -> bool:
         return bool(self.done.done() or self._leaving or self._closed.done())
-
-    def _ends(self) -> Ends:
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        return Ends(sock.getsockname()[1], sock.getpeername()[1])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's call."""
@@ -215,6 +225,12 @@ class Connection(asyncio.Protocol):
                 self.done.exception()  # retrieved: nobody has to await a connection that was closed on purpose
         if self._transport is not None:
             self._transport.close()
+
+
+def _state(sock: socket.socket) -> dict[str, Any]:
+    """What the kernel says of our end (tcp(7), TCP_INFO: its first byte)."""
+    (number,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return {"socket": _STATES[number - 1]}
 
 
 def request_bytes(url: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:

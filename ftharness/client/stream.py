@@ -79,14 +79,18 @@ class Stream:
         """Wait until it has ended, in whatever way; one that never does is ended as a ``hang`` after its idle time."""
         return await asyncio.shield(self._ended)
 
-    # Ways to go away. Each returns once it is done, and what was done; None: the request was over before. What cannot be
-    # done raises CannotLeave.
-
-    async def cancel(self) -> Left | None:
-        """Go away in mid-stream: close the connection."""
-        if not self._begun.done():  # there is none yet; once there is, nobody wants it
+    async def cancel(self) -> None:
+        """Go away, now: close the connection; where there is none yet, nobody wants it once there is."""
+        if self._begun.done():
+            await self.disconnect()
+        else:
             self._finish("cancelled", error="the client went away before it was connected")
-            return None
+
+    # Ways to go away, once it is connected. Each returns when it is done, and what was done; None: the request was over
+    # before. What cannot be done raises CannotLeave.
+
+    async def disconnect(self) -> Left | None:
+        """Close the connection."""
         return await self._leave(lambda connection: connection.leave())
 
     async def reset(self) -> Left | None:

@@ -3,23 +3,42 @@
 A kind of fault is an async function ``(Strike) -> None``, found by the entry point group ``ftharness.faults``.
 """
 
-from ftharness.faults.fault import Fault, Target, another_worker, every_worker, frontend, named, serving
-from ftharness.faults.kinds import freeze, interrupt, kill, kill_engine, terminate, thaw
-from ftharness.faults.strike import Strike, fault_kind
+from ftharness.faults.fault import Fault, Target, another_worker, client_of, every_worker, frontend, named, serving
+from ftharness.faults.kinds import (
+    cancel_task,
+    disconnect,
+    freeze,
+    half_close,
+    interrupt,
+    kill,
+    kill_client,
+    kill_engine,
+    reset,
+    terminate,
+    thaw,
+)
+from ftharness.faults.strike import Strike, WrongTarget, fault_kind
 
 __all__ = [
     "Fault",
     "Strike",
     "Target",
+    "WrongTarget",
     "another_worker",
+    "cancel_task",
+    "client_of",
+    "disconnect",
     "every_worker",
     "fault_kind",
     "freeze",
     "frontend",
+    "half_close",
     "interrupt",
     "kill",
+    "kill_client",
     "kill_engine",
     "named",
+    "reset",
     "serving",
     "terminate",
     "thaw",

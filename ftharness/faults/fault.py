@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Role = Literal["serving", "another_worker", "every_worker", "frontend", "named"]
+Role = Literal["serving", "another_worker", "every_worker", "frontend", "named", "client"]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -12,7 +12,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         role: ``serving``: the worker that last took the request; ``another_worker``: the first that did not;
-            ``every_worker``; ``frontend``; ``named``: the process ``name``.
+            ``every_worker``; ``frontend``; ``named``: the process ``name``; ``client``: no process of the stack, but who
+            sent the request.
         request: The request's place in the workload.
         name: Of the process, for ``named``.
     """
@@ -45,3 +46,8 @@ frontend = Target(role="frontend")
 def named(name: str) -> Target:
     """The process of that name, such as ``worker-1``."""
     return Target(role="named", name=name)
+
+
+def client_of(request: int = 0) -> Target:
+    """The client of the request at that place in the workload."""
+    return Target(role="client", request=request)

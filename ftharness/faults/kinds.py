@@ -2,7 +2,9 @@
 
 from typing import Literal, Protocol
 
-from ftharness.faults.fault import Fault, Target
+from ftharness.faults.fault import Fault, Target, client_of
+
+_FIRST = client_of(0)
 
 
 class _Named(Protocol):
@@ -47,3 +49,28 @@ def thaw(target: Target | _Named, *, tree: bool = True) -> Fault:
 def kill_engine(target: Target | _Named) -> Fault:
     """SIGKILL to the worker's engine process only; its handler lives on, and has to notice."""
     return Fault(kind="kill_engine", target=_target(target))
+
+
+def disconnect(target: Target = _FIRST) -> Fault:
+    """The client closes its connection: a user who goes away."""
+    return Fault(kind="disconnect", target=target)
+
+
+def reset(target: Target = _FIRST) -> Fault:
+    """The client resets its connection (RST): nothing is left of it at once."""
+    return Fault(kind="reset", target=target)
+
+
+def cancel_task(target: Target = _FIRST) -> Fault:
+    """The asyncio task that awaits the answer is cancelled, and closes its connection, as client libraries do."""
+    return Fault(kind="cancel_task", target=target)
+
+
+def kill_client(target: Target = _FIRST) -> Fault:
+    """SIGKILL to the process that sent the request, which has to be one of its own: ``completion(own_process=True)``."""
+    return Fault(kind="kill_client", target=target)
+
+
+def half_close(target: Target = _FIRST) -> Fault:
+    """The client says that it will ask nothing more (SHUT_WR), and goes on reading. Many servers take it for a disconnect."""
+    return Fault(kind="half_close", target=target)

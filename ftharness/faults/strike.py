@@ -1,8 +1,9 @@
-"""One fault being injected into one process: what its code gets, and how it says what came of it."""
+"""One fault being injected: what its code gets, and how it says what came of it."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from ftharness.client import Stream
 from ftharness.history import FaultHealed, FaultLanded, FaultMissed, History, RequestFinished
 from ftharness.process import Process
 from ftharness.registry import find_installed
@@ -10,40 +11,70 @@ from ftharness.registry import find_installed
 Heal = Callable[[], Awaitable[dict[str, Any]]]
 
 
+class WrongTarget(Exception):  # noqa: N818 - says what is the case
+    """A kind of fault that hits processes was aimed at a client, or the other way round."""
+
+
 class Strike:
-    """A fault on its way to a process.
+    """A fault on its way to a process, or to the client of a request.
 
     Attributes:
         id: This fault's name in the history.
-        process: What it hits.
+        source: Whom the history's events are about: the process's name, or ``client``.
         history: Where the evidence is, and goes.
         args: The fault's own arguments.
         request: The id of the request that it is aimed at, or "".
     """
 
-    def __init__(self, fault_id: str, process: Process, history: History, args: dict[str, Any], request: str) -> None:
+    def __init__(
+        self, fault_id: str, hits: Process | Stream, history: History, args: dict[str, Any], request: str
+    ) -> None:
         self.id = fault_id
-        self.process = process
+        self.source = hits.name if isinstance(hits, Process) else "client"
         self.history = history
         self.args = args
         self.request = request
+        self._hits = hits
         self._heal: Heal | None = None
+
+    @property
+    def process(self) -> Process:
+        """What it hits.
+
+        Raises:
+            WrongTarget: It is a client.
+        """
+        if not isinstance(self._hits, Process):
+            raise WrongTarget("it hits processes, and was aimed at a client")
+        return self._hits
+
+    @property
+    def stream(self) -> Stream:
+        """The request whose client it hits.
+
+        Raises:
+            WrongTarget: It is a process.
+        """
+        if not isinstance(self._hits, Stream):
+            raise WrongTarget(f"it hits clients, and was aimed at the process {self.source}")
+        return self._hits
 
     def landed(self, *, at: int, **evidence: object) -> None:
         """Say that it verifiably happened, at ``at`` (CLOCK_MONOTONIC, ns)."""
         ended = next(self.history.select(RequestFinished, request=self.request), None) if self.request else None
-        on_target = ended is None or ended.t > at - self.history.start_ns
+        # At the same moment: it is this that ended it.
+        on_target = ended is None or ended.t >= at - self.history.start_ns
         if not on_target:
             evidence["request"] = "had already ended"
         elif self.request:
             evidence["request"] = "was running"
         self.history.append(
-            FaultLanded(source=self.process.name, id=self.id, evidence=dict(evidence), on_target=on_target), at=at
+            FaultLanded(source=self.source, id=self.id, evidence=dict(evidence), on_target=on_target), at=at
         )
 
     def missed(self, reason: str) -> None:
         """Say that it did not happen, or that it could not be shown to have happened."""
-        self.history.append(FaultMissed(source=self.process.name, id=self.id, reason=reason))
+        self.history.append(FaultMissed(source=self.source, id=self.id, reason=reason))
 
     def heals_by(self, heal: Heal) -> None:
         """Undo it by ``heal``, which returns the evidence, at the latest when the run ends."""
@@ -53,7 +84,7 @@ class Strike:
         """Undo it, once; nothing happens where there is nothing to undo."""
         heal, self._heal = self._heal, None
         if heal is not None:
-            self.history.append(FaultHealed(source=self.process.name, id=self.id, evidence=await heal()))
+            self.history.append(FaultHealed(source=self.source, id=self.id, evidence=await heal()))
 
 
 FaultKind = Callable[[Strike], Coroutine[Any, Any, None]]

@@ -1,30 +1,11 @@
 """Ports on loopback that nobody else gets."""
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# include/net/tcp_states.h, by the number that /proc/net/tcp has.
-_STATES = dict(
-    enumerate(
-        (
-            "ESTABLISHED",
-            "SYN_SENT",
-            "SYN_RECV",
-            "FIN_WAIT1",
-            "FIN_WAIT2",
-            "TIME_WAIT",
-            "CLOSE",
-            "CLOSE_WAIT",
-            "LAST_ACK",
-            "LISTEN",
-            "CLOSING",
-        ),
-        start=1,
-    )
-)
+_LISTEN = "0A"  # the state's number in /proc/net/tcp
 
 
 def listening_socket() -> socket.socket:
@@ -83,30 +64,14 @@ class PortReservation:
 
 def listening_ports() -> set[int]:
     """Every TCP port on which something of this machine listens."""
-    return {local for local, _, state in _tcp_sockets() if state == "LISTEN"}
-
-
-def tcp_state(local: int, peer: int) -> str:
-    """What the kernel says of this machine's end of a connection, such as ``FIN_WAIT2``; "" when it is gone.
-
-    Args:
-        local: The port of that end.
-        peer: The port of the other.
-    """
-    return next((state for one, other, state in _tcp_sockets() if (one, other) == (local, peer)), "")
-
-
-def _tcp_sockets() -> Iterator[tuple[int, int, str]]:
-    """Each TCP socket of this machine: its own port, its peer's, its state."""
+    found = set()
     for name in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/net/{name}").read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            _, local, peer, state, *_ = line.split()
-            yield (
-                int(local.rpartition(":")[2], 16),
-                int(peer.rpartition(":")[2], 16),
-                _STATES.get(int(state, 16), state),
-            )
+            _, local, _, state, *_ = line.split()
+            if state == _LISTEN:
+                found.add(int(local.rpartition(":")[2], 16))
+    return found

@@ -1,29 +1,34 @@
 """Injects faults at their moments into a running stack, and heals them."""
 
 import asyncio
-import importlib
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ftharness.client import Stream
-from ftharness.faults import Fault, Strike, fault_kind
+from ftharness.faults import Fault, Strike, Target, WrongTarget, fault_kind
+from ftharness.faults.strike import FaultKind
 from ftharness.history import (
     Event,
-    FaultLanded,
     FaultMissed,
     FaultRequested,
     History,
     Log,
     RequestChunk,
-    RequestFinished,
     RequestSent,
 )
 from ftharness.process import Process
-from ftharness.scenario.trigger import Injection, Trigger
+from ftharness.scenario.moments import CLAIM, Moment, moment_of
+from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
 
-_CLAIM = "request_received"
+
+class _Armed(NamedTuple):
+    """A fault that waits for its moment."""
+
+    id: str
+    injection: Injection
+    moment: Moment
 
 
 class Nemesis:
@@ -42,7 +47,11 @@ class Nemesis:
         self._requests: dict[int, Stream] = {}  # by the place in the workload
         self._count = 0
         self._strikes: list[Strike] = []
-        self._watching: list[Callable[[], None]] = []
+        self._armed: dict[str, _Armed] = {}
+        self._on_token: dict[int, list[str]] = {}  # by the request's place: the faults that wait for its tokens
+        self._on_any: list[str] = []  # those that may wait for anybody's
+        self._places: dict[str, int] = {}
+        self._unsubscribe: Callable[[], None] = lambda: None
         self._waiting: set[asyncio.Task[None]] = set()
         self._striking: set[asyncio.Task[None]] = set()
 
@@ -58,24 +67,38 @@ class Nemesis:
         """
         for place, injection in enumerate(injections):
             fault_kind(injection.fault.kind)  # looked up and imported now: at the moment itself it would cost 10 ms
-            moment = _moment(injection.trigger, self._history, self._speed)
-            self._count += 1
-            watch = partial(self._watch, injection, f"fault-{place + 1}", moment, _Once())
-            self._watching.append(self._history.subscribe(watch))
+            trigger, fault_id = injection.trigger, f"fault-{place + 1}"
+            self._armed[fault_id] = _Armed(fault_id, injection, moment_of(trigger, self._history, self._speed))
+            waiting = self._on_token.setdefault(trigger.request, []) if trigger.kind == "on_token" else self._on_any
+            waiting.append(fault_id)
+        self._count += len(injections)
+        self._unsubscribe = self._history.subscribe(self._see)
 
-    def _watch(self, injection: Injection, fault_id: str, moment: "_Moment", once: "_Once", event: Event) -> None:
-        if once.said:
-            return
+    def _see(self, event: Event) -> None:
+        """Ask those whose moment it may be: of the many tokens only those that wait for that request's."""
+        if isinstance(event, RequestChunk):
+            place = self._places.get(event.request)
+            ids = [*self._on_any, *(self._on_token.get(place, ()) if place is not None else ())]
+        else:
+            if isinstance(event, RequestSent) and not event.control:
+                self._places[event.request] = event.index
+            ids = list(self._armed)
+        for fault_id in ids:
+            if fault_id in self._armed:
+                self._ask_whether(self._armed[fault_id], event)
+
+    def _ask_whether(self, armed: _Armed, event: Event) -> None:
+        injection, fault_id = armed.injection, armed.id
         try:
-            more_delay_s = moment(event)
+            more_delay_s = armed.moment(event)
         except Exception as error:  # noqa: BLE001 - a predicate of the user's; it must not break whoever tells the history
-            once.said = True
+            del self._armed[fault_id]
             why = f"its trigger failed: {type(error).__name__}: {error}"
             self._start(self._fails(injection, fault_id, why), self._striking)
             return
         if more_delay_s is None:
             return
-        once.said = True
+        del self._armed[fault_id]
         trigger = str(injection.trigger)
         if more_delay_s:
             trigger += f" (not streamed: {more_delay_s:g} s after a worker received it)"
@@ -111,19 +134,32 @@ class Nemesis:
         aimed = "" if fault.target.role == "named" else self._id_at(fault.target.request)
         asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
-            processes = await self._stack.resolve(fault.target, self._requests.get(fault.target.request))
+            targets = await self._found(fault.target)
         except LookupError as error:
             self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=str(error)))
             return
         strikes = [
-            Strike(fault_id, process, self._history, dict(fault.args), self._concerned(process, aimed))
-            for process in processes
+            Strike(fault_id, target, self._history, dict(fault.args), self._concerned(target, aimed))
+            for target in targets
         ]
         self._strikes += strikes
         # Each to its own end: one that fails must not leave another half done.
-        for failure in await asyncio.gather(*(kind(strike) for strike in strikes), return_exceptions=True):
+        for failure in await asyncio.gather(*(_struck(kind, strike) for strike in strikes), return_exceptions=True):
             if failure is not None:
                 raise failure
+
+    async def _found(self, target: Target) -> Sequence[Process | Stream]:
+        """Whom a target means now.
+
+        Raises:
+            LookupError: There is none; says why.
+        """
+        request = self._requests.get(target.request)
+        if target.role != "client":
+            return await self._stack.resolve(target, request)
+        if request is None:
+            raise LookupError(f"{target}: request {target.request} had not been sent")
+        return [request]
 
     def _ask(self, fault: Fault, fault_id: str, trigger: str, *, request: str) -> FaultRequested:
         target = str(fault.target)
@@ -136,13 +172,13 @@ class Nemesis:
     def _id_at(self, place: int) -> str:
         return self._requests[place].id if place in self._requests else ""
 
-    def _concerned(self, process: Process, aimed: str) -> str:
-        """The request that must still run for the fault to be on target; of a named one, the last that it still has."""
-        if aimed:
+    def _concerned(self, target: Process | Stream, aimed: str) -> str:
+        """The request that must still run for the fault to be on target; of a named process, the last that it still has."""
+        if aimed or isinstance(target, Stream):
             return aimed
         by_id = {stream.id: stream for stream in self._requests.values()}
         last = ""
-        for event in reversed(list(self._history.select(Log, source=process.name, event=_CLAIM))):
+        for event in reversed(list(self._history.select(Log, source=target.name, event=CLAIM))):
             claim = event.captures.get("request", "")
             stream = by_id.get(claim) or by_id.get(claim.rpartition("-")[0])  # ID-1 is a choice of ID
             if stream is not None and stream.result is None:
@@ -163,9 +199,8 @@ class Nemesis:
 
     def disarm(self) -> None:
         """Stop waiting for moments."""
-        for unsubscribe in self._watching:
-            unsubscribe()
-        self._watching.clear()
+        self._unsubscribe()
+        self._armed.clear()
         for task in self._waiting:
             task.cancel()
         self._waiting.clear()
@@ -181,69 +216,8 @@ class Nemesis:
             await strike.heal()
 
 
-class _Once:
-    """Whether a trigger has had its moment; it has one."""
-
-    said = False
-
-
-# Whether the moment of a trigger has come with an event: None, or the seconds that must still pass.
-_Moment = Callable[[Event], float | None]
-
-
-def _moment(trigger: Trigger, history: History, speed: float) -> _Moment:
-    if trigger.kind == "on_token":
-        return _TokenMoment(trigger, speed)
-    if trigger.kind == "when":
-        module, _, name = trigger.predicate.partition(":")
-        predicate = getattr(importlib.import_module(module), name)
-        return lambda _: 0.0 if predicate(history.events) else None
-    if trigger.kind == "at":
-        return lambda event: 0.0 if isinstance(event, RequestSent) and not event.control else None
-    if trigger.kind == "on_log":
-        return _LogMoment(trigger, {event.request for event in history.select(RequestSent, control=True)})
-    fault_id = f"fault-{trigger.fault + 1}"
-    return lambda event: 0.0 if isinstance(event, FaultLanded) and event.id == fault_id else None
-
-
-class _LogMoment:
-    """A line of that meaning; not one about a request of the control, which may be read when that is over."""
-
-    def __init__(self, trigger: Trigger, control: set[str]) -> None:
-        self._trigger = trigger
-        self._control = control
-
-    def __call__(self, event: Event) -> float | None:
-        trigger = self._trigger
-        if not (isinstance(event, Log) and event.event == trigger.event and trigger.source in ("", event.source)):
-            return None
-        about = event.captures.get("request", "")
-        return None if any(about.startswith(request) for request in self._control) else 0.0
-
-
-class _TokenMoment:
-    """The arrival of a token; for an answer that is not streamed, the time that it takes."""
-
-    def __init__(self, trigger: Trigger, speed: float) -> None:
-        self._trigger = trigger
-        self._speed = speed
-        self._request: RequestSent | None = None
-        self._others: set[str] = set()
-        self._tokens = 0
-
-    def __call__(self, event: Event) -> float | None:
-        if isinstance(event, RequestSent):
-            if event.index == self._trigger.request and not event.control:
-                self._request = event
-            else:
-                self._others.add(event.request)
-        request = self._request
-        if request is None or (isinstance(event, RequestFinished) and event.request == request.request):
-            return None
-        if isinstance(event, RequestChunk) and event.request == request.request:
-            self._tokens += event.tokens
-            return 0.0 if self._tokens >= self._trigger.token else None
-        if not request.stream and isinstance(event, Log) and event.event == _CLAIM and event.t >= request.t:
-            about = event.captures.get("request", "")  # may be a name of the backend's own, but no other request's
-            return None if any(about.startswith(other) for other in self._others) else self._trigger.token / self._speed
-        return None
+async def _struck(kind: FaultKind, strike: Strike) -> None:
+    try:
+        await kind(strike)
+    except WrongTarget as why:
+        strike.missed(str(why))

@@ -6,7 +6,7 @@ import pytest
 
 from ftharness.history import Event, FaultLanded, History, Log, RequestChunk, RequestFinished, RequestSent
 from ftharness.scenario import Trigger, after_fault, at, on_log, on_token
-from ftharness.scenario.nemesis import _moment
+from ftharness.scenario.moments import moment_of
 from ftharness.scenario.trigger import when
 
 
@@ -35,7 +35,7 @@ def moments(trigger: Trigger, events: Sequence[Event], *, control: Sequence[Even
     history = History()
     for event in control:
         history.append(event)
-    moment = _moment(trigger, history, 200.0)
+    moment = moment_of(trigger, history, 200.0)
     return [moment(history.append(event)) for event in events]
 
 

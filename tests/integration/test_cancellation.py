@@ -1,0 +1,154 @@
+"""Clients that go away from a real stack: each way with its proof, and what the stack makes of it."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+from ftharness.client import Left, Request, Stream, completion
+from ftharness.faults import (
+    Fault,
+    cancel_task,
+    client_of,
+    disconnect,
+    half_close,
+    kill,
+    kill_client,
+    named,
+    reset,
+)
+from ftharness.history import (
+    Event,
+    FaultLanded,
+    FaultMissed,
+    Log,
+    RequestChunk,
+    RequestFinished,
+    RequestSent,
+    read_history,
+)
+from ftharness.pytest_plugin import Ft
+from ftharness.scenario import Injection, Scenario, at, on_log, on_token
+from ftharness.stack import aggregated
+
+E = TypeVar("E", bound=Event)
+
+ONE = completion(max_tokens=120)
+APART = completion(max_tokens=120, own_process=True)
+WHOLE = completion(max_tokens=120, stream=False)
+
+
+def run(ft: Ft, *faults: Injection, workload: Sequence[Request] = (ONE,), check: bool = True) -> list[Event]:
+    """Run these faults; the events, in order of time."""
+    one = Scenario(
+        name="cancellation/one", topology=aggregated(workers=1), workload=list(workload), faults=list(faults)
+    )
+    record = ft.run(one, stack="sim", check=check)
+    return sorted(read_history(ft.folder / record.path / "history.jsonl"), key=lambda event: event.t)
+
+
+def of(events: Sequence[Event], kind: type[E], **fields: object) -> list[E]:
+    """The events of that kind."""
+    return [
+        event
+        for event in events
+        if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
+    ]
+
+
+LEAVING: list[tuple[Fault, Request, dict[str, Any]]] = [
+    (disconnect(), ONE, {"client": "closed the connection"}),
+    (reset(), ONE, {"client": "reset the connection", "socket": "closed with SO_LINGER 0"}),
+    (cancel_task(), ONE, {}),
+    (kill_client(), APART, {"wait_status": "SIGKILL"}),
+    (disconnect(), WHOLE, {"tokens": 0}),
+    (reset(), WHOLE, {"tokens": 0}),
+]
+
+
+@pytest.mark.parametrize("fault,asked,evidence", LEAVING, ids=[f"{fault.kind} {r.stream}" for fault, r, _ in LEAVING])
+def test_a_client_goes(ft: Ft, fault: Fault, asked: Request, evidence: dict[str, Any]) -> None:
+    """It landed while the request ran, the request is cancelled at that moment, and the engine gives it up."""
+    events = run(ft, on_token(30).inject(fault), workload=[asked])
+    (landed,) = of(events, FaultLanded)
+    end = of(events, RequestFinished)[-1]
+    assert landed.on_target
+    assert landed.source == "client"
+    assert evidence.items() <= landed.evidence.items()
+    assert landed.evidence["local_port"] > 0
+    assert (end.outcome, end.t) == ("cancelled", landed.t)
+    came = [chunk for chunk in of(events, RequestChunk, request=end.request) if chunk.t <= landed.t]
+    assert landed.evidence["tokens"] == sum(chunk.tokens for chunk in came)
+    if asked.stream:
+        assert landed.evidence["tokens"] >= 30
+        assert landed.evidence.get("socket") in {None, "FIN_WAIT1", "FIN_WAIT2", "closed with SO_LINGER 0"}
+    assert [line for line in of(events, Log, event="request_aborted") if line.captures["request"] == end.request]
+
+
+def test_half_a_close_lands_on_a_request_that_goes_on(ft: Ft) -> None:
+    """The client waits on; what the server makes of it is the server's to decide, and this one takes it for a disconnect."""
+    events = run(ft, on_token(30).inject(half_close()))
+    (landed,) = of(events, FaultLanded)
+    assert landed.evidence["socket"] in {"FIN_WAIT1", "FIN_WAIT2"}
+    end = of(events, RequestFinished)[-1]
+    assert (end.outcome, end.error) == ("error", "the server closed the connection in the middle of the response")
+    assert end.t > landed.t
+
+
+def test_a_client_goes_when_the_worker_has_its_request(ft: Ft) -> None:
+    """Before the first byte of the answer, by the worker's own line."""
+    events = run(ft, on_log("request_received", delay_s=0.05).inject(disconnect()), workload=[WHOLE])
+    end = of(events, RequestFinished)[-1]
+    assert (end.outcome, end.status) == ("cancelled", None)
+
+
+def test_a_client_goes_at_the_begin(ft: Ft) -> None:
+    """The moment is the sending itself: it waits for the connection that it is to close."""
+    events = run(ft, at(0).inject(disconnect()))
+    assert of(events, FaultLanded)[0].on_target
+    assert of(events, RequestFinished)[-1].outcome == "cancelled"
+
+
+def test_only_the_client_that_is_meant_goes(ft: Ft) -> None:
+    """By its place in the workload; the others get all of their answers."""
+    events = run(ft, on_token(20, request=1).inject(disconnect(client_of(1))), workload=[ONE] * 3)
+    outcomes = {end.request: end.outcome for end in of(events, RequestFinished)}
+    sent = sorted(of(events, RequestSent, control=False), key=lambda event: event.index)
+    assert [outcomes[event.request] for event in sent] == ["success", "cancelled", "success"]
+
+
+MISSES: list[tuple[Fault, str]] = [
+    (kill_client(), "the request was not sent by a process of its own: ask with own_process=True"),
+    (disconnect(client_of(7)), "client (request 7): request 7 had not been sent"),
+    (kill(client_of(0)), "it hits processes, and was aimed at a client"),
+    (Fault(kind="reset", target=named("worker-1")), "it hits clients, and was aimed at the process worker-1"),
+]
+
+
+@pytest.mark.parametrize("fault,says", MISSES, ids=[says for _, says in MISSES])
+def test_a_client_that_does_not_go_is_unknown(ft: Ft, fault: Fault, says: str) -> None:
+    """It says why, and the request is not touched."""
+    events = run(ft, on_token(30).inject(fault), check=False)
+    assert [event.reason for event in of(events, FaultMissed)] == [says]
+    assert of(events, RequestFinished)[-1].outcome == "success"
+    assert ft.records[-1].verdict == "unknown"
+
+
+def test_a_client_whose_request_is_over_does_not_go(ft: Ft) -> None:
+    """There is no connection left to close."""
+    moment = on_log("request_completed", source="frontend", delay_s=0.2)
+    events = run(ft, moment.inject(disconnect()), workload=[completion(max_tokens=10), ONE], check=False)
+    assert [event.reason for event in of(events, FaultMissed)] == ["its request had already ended: success"]
+    assert ft.records[-1].verdict == "unknown"
+
+
+def test_a_connection_that_the_kernel_still_has_was_not_closed(ft: Ft, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the client believes. No kernel does so; what it says is faked."""
+
+    async def pretends(stream: Stream) -> Left:
+        return Left(0, "closed the connection", {"socket": "ESTABLISHED"})
+
+    monkeypatch.setattr(Stream, "disconnect", pretends)
+    events = run(ft, on_token(30).inject(disconnect()), check=False)
+    (missed,) = of(events, FaultMissed)
+    assert missed.reason == "the client closed the connection, but the kernel says that its socket is ESTABLISHED"
