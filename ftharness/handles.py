@@ -104,10 +104,10 @@ class StackHandle(Done):
 
     def __getitem__(self, name: str) -> "Process":
         """The process of that name; LookupError where there is none."""
-        processes = {process.name: process for process in self._run.stack.processes}
-        if name not in processes:
-            raise LookupError(f"no process {name!r} in this stack; there are {', '.join(processes)}")
-        return processes[name]
+        names = [launch.name for launch in self._run.stack.plan.launches]
+        if name not in names:
+            raise LookupError(f"no process {name!r} in this stack; there are {', '.join(names)}")
+        return self._run.stack[name]
 
     def serving(self, request: StreamHandle) -> "Process":
         """The worker that last took the request; LookupError where none says so."""

@@ -1,8 +1,11 @@
 """What a client asks: a completion or a chat, as data."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+
+from ftharness.suggest import nearest
 
 Endpoint = Literal["completion", "chat"]
 PATHS: dict[Endpoint, str] = {"completion": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -48,6 +51,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if not self.at_s >= 0:
             raise ValueError(f"at_s = {self.at_s}: must not be less than 0")
+        for name in ("prompt", "stop", "extra"):
+            try:
+                msgspec.json.encode(getattr(self, name))
+            except (UnicodeEncodeError, TypeError) as error:  # half of a surrogate pair, or what JSON has no word for
+                raise ValueError(f"{name} cannot be sent as JSON: {error}") from error
 
     @property
     def path(self) -> str:
@@ -73,10 +81,31 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def completion(prompt: str = "Once upon a time", **fields: Any) -> Request:
-    """A completion; ``fields`` are those of :class:`Request`."""
-    return Request(endpoint="completion", prompt=prompt, **fields)
+    """A completion; ``fields`` are those of :class:`Request`.
+
+    Raises:
+        TypeError: A request has no such field (names the nearest), or the value is of another type; says which.
+        ValueError: No server answers that; says what it may be.
+    """
+    return _request("completion", prompt, fields)
 
 
 def chat(prompt: str = "Tell me a story", **fields: Any) -> Request:
-    """A chat of one user message; ``fields`` are those of :class:`Request`."""
-    return Request(endpoint="chat", prompt=prompt, **fields)
+    """A chat of one user message; ``fields`` are those of :class:`Request`, and what is raised is as for a completion."""
+    return _request("chat", prompt, fields)
+
+
+_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Request) if field.name != "endpoint"}
+
+
+def _request(endpoint: Endpoint, prompt: str, fields: Mapping[str, Any]) -> Request:
+    """What a constructor does not: look at the types, where they are written, and not when the request is sent."""
+    checked = {}
+    for name, value in {"prompt": prompt, **fields}.items():
+        if name not in _FIELDS:
+            raise TypeError(f"a request has no field {name!r}; {nearest(name, _FIELDS)}")
+        try:
+            checked[name] = msgspec.convert(value, _FIELDS[name])
+        except msgspec.ValidationError as error:
+            raise TypeError(f"{name} = {value!r}: {error}") from error
+    return Request(endpoint=endpoint, **checked)

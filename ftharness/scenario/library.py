@@ -85,7 +85,8 @@ def find(names: Iterable[str]) -> list[Scenario]:
         elif name.endswith("/*"):
             family = [scenario for key, scenario in known.items() if key.startswith(name[:-1])]
             if not family:
-                raise LookupError(f"no scenarios {name}; there are {', '.join(sorted(known))}")
+                families = {f"{key.partition('/')[0]}/*" for key in known}
+                raise LookupError(f"no scenarios {name!r}; {nearest(name, families)}")
             found += family
         elif name in known:
             found.append(known[name])

@@ -15,7 +15,9 @@ from ftharness.logs.toml_file import line_of
 from ftharness.process import Condition, PortReservation, http_ok, log_event
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.topology import Topology
+from ftharness.suggest import nearest
 
+_ROLES = ("frontend", "aggregated", "prefill", "decode")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.-]+)\}")
 
 
@@ -45,7 +47,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str = ""
     contract: str = "sim"
     ready: str = "/v1/models"
-    engines: tuple[str, ...] = ("vllm", "sglang", "trtllm")
+    engines: tuple[str, ...] = ()
     behaviour: dict[str, Any] = {}
 
 
@@ -63,16 +65,20 @@ class CustomStack(StackKind):
         self.path = path
         self._file = read_toml(path, _File)
         self._text = path.read_text(encoding="utf-8")
-        self.name = str(path)
-        self.engines: Sequence[str] = self._file.engines
+        self.name = self._file.name
+        # A file that names no engines is one itself: reports must not say that it is a vLLM.
+        self.engines: Sequence[str] = self._file.engines or (self._file.name,)
         if not self._file.process:
             raise self._wrong(".process", "a stack needs at least one [[process]]")
         names = [process.name for process in self._file.process]
-        for place, name in enumerate(names):
-            if name in names[:place]:
-                raise self._wrong(f".process[{place}].name", f"a second process is named {name!r}")
-            if not self._file.process[place].command:
-                raise self._wrong(f".process[{place}].command", f"{name} has no command")
+        for place, process in enumerate(self._file.process):
+            where = f".process[{place}]"
+            if process.name in names[:place]:
+                raise self._wrong(f"{where}.name", f"a second process is named {process.name!r}")
+            if not process.command:
+                raise self._wrong(f"{where}.command", f"{process.name} has no command")
+            if process.role not in _ROLES:
+                raise self._wrong(f"{where}.role", f"no role {process.role!r}; {nearest(process.role, _ROLES)}")
         if not any(process.role == "frontend" for process in self._file.process) and len(names) > 1:
             raise self._wrong(".process", 'of several processes one has role = "frontend": the one behind url')
 

@@ -47,7 +47,7 @@ def call(tmp_path: Path) -> Call:
 
 WRONG = [
     (["run", "migraton/worker_failure"], "did you mean migration/worker_failure?"),
-    (["run", "migraton/*"], "there are migration/"),
+    (["run", "migraton/*"], "no scenarios 'migraton/*'; did you mean migration/*?"),
     (["run", "mine.py"], "no scenario file mine.py"),
     (["run", "migration/drain", "--stack", "simm"], "did you mean sim?"),
     (["run", "migration/drain", "--stack", "./mine.toml"], "mine.toml: there is no such file"),

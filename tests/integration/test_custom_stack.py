@@ -40,6 +40,27 @@ def test_a_server_that_is_not_ours(ft: Ft, name: str) -> None:
     assert record.sut_version == "0.3.5"
 
 
+def test_a_stack_that_names_no_engines_is_one_itself(ft: Ft, edit: Edit) -> None:
+    """Its report says what the file is named, not that it is a vLLM."""
+    stack = edit("stack.toml", 'engines = ["fakellm"]\n', "")
+    record = ft.run(SCENARIOS["fakellm/frozen"], stack=str(stack))
+    assert record.engine == "fakellm"
+
+
+def test_it_has_no_planted_bugs(pytester: pytest.Pytester) -> None:
+    """Whoever asks for one is told so, and is not left with a test that nothing can fail."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_it(ft):
+            with pytest.raises(ValueError, match="stack.toml has no planted bugs: it is not ours"):
+                ft.launch(bug="drop-token")
+        """
+    )
+    pytester.runpytest_subprocess("--ft-stack", str(EXAMPLE / "stack.toml")).assert_outcomes(passed=1)
+
+
 def test_its_oracles_can_fail(ft: Ft) -> None:
     """A kill is no success, and a gap of a second is longer than half of one."""
     stack = str(EXAMPLE / "stack.toml")
@@ -77,6 +98,14 @@ def test_a_contract_for_other_versions_is_drift_and_no_failure(ft: Ft, edit: Edi
 WRONG = [
     ("stack.toml", "role =", "rôle =", TomlError, r"stack\.toml:{line}: not TOML"),
     ("stack.toml", "role =", "rolle =", TomlError, r"stack\.toml:{line}: unknown key 'rolle'"),
+    (
+        "stack.toml",
+        '"aggregated"',
+        '"agregated"',
+        TomlError,
+        r"stack\.toml:{line}: no role 'agregated'; did you mean agg",
+    ),
+    ("stack.toml", '"aggregated"', '"etcd"', TomlError, r"stack\.toml:{line}: no role 'etcd'; there are .*, prefill"),
     (
         "stack.toml",
         "{port.http}",

@@ -107,6 +107,28 @@ def test_what_is_done_when_it_returns_may_be_awaited_too(pytester: pytest.Pytest
     pytester.runpytest_subprocess().assert_outcomes(passed=2)
 
 
+def test_a_slip_is_answered_at_the_call(pytester: pytest.Pytester) -> None:
+    """With the nearest name, or what there is; a test goes on where it catches that."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_it(ft):
+            with pytest.raises(LookupError, match="no planted bug 'drop-tokn'; did you mean drop-token?"):
+                ft.launch(bug="drop-tokn")
+            with pytest.raises(LookupError, match="no process 'worker-9' in this stack; there are frontend, worker-1, worker-2"):
+                ft.stack["worker-9"]
+            with pytest.raises(TypeError, match="no field 'max_token'; did you mean max_tokens?"):
+                ft.client.complete(max_token=3)
+            with pytest.raises(ValueError, match="prompt cannot be sent as JSON: .* surrogates not allowed"):
+                ft.client.chat("half of a pair: \\ud800")
+            with pytest.raises(AttributeError, match="a completion of ft.client has to be awaited before .token: await"):
+                ft.client.complete(max_tokens=3).token(3)
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_a_failure_that_nobody_awaited_fails_the_test(pytester: pytest.Pytester) -> None:
     """It is named, the run's report is no pass either, and what was awaited is not said twice."""
     pytester.makepyfile(

@@ -85,7 +85,8 @@ MISSPELT = [
     ("migration/worker_failur", r"no scenario 'migration/worker_failur'; did you mean migration/worker_failure\?"),
     ("migraton/worker_failure", r"did you mean migration/worker_failure\?"),
     ("zzz", r"no scenario 'zzz'; there are .*migration/drain"),
-    ("migratoin/*", r"no scenarios migratoin/\*; there are .*migration/drain"),
+    ("migratoin/*", r"no scenarios 'migratoin/\*'; did you mean migration/\*\?"),
+    ("zzz/*", r"no scenarios 'zzz/\*'; there are .*migration/\*"),
     ("nowhere/mine.py", r"no scenario file nowhere/mine\.py"),
 ]
 
