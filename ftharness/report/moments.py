@@ -9,9 +9,10 @@ from ftharness.history import Event, Log
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.timeline import RequestLane, Timeline
 from ftharness.report.units import NS_PER_MS
-from ftharness.scenario.case import Case, FaultView
+from ftharness.scenario.case import Case
 from ftharness.scenario.record import FaultRecord, Recovery
 from ftharness.scenario.recovery import struck_t
+from ftharness.scenario.views import FaultView
 
 # Where a frontend says that it noticed.
 NOTICED = ("migration_started", "worker_left")

@@ -1,8 +1,9 @@
 """A run as an oracle sees it: the events, sorted into requests, faults, exits and log lines."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ftharness.history import (
     ContractChosen,
@@ -23,6 +24,7 @@ from ftharness.history import (
     RunStarted,
 )
 from ftharness.scenario.record import Verdict
+from ftharness.scenario.views import FaultView, RequestView
 
 E = TypeVar("E", bound=Event)
 
@@ -51,91 +53,6 @@ def short_of_passing(findings: Iterable[Finding]) -> Finding | None:
     return next((one for verdict in ("fail", "unknown") for one in found if one.verdict == verdict), None)
 
 
-class RequestView(NamedTuple):
-    """One request, and what became of it."""
-
-    sent: RequestSent
-    chunks: list[RequestChunk]
-    finished: RequestFinished | None
-
-    @property
-    def id(self) -> str:
-        """The request's id."""
-        return self.sent.request
-
-    def is_named_in(self, line: Log) -> bool:
-        """Whether a line names the request, or a choice of it, whose name begins with the request's."""
-        return line.captures.get("request", "").startswith(self.id)
-
-    @property
-    def name(self) -> str:
-        """For a person: its place in the workload and the begin of its id."""
-        return f"request {self.sent.index} ({self.id[:8]})"
-
-    @property
-    def choices(self) -> int:
-        """How many choices were asked for."""
-        return int(self.sent.body.get("n") or 1)
-
-    @property
-    def stops(self) -> list[str]:
-        """The strings that end its answer."""
-        stops = self.sent.body.get("stop") or []
-        return [stops] if isinstance(stops, str) else list(stops)
-
-    def text(self, choice: int = 0) -> str:
-        """The text of one choice."""
-        return "".join(chunk.text for chunk in self.chunks if chunk.choice == choice)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens received, all choices."""
-        return sum(chunk.tokens for chunk in self.chunks)
-
-    def gaps(self) -> Iterator[tuple[RequestChunk, RequestChunk]]:
-        """Each two chunks of a choice between which none of its others came."""
-        last: dict[int, RequestChunk] = {}
-        for chunk in self.chunks:
-            if chunk.choice in last:
-                yield last[chunk.choice], chunk
-            last[chunk.choice] = chunk
-
-    @property
-    def how_it_ended(self) -> str:
-        """For a person."""
-        end = self.finished
-        if end is None:
-            return "it did not end"
-        code = f", SSE error {end.error_code}" if end.error_code is not None else ""
-        status = f" (HTTP {end.status}{code})" if end.status is not None else ""
-        return f"{end.outcome}{status} after {self.tokens} tokens{f': {end.error}' if end.error else ''}"
-
-
-class FaultView(NamedTuple):
-    """One fault on one process, and whether it landed there."""
-
-    requested: FaultRequested
-    landed: FaultLanded | None
-    missed: FaultMissed | None
-    healed: FaultHealed | None
-
-    @property
-    def process(self) -> str:
-        """The name of the process that it hit, or was meant to hit; "" where its target was never found."""
-        source = (self.landed or self.missed or self.requested).source
-        return "" if source == self.requested.source else source  # the harness asks, a process is hit
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing can be concluded from it; "" when it landed where it was aimed."""
-        if self.landed is None:
-            why = self.missed.reason if self.missed else "no evidence that it landed"
-            return f"fault {self.requested.fault} on {self.requested.target} did not land: {why}"
-        if not self.landed.on_target:
-            return f"fault {self.requested.fault} landed after the request it was aimed at had ended"
-        return ""
-
-
 class Case:
     """The events of one run of a scenario, from its start to its end. Pure: made from events, changes nothing.
 
@@ -158,9 +75,16 @@ class Case:
 
     def select(self, kind: type[E], **fields: object) -> Iterator[E]:
         """The events of a kind whose fields have these values, in order of time."""
+        for event in self._by_kind.get(kind, ()):
+            if all(getattr(event, name) == value for name, value in fields.items()):
+                yield cast("E", event)
+
+    @cached_property
+    def _by_kind(self) -> dict[type[Event], list[Event]]:
+        found: dict[type[Event], list[Event]] = {}
         for event in self.events:
-            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
-                yield event
+            found.setdefault(type(event), []).append(event)
+        return found
 
     @cached_property
     def started(self) -> RunStarted | None:
@@ -266,16 +190,43 @@ class Case:
 
     def claims(self, view: RequestView) -> list[Log]:
         """The lines by which workers said that they received the request, or a choice of it."""
-        lines = self.logs("request_received", fault_phase=False)
-        own = [line for line in lines if view.is_named_in(line)]
+        return self.lines_about(view, "request_received")
+
+    def lines_about(self, view: RequestView, event: str) -> list[Log]:
+        """The log events of that name about a request, or a choice of it; in order."""
+        own = self._named[event].get(view.id, [])
         if own or len(self.requests) != 1:
             return own
-        # A backend with request names of its own: with one request in the phase, every claim is about it.
-        return [line for line in lines if line.t >= view.sent.t]
+        # A backend with request names of its own, or with none: of one request in the phase, every line is about it.
+        return [line for line in self.select(Log, event=event) if line.t >= view.sent.t and not self._owner(line)]
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, list[Log]]]:
+        """The lines that name a request of the run: by event, then by that request."""
+        found: dict[str, dict[str, list[Log]]] = defaultdict(dict)
+        for line in self.select(Log):
+            if owner := self._owner(line):
+                found[line.event].setdefault(owner, []).append(line)
+        return found
+
+    def _owner(self, line: Log) -> str:
+        """The request that a line names, by itself or by the name of a choice, which begins with the request's; or ""."""
+        name = line.captures.get("request", "")
+        if name not in self._owners:
+            self._owners[name] = next((view.id for view in self.all_requests if view.is_named_in(line)), "")
+        return self._owners[name]
+
+    @cached_property
+    def _owners(self) -> dict[str, str]:
+        return {"": "", **{view.id: view.id for view in self.all_requests}}
 
     def _of_the_control(self, line: Log) -> bool:
         """Whether a line names a request of the run without the fault: what ends it may be read when that is over."""
-        return any(view.is_named_in(line) for view in self.control)
+        return self._owner(line) in self._control_ids
+
+    @cached_property
+    def _control_ids(self) -> set[str]:
+        return {view.id for view in self.control}
 
     def contract_known(self, source: str = "", role: str = "") -> bool:
         """Whether every contract that reads those processes was written for their version."""

@@ -1,8 +1,11 @@
 """How a fault was recovered from: detected, rerouted, first token after it, longest gap."""
 
+import math
+
 from ftharness.history import Log, ProcessSignalled
-from ftharness.scenario.case import Case, FaultView, RequestView
+from ftharness.scenario.case import Case
 from ftharness.scenario.record import Recovery
+from ftharness.scenario.views import FaultView, RequestView
 
 _DETECTION = {"migration_started", "migration_exhausted", "worker_left"}
 
@@ -28,11 +31,12 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         return Recovery()
     aimed = aimed_at(case, fault)
     streamed = [view for view in aimed if view.sent.stream]
+    until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
     detect = next(
         (
             e.t
             for e in case.select(Log)
-            if e.t >= since and e.event in _DETECTION and case.roles.get(e.source) == "frontend"
+            if since <= e.t < until and e.event in _DETECTION and case.roles.get(e.source) == "frontend"
         ),
         None,
     )

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-from ftharness.scenario.case import Case, FaultView, Finding, RequestView, short_of_passing
+from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.recovery import aimed_at, recovery_of
+from ftharness.scenario.views import FaultView, RequestView
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
 

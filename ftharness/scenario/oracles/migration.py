@@ -10,7 +10,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ftharness.history import Log
-from ftharness.scenario.case import Case, Finding, RequestView
+from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.views import RequestView
 
 
 class _Moves(NamedTuple):

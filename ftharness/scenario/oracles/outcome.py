@@ -3,7 +3,8 @@
 from http import HTTPStatus
 
 from ftharness.history import RequestFinished, RunFinished
-from ftharness.scenario.case import Case, Finding, RequestView, short_of_passing
+from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.views import RequestView
 
 
 def succeeds(case: Case) -> Finding:

@@ -6,8 +6,9 @@ from typing import NamedTuple, TypeVar
 
 from ftharness.engine import tokens
 from ftharness.engine.tokens import choice_seed
-from ftharness.scenario.case import Case, Finding, RequestView, short_of_passing
+from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.record import TokenCount
+from ftharness.scenario.views import RequestView
 
 Token = TypeVar("Token", bound=Hashable)
 

@@ -1,6 +1,7 @@
 """Whether the rest of the answer survived: ``usage_correct``."""
 
-from ftharness.scenario.case import Case, Finding, RequestView, short_of_passing
+from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.views import RequestView
 
 
 def usage_correct(case: Case) -> Finding:
