@@ -94,7 +94,7 @@ class HandlerLog:
         self._write("DEBUG", "generate", self._words.received[self._role].format(request=request_id))
 
     def phase(self, request_id: str, phase: str) -> None:
-        """The engine moved a request to ``queued``, ``prefill`` or ``decode``."""
+        """The engine moved a request to ``queued``, ``prefill``, ``kv_transfer`` or ``decode``."""
         self._write("DEBUG", "generate", f"Request ID: {request_id} phase={phase}")
 
     def finished(self, request_id: str) -> None:
@@ -108,6 +108,10 @@ class HandlerLog:
     def remote_aborted(self, request_id: str) -> None:
         """A request was given up in the other phase's worker."""
         self._write("DEBUG", "_monitor_abort", f"Aborted Remote Request ID: {request_id}")
+
+    def released(self, request_id: str, reason: str) -> None:
+        """A KV that was held is free again: whom it was for is gone."""
+        self._write("WARN", "generate", f"Released KV of Request ID: {request_id}: {reason}")
 
     def draining(self, running: int, drain_s: float) -> None:
         """No new requests; those that run may end within ``drain_s`` seconds."""
@@ -124,6 +128,10 @@ class HandlerLog:
     def plane_lost(self, reason: str) -> None:
         """The connection to the frontend is gone."""
         self._write("WARN", "plane", f"Connection to the frontend lost: {reason}")
+
+    def peer_lost(self, worker: str, reason: str) -> None:
+        """The connection to another worker is gone."""
+        self._write("WARN", "peers", f"Connection to worker {worker} lost: {reason}")
 
     def error(self, message: str) -> None:
         """Anything else that ends a worker."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os.path
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ftharness.engine.settings import EngineSettings
@@ -56,18 +56,18 @@ class EngineChild:
 
     def __init__(
         self,
-        on_tokens: Callable[[list[Made]], None] | None,
-        on_phase: Callable[[str, str], None] | None,
+        on_tokens: Callable[[list[Made]], None],
+        on_phase: Callable[[str, str], None],
+        on_kv: Callable[[str, int], None] | None,
     ) -> None:
         self.pid = 0
         self.died: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._on_tokens = on_tokens
         self._on_phase = on_phase
+        self._on_kv = on_kv
         self._transport: asyncio.SubprocessTransport
         self._stdin: asyncio.WriteTransport
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._live: set[str] = set()
-        self._streams: dict[str, asyncio.Queue[Made | None]] = {}
         self._asked: list[asyncio.Future[dict[str, int]]] = []
 
     @classmethod
@@ -75,20 +75,23 @@ class EngineChild:
         cls,
         settings: EngineSettings,
         *,
-        on_tokens: Callable[[list[Made]], None] | None = None,
-        on_phase: Callable[[str, str], None] | None = None,
+        on_tokens: Callable[[list[Made]], None],
+        on_phase: Callable[[str, str], None],
+        on_kv: Callable[[str, int], None] | None = None,
     ) -> "EngineChild":
         """Starts an engine below this process, in a session of its own as the real engines' children are.
 
         Args:
             settings: How it behaves.
-            on_tokens: Gets what a tick made for requests given to :meth:`submit`, in one call.
-            on_phase: Gets (request id, ``queued``, ``prefill`` or ``decode``).
+            on_tokens: Gets what a tick made, in one call.
+            on_phase: Gets a request's id and where it is: ``queued``, ``prefill``, ``prefilled`` (its KV is held),
+                ``kv_transfer`` (its KV may be sent for) or ``decode``.
+            on_kv: Gets a request's id and its KV, once it has been sent.
 
         Raises:
             EngineDied: It ended before it was ready.
         """
-        self = cls(on_tokens, on_phase)
+        self = cls(on_tokens, on_phase, on_kv)
         argv = [sys.executable, "-I", "-S", LAUNCH, "core", *settings.argv()]
         transport, _ = await asyncio.get_running_loop().subprocess_exec(
             lambda: _Pipes(self._receive, self._gone), *argv, stderr=None, start_new_session=True
@@ -113,46 +116,46 @@ class EngineChild:
             max_tokens: How many ids may still come.
             seed: The chain's seed.
             resumed: Another worker had it before.
-
-        Raises:
-            ValueError: The id is in use.
-            EngineDied: The engine is gone.
         """
-        if self.died.done():
-            raise EngineDied(self.died.result())
-        if request_id in self._live:
-            raise ValueError(f"request id {request_id!r} is in use")
-        self._live.add(request_id)
         self._send(op="generate", id=request_id, token_ids=token_ids, max_tokens=max_tokens, seed=seed, resumed=resumed)
 
-    async def generate(
-        self, request_id: str, token_ids: Sequence[int], max_tokens: int, seed: int, *, resumed: bool = False
-    ) -> AsyncIterator[tuple[list[int], str | None]]:
-        """The same as an async iterator of (ids, finish reason). Leaving it early aborts the request.
+    def prefill(self, request_id: str, token_ids: Sequence[int], seed: int) -> None:
+        """Asks for the KV of a context, to be held until it is released."""
+        self._send(op="prefill", id=request_id, token_ids=token_ids, seed=seed)
 
-        Raises:
-            ValueError: The id is in use.
-            EngineDied: The engine died, before or in mid-stream.
+    def decode(self, request_id: str, context: int, max_tokens: int, *, resumed: bool, prefilled: bool) -> None:
+        """Asks for ``max_tokens`` ids after a KV that comes from elsewhere.
+
+        Args:
+            request_id: Unique among those that run.
+            context: How many tokens the KV is of.
+            max_tokens: How many ids may still come.
+            resumed: Another worker had it before.
+            prefilled: Whether there is that KV already; otherwise :meth:`prefilled` says when.
         """
-        self.submit(request_id, token_ids, max_tokens, seed, resumed=resumed)
-        queue: asyncio.Queue[Made | None] = asyncio.Queue()
-        self._streams[request_id] = queue
-        try:
-            while True:
-                made = await queue.get()
-                if made is None:
-                    raise EngineDied(await self.died)
-                yield made[1], made[2]
-                if made[2] is not None:
-                    return
-        finally:
-            del self._streams[request_id]
-            self.abort(request_id)
+        self._send(
+            op="decode", id=request_id, context=context, max_tokens=max_tokens, resumed=resumed, prefilled=prefilled
+        )
+
+    def prefilled(self, request_id: str) -> None:
+        """Tells a decode that there is its KV. Once it has a slot it is in the phase ``kv_transfer``."""
+        self._send(op="prefilled", id=request_id)
+
+    def send_kv(self, request_id: str) -> None:
+        """Has a held KV sent; ``on_kv`` gets it after as long as that takes."""
+        self._send(op="send", id=request_id)
+
+    def receive_kv(self, request_id: str, state: int) -> None:
+        """Gives a decode its KV."""
+        self._send(op="kv", id=request_id, state=state)
+
+    def release(self, request_id: str) -> None:
+        """Lets a held KV go. Nothing comes back."""
+        self._send(op="release", id=request_id)
 
     def abort(self, request_id: str) -> None:
         """Ends a request. Its last entry then has the finish reason ``abort``, unless it ended first."""
-        if request_id in self._live and not self.died.done():
-            self._send(op="abort", id=request_id)
+        self._send(op="abort", id=request_id)
 
     async def status(self, deadline_s: float = 2.0) -> dict[str, int]:
         """``slots_busy slots_total kv_used generated queued``, from the engine itself.
@@ -181,38 +184,30 @@ class EngineChild:
         self._transport.close()
 
     def _send(self, **message: object) -> None:
-        self._stdin.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        """To an engine that is gone nothing is sent: its death is told by ``died``."""
+        if not self.died.done():
+            self._stdin.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def _receive(self, message: dict[str, Any]) -> None:
-        if message["op"] == "tokens":
-            self._deliver(message["batch"])
-        elif message["op"] == "phases":
-            if self._on_phase is not None:
-                for request_id, phase in message["batch"]:
-                    self._on_phase(request_id, phase)
-        elif message["op"] == "status":
+        op = message["op"]
+        if op == "tokens":
+            self._on_tokens(message["batch"])
+        elif op == "phases":
+            for request_id, phase in message["batch"]:
+                self._on_phase(request_id, phase)
+        elif op == "kv":
+            assert self._on_kv is not None, "who asks for a KV takes it"
+            for request_id, state in message["batch"]:
+                self._on_kv(request_id, state)
+        elif op == "status":
             answer = self._asked.pop(0)
             if not answer.done():
                 answer.set_result(message["status"])
         else:
             self._ready.set_result(None)
 
-    def _deliver(self, batch: list[Made]) -> None:
-        for made in batch:
-            if made[2] is not None:
-                self._live.discard(made[0])
-        if self._streams:
-            for made in batch:
-                if made[0] in self._streams:
-                    self._streams[made[0]].put_nowait(made)
-            batch = [made for made in batch if made[0] not in self._streams]
-        if batch and self._on_tokens is not None:
-            self._on_tokens(batch)
-
     def _gone(self, returncode: int) -> None:
         self.died.set_result(returncode)
-        for queue in self._streams.values():
-            queue.put_nowait(None)
         for answer in self._asked:
             if not answer.done():
                 answer.set_exception(EngineDied(returncode))

@@ -19,6 +19,7 @@ from ftharness.engine.frontend_api import Api
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Policy
 from ftharness.engine.frontend_plane import Plane
+from ftharness.engine.settings import STRATEGIES
 
 #: Connections that may wait to be accepted: a burst of streams is opened at once.
 _BACKLOG = 1024
@@ -73,6 +74,7 @@ def _socket(fd: int | None, host: str, port: int) -> socket.socket:
 async def _serve(arguments: argparse.Namespace) -> None:
     log = FrontendLog(arguments.model)
     policy = Policy(
+        strategy=STRATEGIES[arguments.strategy],
         limit=arguments.migration_limit,
         max_seq_len=arguments.migration_max_seq_len,
         stream_timeout_s=arguments.stream_timeout_s,
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http-fd", type=int, help="a listening socket, inherited")
     parser.add_argument("--plane-fd", type=int, help="the same for the workers")
     parser.add_argument("--model", default="sim")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="aggregated", help="which roles its workers have")
     parser.add_argument("--migration-limit", type=int, default=0, help="moves of one request; 0: none")
     parser.add_argument("--migration-max-seq-len", type=int, help="tokens beyond which a request does not move")
     parser.add_argument("--stream-timeout-s", type=float, help="silence after which a worker counts as lost")

@@ -1,7 +1,8 @@
 """Migration: a request whose worker is lost goes on elsewhere, and takes with it every token that its client has.
 
 The rules are Dynamo's: a request may move ``limit`` times, in mid-stream (``ongoing_request``) or before a worker took
-it (``new_request``); one that has grown beyond ``max_seq_len`` stays and fails.
+it (``new_request``); one that has grown beyond ``max_seq_len`` stays and fails. Where prefill and decode are two workers, the
+loss of either is one and the same: both phases begin again, with all tokens so far as the prompt.
 """
 
 import asyncio
@@ -9,21 +10,24 @@ from typing import NamedTuple, Protocol
 
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_plane import Plane, WorkerLink
+from ftharness.engine.settings import STRATEGIES, Strategy
 
 #: Seconds by which two planted bugs are late.
 _SLOW_S = 3.0
 
 
 class Policy(NamedTuple):
-    """How a frontend migrates.
+    """How a frontend routes and migrates.
 
     Attributes:
+        strategy: In which order the workers' roles come to a request.
         limit: Moves of one request.
         max_seq_len: Tokens (prompt and answer) beyond which a request does not move, or None.
         stream_timeout_s: Seconds without a token after which a worker counts as lost, or None: a frozen one stalls.
         bug: A planted bug's name, or nothing.
     """
 
+    strategy: Strategy = STRATEGIES["aggregated"]
     limit: int = 0
     max_seq_len: int | None = None
     stream_timeout_s: float | None = None
@@ -68,7 +72,11 @@ class Generation:
         self._policy = policy
         self._log = log
         self._receiver = receiver
+        self._context = prompt_ids  # what this attempt began with
+        self._remaining = max_tokens
+        self._key = ""  # this attempt's
         self._worker: WorkerLink | None = None
+        self._holder: WorkerLink | None = None  # whom the frontend had prefill it
         self._accepted = False
         self._migrations = 0
         self._dropping = False  # a planted bug's
@@ -88,8 +96,8 @@ class Generation:
     def cancel(self, *, kill: bool) -> None:
         """Ends it on its worker. ``kill``: its client is gone; otherwise it had all it wanted."""
         worker = self._release()
-        if worker is not None and self.request_id in worker.streams:
-            worker.cancel(self.request_id, kill=kill)
+        if worker is not None and self._key in worker.streams:
+            worker.cancel(self._key, kill=kill)
             if kill:
                 self._log.kill_sent(self.request_id, worker.name)
 
@@ -97,8 +105,22 @@ class Generation:
         """Its worker has it."""
         self._accepted = True
 
+    def on_prefilled(self) -> None:
+        """A worker holds its KV: one that decodes gets the request, and the name of that worker."""
+        self._holder = self._release()
+        assert self._holder is not None, "it is its worker that says so"
+        worker = self._pick(self._policy.strategy.then)
+        if worker is None:
+            self._let_go()
+        else:
+            self._ask(worker, "generate", kv=self._holder.name)
+
     def on_tokens(self, ids: list[int], reason: str | None) -> None:
         """Its worker made more of it."""
+        if reason == "abort":  # of one that the frontend gave up it does not hear
+            self._release()
+            self._fail(500, "The worker has given the request up")
+            return
         self.generated += ids
         if self._timer is not None:
             self._heard = asyncio.get_running_loop().time()
@@ -115,6 +137,7 @@ class Generation:
         """Its worker is lost: it goes to another, or fails."""
         if self._release() is None:
             return  # another choice of its request was on that worker too, and has failed: so has this one
+        self._let_go()
         policy = self._policy
         length = len(self._prompt_ids) + len(self.generated)
         if self._migrations >= policy.limit and policy.bug != "migrate-beyond-limit":
@@ -148,19 +171,40 @@ class Generation:
             self._send(context, remaining)
 
     def _send(self, context: list[int], remaining: int) -> None:
-        worker = self._plane.pick(self.request_id)
-        if worker is None:
-            self._fail(503, f"Service temporarily unavailable: no worker for model {self._plane.model}")
+        """An attempt, from its beginning."""
+        strategy = self._policy.strategy
+        if strategy.then and not self._plane.has(strategy.then):
+            self._unavailable(strategy.then)
             return
+        worker = self._pick(strategy.first)
+        if worker is not None:
+            self._context, self._remaining, self._key = context, remaining, self._plane.new_key()
+            self._ask(worker, "prefill" if strategy.routed else "generate")
+
+    def _pick(self, role: str) -> WorkerLink | None:
+        """A worker of that role. Without one the request has failed."""
+        worker = self._plane.pick(role)
+        if worker is None:
+            self._unavailable(role)
+        return worker
+
+    def _unavailable(self, role: str) -> None:
+        whom = "worker" if role == "aggregated" else f"{role} worker"
+        self._fail(503, f"Service temporarily unavailable: no {whom} for model {self._plane.model}")
+
+    def _ask(self, worker: WorkerLink, op: str, **fields: str) -> None:
         self._worker, self._accepted = worker, False
         self._log.routed(self.request_id, worker.name, self._migrations)
-        worker.generate(
-            self.request_id,
+        worker.ask(
+            op,
+            self._key,
             self,
-            token_ids=context,
-            max_tokens=remaining,
+            id=self.request_id,
+            token_ids=self._context,
+            max_tokens=self._remaining,
             seed=self._seed,
             attempt=self._migrations,
+            **fields,
         )
         if self._policy.stream_timeout_s is not None:
             loop = asyncio.get_running_loop()
@@ -177,7 +221,7 @@ class Generation:
             self._timer = loop.call_at(self._heard + patience, self._check)
             return
         self._log.stalled(self.request_id, worker.name, patience)
-        worker.cancel(self.request_id, kill=True)  # it acts on it if it ever thaws
+        worker.cancel(self._key, kill=True)  # it acts on it if it ever thaws
         self.on_disconnected(f"Timeout: worker {worker.name} said nothing for {patience:g} s")
 
     def _release(self) -> WorkerLink | None:
@@ -186,6 +230,12 @@ class Generation:
             self._timer.cancel()
             self._timer = None
         return worker
+
+    def _let_go(self) -> None:
+        """The KV that a worker may still hold for whoever was to decode it."""
+        if self._holder is not None:
+            self._holder.send(op="release", key=self._key)
+            self._holder = None
 
     def _fail(self, status: int, message: str) -> None:
         if self._policy.bug == "swallow-error":

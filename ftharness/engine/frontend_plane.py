@@ -1,7 +1,9 @@
 """The plane: the frontend's connections to its workers. A connection is a lease: its end is the worker's, at once."""
 
 import asyncio
+import itertools
 import socket
+import time
 from collections import deque
 from typing import Any, Protocol, cast
 
@@ -19,11 +21,14 @@ class Stream(Protocol):
     def on_accepted(self) -> None:
         """The worker has it."""
 
+    def on_prefilled(self) -> None:
+        """The worker holds its KV."""
+
     def on_tokens(self, ids: list[int], reason: str | None) -> None:
         """The worker made these; with a reason they are the last."""
 
     def on_disconnected(self, error: str) -> None:
-        """The worker is lost, or refused it: nothing more comes from there."""
+        """The worker is lost, or refused it, or lost whom it needs for it: nothing more comes from there."""
 
 
 class WorkerLink(asyncio.Protocol):
@@ -31,8 +36,8 @@ class WorkerLink(asyncio.Protocol):
 
     Attributes:
         name, role, engine: As the worker says; the name is empty until it did.
-        streams: What runs there, by the request's id.
-        ending: What was cancelled there, until the worker says that it has ended: its tokens till then are nobody's.
+        port: Where other workers reach it; 0 where they need not.
+        streams: What runs there, by the attempt's key. What comes under another key is of an attempt that is over.
         draining: It takes nothing new.
     """
 
@@ -43,30 +48,24 @@ class WorkerLink(asyncio.Protocol):
         self.name = ""
         self.role = ""
         self.engine = ""
+        self.port = 0
         self.draining = False
         self.streams: dict[str, Stream] = {}
-        self.ending: set[str] = set()
 
-    def generate(
-        self, request_id: str, stream: Stream, *, token_ids: list[int], max_tokens: int, seed: int, attempt: int
-    ) -> None:
-        """Gives the worker a request; ``stream`` hears about it from now on."""
-        self.streams[request_id] = stream
-        message = {
-            "op": "generate",
-            "id": request_id,
-            "token_ids": token_ids,
-            "max_tokens": max_tokens,
-            "seed": seed,
-            "attempt": attempt,
-        }
-        self._send(message)
+    def ask(self, op: str, key: str, stream: Stream, **fields: object) -> None:
+        """Gives the worker a request, whole (``generate``) or its ``prefill``; ``stream`` hears about it from now on."""
+        self.streams[key] = stream
+        self.send(op=op, key=key, **fields)
 
-    def cancel(self, request_id: str, *, kill: bool) -> None:
+    def cancel(self, key: str, *, kill: bool) -> None:
         """Ends a request there. ``kill``: its client gave it up; otherwise it had all it wanted."""
-        if self.streams.pop(request_id, None) is not None:
-            self.ending.add(request_id)
-            self._send({"op": "cancel", "id": request_id, "kill": kill})
+        if self.streams.pop(key, None) is not None:
+            self.send(op="cancel", key=key, kill=kill)
+
+    def send(self, **message: object) -> None:
+        """One line to the worker; none to one that is being closed."""
+        if not self._transport.is_closing():
+            self._transport.write(_encode(message) + b"\n")
 
     def close(self) -> None:
         """Ends the lease."""
@@ -93,42 +92,45 @@ class WorkerLink(asyncio.Protocol):
         op = message["op"]
         if op == "tokens":
             streams = self.streams
-            for request_id, ids, reason in message["batch"]:
-                stream = streams.get(request_id)
+            for key, ids, reason in message["batch"]:
+                stream = streams.get(key)
                 if stream is None:  # cancelled here, not yet there
-                    if reason is not None:
-                        self.ending.discard(request_id)
                     continue
                 if reason is not None:
-                    del streams[request_id]
+                    del streams[key]
                 stream.on_tokens(ids, reason)
-        elif op == "accepted":
-            if message["id"] in self.streams:
-                self.streams[message["id"]].on_accepted()
-        elif op == "refused":
-            stream = self.streams.pop(message["id"], None)
-            self.ending.discard(message["id"])
-            if stream is not None:
-                stream.on_disconnected(f"Refused: worker {self.name} is {message['reason']}")
+        elif op == "hello":
+            self._join(message)
         elif op == "draining":
             self.draining = True
             self._plane.log.worker_draining(self.name)
-        elif op == "hello":
-            self._join(message)
+            self._plane.announce()
+        elif message["key"] in self.streams:
+            self._hear(op, message)
+
+    def _hear(self, op: str, message: dict[str, Any]) -> None:
+        if op == "accepted":
+            self.streams[message["key"]].on_accepted()
+            return
+        stream = self.streams.pop(message["key"])
+        if op == "prefilled":
+            stream.on_prefilled()
+        elif op == "refused":
+            stream.on_disconnected(f"Refused: worker {self.name} is {message['reason']}")
+        else:
+            stream.on_disconnected(f"Disconnected: {message['reason']}")
 
     def _join(self, message: dict[str, Any]) -> None:
         if message["model"] != self._plane.model:
             reason = f"it serves {message['model']}, this frontend {self._plane.model}"
             self._plane.log.worker_refused(message["worker"], reason)
-            self._send({"op": "rejected", "reason": reason})
+            self.send(op="rejected", reason=reason)
             self.close()
             return
         self.name, self.role, self.engine = message["worker"], message["role"], message["engine"]
+        self.port = message["port"]
         self._plane.joined(self)
-        self._send({"op": "welcome"})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._transport.write(_encode(message) + b"\n")
+        self.send(op="welcome")
 
 
 class Plane:
@@ -138,6 +140,8 @@ class Plane:
         self.model = model
         self.log = log
         self.workers: deque[WorkerLink] = deque()
+        # No two attempts have the same key, those of a frontend that was here before included.
+        self._keys = itertools.count(time.monotonic_ns())
         self._server: asyncio.Server
 
     async def listen(self, sock: socket.socket) -> None:
@@ -151,25 +155,42 @@ class Plane:
             worker.streams.clear()  # the frontend goes, not the worker: nothing migrates
             worker.close()
 
-    def pick(self, request_id: str) -> WorkerLink | None:
-        """Whose turn it is, round robin, or None when nobody takes the request.
+    def new_key(self) -> str:
+        """The name of an attempt at a request, on every connection and in every engine."""
+        return str(next(self._keys))
 
-        A worker that has yet to give up an earlier attempt at it (it may be frozen) would answer with that one's tokens.
-        """
+    def pick(self, role: str) -> WorkerLink | None:
+        """Whose turn it is in that role, round robin, or None when nobody takes a request."""
         for worker in self.workers:
-            if not worker.draining and request_id not in worker.ending:
+            if worker.role == role and not worker.draining:
                 self.workers.remove(worker)
                 self.workers.append(worker)
                 return worker
         return None
 
+    def has(self, role: str) -> bool:
+        """Whether somebody takes requests in that role."""
+        return any(worker.role == role and not worker.draining for worker in self.workers)
+
+    def announce(self) -> None:
+        """Tells the workers that do one phase of two of each other. The whole list each time: none of it can be missed."""
+        them = [worker for worker in self.workers if worker.port]
+        peers = [
+            {"worker": worker.name, "role": worker.role, "port": worker.port, "draining": worker.draining}
+            for worker in them
+        ]
+        for worker in them:
+            worker.send(op="peers", peers=peers)
+
     def joined(self, worker: WorkerLink) -> None:
         """A worker registered; it is next."""
         self.workers.appendleft(worker)
         self.log.worker_joined(worker.name, worker.engine, worker.role)
+        self.announce()
 
     def left(self, worker: WorkerLink) -> None:
         """A worker's connection ended."""
         if worker in self.workers:
             self.workers.remove(worker)
             self.log.worker_left(worker.name, len(worker.streams))
+            self.announce()

@@ -4,8 +4,31 @@ import argparse
 from typing import NamedTuple
 
 ENGINES = ("vllm", "sglang", "trtllm")
-#: Phases and roles of disaggregated serving come later; a worker says its role from the first day.
-ROLES = ("aggregated",)
+#: What a worker does of a request: both phases, or one.
+ROLES = ("aggregated", "prefill", "decode")
+
+
+class Strategy(NamedTuple):
+    """In which order the frontend and the workers of a disaggregated stack come to a request.
+
+    Attributes:
+        first: The role that the frontend gives a request to.
+        then: The role that has to take part, too; "" if none.
+        routed: Whether the frontend asks the second one itself. Otherwise the first one does.
+    """
+
+    first: str
+    then: str = ""
+    routed: bool = False
+
+
+#: By the name that ``--strategy`` takes; the first is that of workers which do both phases.
+STRATEGIES = {
+    "aggregated": Strategy("aggregated"),
+    "decode_first": Strategy("decode", "prefill"),
+    "prefill_first": Strategy("prefill", "decode"),
+    "frontend_routed": Strategy("prefill", "decode", routed=True),
+}
 
 
 class EngineSettings(NamedTuple):
@@ -16,6 +39,7 @@ class EngineSettings(NamedTuple):
         speed: Tokens per second and stream.
         slots: Streams that run at once; the others queue.
         prefill_tokens_per_s: How fast a prompt is read.
+        kv_tokens_per_s: How fast the KV of a context is sent to another worker.
         bug: A planted bug's name, or nothing.
     """
 
@@ -23,13 +47,15 @@ class EngineSettings(NamedTuple):
     speed: float = 200.0
     slots: int = 256
     prefill_tokens_per_s: float = 100_000.0
+    kv_tokens_per_s: float = 400_000.0
     bug: str = ""
 
     def argv(self) -> list[str]:
         """The arguments from which :func:`settings_of` makes the same value again."""
         return [
             *("--engine", self.engine, "--speed", repr(self.speed), "--slots", str(self.slots)),
-            *("--prefill-tokens-per-s", repr(self.prefill_tokens_per_s), "--bug", self.bug),
+            *("--prefill-tokens-per-s", repr(self.prefill_tokens_per_s)),
+            *("--kv-tokens-per-s", repr(self.kv_tokens_per_s), "--bug", self.bug),
         ]
 
 
@@ -47,6 +73,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", type=_above_zero, default=default.speed, help="tokens/s of a stream")
     parser.add_argument("--slots", type=int, default=default.slots, help="streams that run at once")
     parser.add_argument("--prefill-tokens-per-s", type=_above_zero, default=default.prefill_tokens_per_s)
+    parser.add_argument("--kv-tokens-per-s", type=_above_zero, default=default.kv_tokens_per_s)
     parser.add_argument("--bug", default="", help="a planted bug, see bugs.py")
 
 

@@ -40,9 +40,13 @@ _OUT = 0x94D049BB133111EB
 
 
 class Chain:
-    """The hash of (seed, all ids so far). For a given id each step is a bijection, so two contexts stay apart."""
+    """The hash of (seed, all ids so far). For a given id each step is a bijection, so two contexts stay apart.
 
-    __slots__ = ("_state",)
+    Attributes:
+        state: The hash: all that the next id depends on.
+    """
+
+    __slots__ = ("state",)
 
     def __init__(self, seed: int, ids: Iterable[int]) -> None:
         state = (seed * _GOLDEN + _OUT) & _MASK
@@ -51,18 +55,25 @@ class Chain:
             state = (state + (token_id + 1) * _GOLDEN) & _MASK
             state = ((state ^ (state >> 30)) * _MIX) & _MASK
             state ^= state >> 27
-        self._state = state
+        self.state = state
+
+    @classmethod
+    def resume(cls, state: int) -> "Chain":
+        """The chain that another process has brought as far as ``state``: what a KV cache is to a real model."""
+        chain = cls.__new__(cls)
+        chain.state = state
+        return chain
 
     def take(self, n: int) -> list[int]:
         """The next ``n`` ids, each appended before the one after it is made."""
-        state, taken = self._state, []
+        state, taken = self.state, []
         for _ in range(n):
             token_id = ((state * _OUT) & _MASK) >> 51
             taken.append(token_id)
             state = (state + (token_id + 1) * _GOLDEN) & _MASK
             state = ((state ^ (state >> 30)) * _MIX) & _MASK
             state ^= state >> 27
-        self._state = state
+        self.state = state
         return taken
 
     def next(self) -> int:

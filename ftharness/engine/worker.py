@@ -1,7 +1,8 @@
-"""A worker of the simulated stack: the handler process between the frontend and its engine child.
+"""A worker of the simulated stack: the handler process between whoever asks and its engine child.
 
 It dials the frontend's plane (TCP on loopback, JSON lines, many requests on one connection). The connection is the
-lease: when it goes, the worker is gone for the frontend, at once and without a word.
+lease: when it goes, the worker is gone for the frontend, at once and without a word. A worker that does one phase of two
+listens for its peers besides. What becomes of a request is in :mod:`parts`.
 """
 
 import argparse
@@ -10,46 +11,31 @@ import contextlib
 import json
 import os
 import signal
-from typing import Any, cast
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
+from ftharness.engine.link import Link
+from ftharness.engine.parts import Bench, Decode, Handover, Message, Part, Prefill
+from ftharness.engine.peers import Peers
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
-from ftharness.engine.status import Counters, Page, metrics_text, serve_status
+from ftharness.engine.status import Counters, metrics_text, serve_status
 
 #: Seconds between two dials of a plane that refuses.
 _REDIAL_S = 0.05
 #: Seconds by which a planted bug is late.
 _STALL_S = 3.0
 
-
-class _Link(asyncio.Protocol):
-    """One connection to the plane."""
-
-    def __init__(self, worker: "Worker") -> None:
-        self._worker = worker
-        self._partial = b""
-        self.transport: asyncio.WriteTransport
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.WriteTransport", transport)
-
-    def send(self, **message: object) -> None:
-        """One line to the frontend."""
-        self.transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-
-    def data_received(self, data: bytes) -> None:
-        *complete, self._partial = (self._partial + data).split(b"\n")
-        for line in complete:
-            self._worker.on_message(json.loads(line))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(str(exc or "closed"))
+#: By the worker's role and what is asked.
+_PARTS: dict[tuple[str, str], type[Part]] = {
+    ("aggregated", "generate"): Part,
+    ("prefill", "prefill"): Prefill,
+    ("prefill", "generate"): Handover,
+    ("decode", "generate"): Decode,
+}
 
 
 class Worker:
-    """The handler: takes requests from the plane, gives them to the engine, passes on what it makes."""
+    """The handler: takes requests, gives them to the engine, passes on what it makes."""
 
     def __init__(self, arguments: argparse.Namespace, settings: EngineSettings) -> None:
         self._name: str = arguments.name
@@ -60,15 +46,16 @@ class Worker:
         self._host, _, port = arguments.plane.rpartition(":")
         self._port = int(port)
         self._status_port: int = arguments.status_port
-        self._seed: int = arguments.seed
+        self._peer_port: int = arguments.peer_port
+        self._announced_port: int = arguments.announce_port
         self._settings = settings
         self._log = HandlerLog(settings.engine, self._role)
         self._counters = Counters()
-        self._running: dict[str, float] = {}  # request id -> loop time of its arrival
-        self._resumed: set[str] = set()  # those that another worker had before
-        self._stopped: set[str] = set()  # those that ended by a stop string: no cancellation
         self._engine: EngineChild
-        self._link: _Link | None = None
+        self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
+        self._parts: dict[str, Part] = {}
+        self._bench: Bench
+        self._link: Link | None = None
         self._registered = False
         self._draining = False
         self._loop = asyncio.get_running_loop()
@@ -79,91 +66,121 @@ class Worker:
         for number, handler in ((signal.SIGTERM, self._drain), (signal.SIGINT, self._quit)):
             self._loop.add_signal_handler(number, handler)
         try:
-            self._engine = await EngineChild.start(self._settings, on_tokens=self._on_tokens, on_phase=self._log.phase)
+            self._engine = await EngineChild.start(
+                self._settings, on_tokens=self._on_tokens, on_phase=self._on_phase, on_kv=self._on_kv
+            )
         except EngineDied as death:
             self._log.engine_died(str(death))
             return 1
         self._log.engine_started(self._engine.pid)
-        pages: dict[str, Page] = {"/health": self._health, "/metrics": self._metrics}
-        try:
-            server, port = await serve_status(self._status_port, pages)
-        except OSError as error:
-            self._log.error(f"cannot serve status on 127.0.0.1:{self._status_port}: {error}")
+        self._bench = Bench(
+            self._name, self._parts, self._engine, self._log, self._counters, self._peers, self._on_ended
+        )
+        server = await self._listen()
+        if server is None:
             await self._engine.stop()
             return 1
-        self._log.listening(port)
         self._engine.died.add_done_callback(self._on_engine_died)
         dialling = asyncio.create_task(self._keep_registered())
         status = await self._end
         dialling.cancel()
         if self._link is not None:
-            self._link.transport.close()
+            self._link.close()
+        self._peers.close()
         server.close()
         if not self._engine.died.done():
             await self._engine.stop()
         return status
+
+    async def _listen(self) -> asyncio.Server | None:
+        """Awaits peers where it has any, and serves its status; None where a port is in use."""
+        what, port = "peers", self._peer_port
+        try:
+            if self._role != "aggregated":
+                self._peer_port = await self._peers.listen(port)
+            what, port = "status", self._status_port
+            server, port = await serve_status(port, {"/health": self._health, "/metrics": self._metrics})
+        except OSError as error:
+            self._log.error(f"cannot serve {what} on 127.0.0.1:{port}: {error}")
+            return None
+        self._log.listening(port)
+        return server
 
     async def _keep_registered(self) -> None:
         """Dials, and dials again when the frontend is lost, until it stays away for longer than the deadline."""
         away_since = self._loop.time()
         while True:
             try:
-                _, link = await self._loop.create_connection(lambda: _Link(self), self._host, self._port)
+                await self._stay_registered()
             except OSError as error:
                 if self._loop.time() - away_since > self._plane_deadline_s:
                     self._log.error(f"no frontend at {self._host}:{self._port}: {error}")
                     self._finish(1)
                     return
-                await asyncio.sleep(_REDIAL_S)
-                continue
-            self._link = link
-            link.send(op="hello", worker=self._name, role=self._role, model=self._model, engine=self._settings.engine)
-            reason = await link.lost
-            self._link, self._registered, away_since = None, False, self._loop.time()
-            self._log.plane_lost(reason)
-            for request_id in self._running:  # nobody is left to read them
-                self._engine.abort(request_id)
+            else:
+                away_since = self._loop.time()
             await asyncio.sleep(_REDIAL_S)
 
-    def on_message(self, message: dict[str, Any]) -> None:
-        """One line of the frontend's."""
-        if message["op"] == "generate":
-            self._generate(message)
-        elif message["op"] == "cancel":
-            if not message["kill"] and message["id"] in self._running:  # otherwise it has ended: nothing follows
-                self._stopped.add(message["id"])
-            self._engine.abort(message["id"])
-        elif message["op"] == "welcome":
+    async def _stay_registered(self) -> None:
+        """One connection to the plane, to its end.
+
+        Raises:
+            OSError: There is no frontend.
+        """
+        lost: asyncio.Future[str] = self._loop.create_future()
+        link = Link("frontend", self._on_message, lambda _, reason: lost.set_result(reason))
+        await link.dial(self._host, self._port)
+        self._link = link
+        hello = {"worker": self._name, "role": self._role, "model": self._model, "engine": self._settings.engine}
+        link.send(op="hello", port=self._announced_port or self._peer_port, **hello)
+        reason = await lost
+        self._link, self._registered = None, False
+        self._log.plane_lost(reason)
+        self._on_lost(link, reason)
+
+    def _on_message(self, link: Link, message: Message) -> None:
+        """One line of the frontend's, or of a peer's."""
+        op = message["op"]
+        if (self._role, op) in _PARTS:
+            if self._draining:
+                link.send(op="refused", key=message["key"], reason="draining")
+            else:
+                _PARTS[self._role, op](self._bench, link, message).begin()
+        elif op == "tokens":
+            self._relay(message["batch"])
+        elif "key" in message:
+            part = self._parts.get(message["key"])
+            if part is not None:  # otherwise it has ended
+                part.on_message(link, message)
+        elif op == "peers":
+            self._peers.announced([peer for peer in message["peers"] if peer["worker"] != self._name])
+        elif op == "welcome":
             self._registered = True
             self._log.ready(self._name, self._model)
             if self._draining:  # SIGTERM came while we dialled
-                self._send(op="draining")
+                link.send(op="draining")
         else:
             self._log.error(f"the frontend refuses this worker: {message.get('reason')}")
             self._finish(1)
 
-    def _generate(self, message: dict[str, Any]) -> None:
-        request_id = message["id"]
-        if self._draining:
-            self._send(op="refused", id=request_id, reason="draining")
-            return
-        resumed = message.get("attempt", 0) > 0
-        seed = message.get("seed", self._seed)
-        try:
-            self._engine.submit(request_id, message["token_ids"], message["max_tokens"], seed, resumed=resumed)
-        except (ValueError, EngineDied) as error:
-            self._send(op="refused", id=request_id, reason=str(error))
-            return
-        self._send(op="accepted", id=request_id)
-        self._log.received(request_id)
-        self._running[request_id] = self._loop.time()
-        self._counters.received += 1
-        if resumed:
-            self._resumed.add(request_id)
+    def _on_lost(self, link: Link, reason: str) -> None:
+        """The frontend's connection, or a peer's, is gone: each part knows what it is to it."""
+        for part in list(self._parts.values()):
+            part.on_lost(link, reason)
 
-    def _send(self, **message: object) -> None:
-        if self._link is not None:
-            self._link.send(**message)
+    def _on_peer_lost(self, link: Link, reason: str) -> None:
+        self._log.peer_lost(link.name, reason)
+        self._on_lost(link, reason)
+
+    def _on_phase(self, key: str, phase: str) -> None:
+        part = self._parts.get(key)
+        if part is not None:
+            part.on_phase(phase)
+
+    def _on_kv(self, key: str, state: int) -> None:
+        part = self._parts.get(key)
+        if part is not None:
+            part.on_kv(state)
 
     def _on_tokens(self, batch: list[Made]) -> None:
         if self._draining and self._settings.bug == "stall-in-drain":
@@ -172,25 +189,32 @@ class Worker:
             self._pass_on(batch)
 
     def _pass_on(self, batch: list[Made]) -> None:
-        ended = [made for made in batch if made[2] is not None]
-        self._send(op="tokens", batch=batch)  # aborts too: the frontend then knows that no more comes of those
-        for request_id, _, reason in ended:
-            self._ended(request_id, str(reason))
+        """What the engine made, to whoever asked: aborts too, so that they know that no more comes of those."""
+        self._answer(batch)
+        for key, _, reason in batch:
+            if reason is not None and key in self._parts:
+                self._parts[key].on_end(reason)
 
-    def _ended(self, request_id: str, reason: str) -> None:
-        started = self._running.pop(request_id)
-        if reason == "abort" and request_id not in self._stopped:
-            self._counters.cancelled += 1
-            self._log.aborted(request_id)
-        else:
-            self._counters.finished += 1
-            self._counters.seconds += self._loop.time() - started
-            self._log.finished(request_id)
-        self._stopped.discard(request_id)
-        if self._settings.bug == "crash-after-success" and request_id in self._resumed and reason == "length":
+    def _relay(self, batch: list[Made]) -> None:
+        """What a peer made of those that it decodes for this worker; the end of what it prefilled for it."""
+        self._answer([made for made in batch if made[0] in self._parts and self._parts[made[0]].relays])
+        for key, _, reason in batch:
+            if reason is not None and key in self._parts:
+                self._parts[key].on_remote_end(reason)
+
+    def _answer(self, batch: list[Made]) -> None:
+        by_asker: dict[Link, list[Made]] = {}
+        for made in batch:
+            part = self._parts.get(made[0])
+            if part is not None:
+                by_asker.setdefault(part.asker, []).append(made)
+        for asker, theirs in by_asker.items():
+            asker.send(op="tokens", batch=theirs)
+
+    def _on_ended(self, part: Part, in_order: bool) -> None:  # noqa: FBT001  a callback
+        if self._settings.bug == "crash-after-success" and part.resumed and in_order:
             os._exit(3)
-        self._resumed.discard(request_id)
-        if self._draining and not self._running:
+        if self._draining and not self._parts:
             self._drained()
 
     def _drain(self) -> None:
@@ -199,19 +223,20 @@ class Worker:
             self._quit()
             return
         self._draining = True
-        self._log.draining(len(self._running), self._drain_s)
+        self._log.draining(len(self._parts), self._drain_s)
         if self._settings.bug == "false-abort":
-            for request_id in self._running:
-                self._log.aborted(request_id)
-        self._send(op="draining")
-        if self._running:
+            for part in self._parts.values():
+                self._log.aborted(part.id)
+        if self._link is not None:
+            self._link.send(op="draining")
+        if self._parts:
             self._loop.call_later(self._drain_s, self._drained)
         else:
             self._drained()
 
     def _drained(self) -> None:
         if not self._end.done():
-            self._log.drained(len(self._running))
+            self._log.drained(len(self._parts))
             self._finish(7 if self._settings.bug == "wrong-exit" else 0)
 
     def _quit(self) -> None:
@@ -232,7 +257,7 @@ class Worker:
 
     async def _health(self) -> tuple[int, str, str]:
         state = "draining" if self._draining else "ready" if self._registered else "starting"
-        body = {"status": state, "worker": self._name, "role": self._role, "running": len(self._running)}
+        body = {"status": state, "worker": self._name, "role": self._role, "running": len(self._parts)}
         return (200 if state == "ready" else 503), "application/json", json.dumps(body) + "\n"
 
     async def _metrics(self) -> tuple[int, str, str]:
@@ -248,6 +273,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="worker", description=__doc__)
     parser.add_argument("--plane", required=True, metavar="HOST:PORT", help="where the frontend awaits its workers")
     parser.add_argument("--plane-deadline-s", type=float, default=30.0, help="how long a frontend may be away")
+    parser.add_argument("--peer-port", type=int, default=0, help="where other workers dial in; 0: any")
+    parser.add_argument(
+        "--announce-port", type=int, default=0, help="what they are told instead, where a proxy stands between"
+    )
     parser.add_argument("--model", default="sim")
     add_worker_arguments(parser)
     return parser

@@ -20,7 +20,7 @@ from ftharness.stack.dynamo_ready import Serves
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.provision import DEFAULT, find_interpreter, provisioned, sut_version
 from ftharness.stack.sim import LAUNCHER, count_tokens, worker_arguments
-from ftharness.stack.topology import Topology
+from ftharness.stack.topology import Topology, only_aggregated
 
 MODEL = Path(ftharness.__file__).parent / "engine" / "model"
 #: Tokens a second of a stream of the mocker's at ``--speedup-ratio 1``, of each engine: 159 to 174, as measured.
@@ -70,7 +70,9 @@ class _DynamoStack(StackKind):
 
         Raises:
             NotAvailable: There is no Dynamo.
+            ValueError: The topology does not exist on this stack.
         """
+        only_aggregated(topology, self.name)
         python, folder = interpreter(settings.sut_python), settings.folder.absolute()
         version, store = sut_version(python), new_store(folder)
         release = _Release(str(python), version, dynamo_environment(store), folder)

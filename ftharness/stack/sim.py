@@ -21,10 +21,12 @@ def count_tokens(text: str) -> int:
     return 1 if ids is None else len(ids)
 
 
-def worker_arguments(name: str, topology: Topology, settings: Settings) -> list[str]:
+def worker_arguments(name: str, topology: Topology, settings: Settings, *, role: str = "aggregated") -> list[str]:
     """What our worker takes on every stack."""
-    arguments = ["--name", name, "--engine", settings.engine, "--role", "aggregated"]
+    arguments = ["--name", name, "--engine", settings.engine, "--role", role]
     arguments += ["--speed", f"{topology.speed:g}", "--slots", str(topology.slots)]
+    arguments += ["--prefill-tokens-per-s", str(topology.prefill_tokens_per_s)]
+    arguments += ["--kv-tokens-per-s", str(topology.kv_tokens_per_s)]
     arguments += ["--drain-s", f"{topology.drain_s:g}", "--seed", str(settings.seed)]
     if settings.bug:
         arguments += ["--bug", settings.bug]
@@ -54,6 +56,8 @@ class SimStack(StackKind):
         argv += ["--migration-limit", str(topology.migration_limit)]
         if topology.migration_max_seq_len is not None:
             argv += ["--migration-max-seq-len", str(topology.migration_max_seq_len)]
+        if topology.strategy:
+            argv += ["--strategy", topology.strategy]
         if settings.bug:
             argv += ["--bug", settings.bug]
         frontend = Launch(
@@ -66,9 +70,7 @@ class SimStack(StackKind):
             ports={"http": http_port, "plane": plane_port},
             metrics_url=url,
         )
-        workers = [
-            self._worker(f"worker-{i + 1}", plane_port, topology, settings, env) for i in range(topology.workers)
-        ]
+        workers = [self._worker(name, role, plane_port, topology, settings, env) for name, role in topology.members]
 
         def close() -> None:
             http.close()
@@ -78,7 +80,7 @@ class SimStack(StackKind):
             launches=[frontend, *workers],
             url=url,
             model=MODEL,
-            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= topology.workers),
+            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= len(workers)),
             count=count_tokens,
             exact=True,
             behaviour={"migration_exhausted_stream": 500, "migration_exhausted_unary": 500},
@@ -86,14 +88,14 @@ class SimStack(StackKind):
         )
 
     def _worker(
-        self, name: str, plane_port: int, topology: Topology, settings: Settings, env: dict[str, str]
+        self, name: str, role: str, plane_port: int, topology: Topology, settings: Settings, env: dict[str, str]
     ) -> Launch:
         # -I -S: the worker needs the standard library alone, and starts in half the time without site-packages.
         argv = [sys.executable, "-I", "-S", "-u", str(LAUNCHER), "worker", "--plane", f"127.0.0.1:{plane_port}"]
-        argv += ["--model", MODEL, *worker_arguments(name, topology, settings)]
+        argv += ["--model", MODEL, *worker_arguments(name, topology, settings, role=role)]
         return Launch(
             name=name,
-            role="aggregated",
+            role=role,
             argv=argv,
             env=env,
             contract=load_contract("sim", self.version(None)),

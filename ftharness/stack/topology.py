@@ -1,23 +1,33 @@
 """What a stack consists of, and how fast it is, as data."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 #: More than a machine is likely to carry: a slip of the finger must not take it down.
 MOST_WORKERS = 64
 
+#: In which order the frontend and the workers of a disaggregated stack come to a request.
+StrategyName = Literal["decode_first", "prefill_first", "frontend_routed"]
+
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A frontend and its workers.
+    """A frontend and its workers: either some that do both phases, or some that prefill and some that decode.
 
     What a stack cannot set, such as a real engine's speed, it ignores; its documentation says so.
 
     Attributes:
-        workers: Workers that do prefill and decode.
+        workers: Workers that do prefill and decode; 0 where these are apart.
+        prefill: Workers that do the prefill only.
+        decode: Workers that do the decode only.
+        strategy: Where prefill and decode are apart, who asks whom. ``decode_first``: the frontend asks a decode worker, which
+            asks a prefill worker. ``prefill_first``: it asks a prefill worker, which asks a decode worker and passes the
+            answer on. ``frontend_routed``: it asks the one, then the other. None where they are not apart.
         migration_limit: How often a request may move to another worker; 0: never.
         migration_max_seq_len: Prompt and answer so far, in tokens, beyond which a request may not move; None: no bound.
         speed: Tokens a second, a stream.
+        prefill_tokens_per_s: How fast a prompt is read: with a long one there is a prefill to strike at.
+        kv_tokens_per_s: How fast the KV of a context comes from a prefill worker to a decode worker.
         slots: Requests that one worker runs at once; the rest waits.
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
         frontend_args: More arguments for the frontend.
@@ -25,9 +35,14 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     workers: int = 2
+    prefill: int = 0
+    decode: int = 0
+    strategy: StrategyName | None = None
     migration_limit: int = 3
     migration_max_seq_len: int | None = None
     speed: float = 200.0
+    prefill_tokens_per_s: float = 100_000.0
+    kv_tokens_per_s: float = 400_000.0
     slots: int = 256
     drain_s: float = 60.0
     frontend_args: list[str] = []
@@ -39,15 +54,60 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             ValueError: Says which field, and what it may be.
         """
-        for name, low in (("workers", 1), ("migration_limit", 0), ("slots", 1)):
+        for name in ("prefill", "decode") if self.strategy else ("workers",):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("workers",) if self.strategy else ("prefill", "decode"):
+            if getattr(self, name) != 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be 0 {self._why_not(name)}")
+        for name, low in (("migration_limit", 0), ("slots", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least {low}")
-        if self.workers > MOST_WORKERS:
-            raise ValueError(f"workers = {self.workers}: at most {MOST_WORKERS}; each is two processes or more")
-        if self.speed <= 0 or self.drain_s < 0:
-            raise ValueError("speed must be more than 0, and drain_s not less than 0")
+        if len(self.members) > MOST_WORKERS:
+            counts = " + ".join(
+                f"{name} = {getattr(self, name)}" for name in ("workers", "prefill", "decode") if getattr(self, name)
+            )
+            raise ValueError(f"{counts}: at most {MOST_WORKERS} in all; each is two processes or more")
+        for name in ("speed", "prefill_tokens_per_s", "kv_tokens_per_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name):g}: must be more than 0")
+        if self.drain_s < 0:
+            raise ValueError(f"drain_s = {self.drain_s:g}: must not be less than 0")
+
+    def _why_not(self, name: str) -> str:
+        if name == "workers":
+            return f"with strategy = {self.strategy}, whose workers are counted by prefill and decode"
+        return "without a strategy: disaggregated(prefill=…, decode=…, strategy=…) has prefill and decode workers"
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Each worker's name and role, in the order in which they are launched: ``("prefill-1", "prefill")``."""
+        kinds = (
+            ("worker", "aggregated", self.workers),
+            ("prefill", "prefill", self.prefill),
+            ("decode", "decode", self.decode),
+        )
+        return [(f"{name}-{place + 1}", role) for name, role, count in kinds for place in range(count)]
 
 
 def aggregated(*, workers: int = 2, **fields: Any) -> Topology:
     """``workers`` workers that do prefill and decode each; ``fields`` are those of :class:`Topology`."""
     return Topology(workers=workers, **fields)
+
+
+def disaggregated(
+    *, prefill: int = 1, decode: int = 1, strategy: StrategyName = "decode_first", **fields: Any
+) -> Topology:
+    """Workers that prefill and workers that decode, any number of each; ``fields`` are those of :class:`Topology`."""
+    return Topology(workers=0, prefill=prefill, decode=decode, strategy=strategy, **fields)
+
+
+def only_aggregated(topology: Topology, stack: str) -> None:
+    """For a stack on which prefill and decode are not apart.
+
+    Raises:
+        ValueError: In this topology they are.
+    """
+    if topology.strategy:
+        counts = f"{topology.prefill} prefill and {topology.decode} decode workers, {topology.strategy}"
+        raise ValueError(f"a disaggregated topology ({counts}) does not exist on {stack}")

@@ -155,3 +155,107 @@ def test_a_busy_slot_is_a_planted_bug() -> None:
 def test_status_is_answered_at_once() -> None:
     """In the same turn, not in the next tick."""
     assert core().receive({"op": "status"}, 0.0) == [{"op": "status", "status": core().status()}]
+
+
+# A request in two engines.
+
+
+def tell(one: Core, at: float, op: str, name: str, **fields: Any) -> None:
+    assert one.receive({"op": op, "id": name, **fields}, at) == []
+
+
+def said(one: Core, at: float) -> dict[str, list[Any]]:
+    """What it says in a tick at ``at``, by the kind of line."""
+    one.step(at)
+    return {line["op"]: line["batch"] for line in one.drain_lines()}
+
+
+def ask_prefill(one: Core, name: str, at: float, prompt: list[int] = PROMPT) -> None:
+    tell(one, at, "prefill", name, token_ids=prompt, seed=7)
+
+
+def ask_decode(one: Core, name: str, at: float, *, context: int = len(PROMPT), prefilled: bool = True) -> None:
+    tell(one, at, "decode", name, context=context, max_tokens=5, resumed=False, prefilled=prefilled)
+
+
+@given(st.lists(st.integers(0, 8000), min_size=1, max_size=40))
+def test_two_engines_make_the_tokens_of_one(prompt: list[int]) -> None:
+    """A decode goes on from the KV of the prefill, and needs nothing else of the prompt than its length."""
+    first, second = core(), core()
+    ask_prefill(first, "r", 0.0, prompt)
+    assert said(first, 0.001)["phases"][-1] == ("r", "prefilled")
+    tell(first, 0.001, "send", "r")
+    ((name, state),) = said(first, 0.002)["kv"]
+    ask_decode(second, "r", 0.002, context=len(prompt))
+    tell(second, 0.002, "kv", name, state=state)
+    got = [token for at in (0.002, 0.1) for _, ids, _ in said(second, at).get("tokens", ()) for token in ids]
+    assert got == tokens.generate(7, prompt, 5)
+    assert (first.status()["generated"], second.status()["generated"]) == (0, 5)
+
+
+def test_a_prefilled_prompt_holds_its_kv_but_no_slot() -> None:
+    """The next one has the slot; the KV is there until it is released, whether or not it was sent."""
+    one = core(slots=1)
+    ask_prefill(one, "a", 0.0, [1] * (BLOCK + 1))
+    ask_prefill(one, "b", 0.0)
+    said(one, 0.001)
+    assert said(one, 0.002)["phases"][-1] == ("b", "prefilled")
+    assert (one.status()["slots_busy"], one.status()["kv_used"]) == (0, 3)
+    tell(one, 0.003, "send", "a")
+    assert [name for name, _ in said(one, 0.004)["kv"]] == ["a"]
+    assert one.status()["kv_used"] == 3
+    tell(one, 0.005, "release", "a")
+    tell(one, 0.005, "release", "nobody")
+    assert one.status()["kv_used"] == 1
+    assert said(one, 1.0) == {}
+
+
+def test_a_kv_takes_as_long_as_the_context_is() -> None:
+    """At its own speed, from the moment at which it is sent for."""
+    one = Core(EngineSettings(prefill_tokens_per_s=100.0, kv_tokens_per_s=1000.0))
+    ask_prefill(one, "r", 0.0, [1] * 50)
+    assert "prefilled" not in str(said(one, 0.49))
+    assert said(one, 0.5)["phases"] == [("r", "prefilled")]
+    tell(one, 2.0, "send", "r")
+    assert said(one, 2.049) == {}
+    assert [name for name, _ in said(one, 2.051)["kv"]] == ["r"]
+
+
+def test_a_decode_takes_its_slot_before_its_kv() -> None:
+    """In the order in which they came, whoever is prefilled first: the KV is sent for by those that have a slot."""
+    one = core(slots=1)
+    ask_decode(one, "a", 0.0, prefilled=False)
+    ask_decode(one, "b", 0.0, prefilled=False)
+    assert said(one, 0.001)["phases"] == [("a", "queued"), ("b", "queued")]
+    tell(one, 0.001, "prefilled", "b")
+    assert said(one, 0.002) == {}
+    assert one.status() | {"generated": 0} == one.status() | {"slots_busy": 1, "queued": 1, "kv_used": 1}
+    tell(one, 0.002, "prefilled", "a")
+    assert said(one, 0.003)["phases"] == [("a", "kv_transfer")]
+    tell(one, 0.003, "kv", "a", state=1)
+    assert said(one, 0.003)["phases"] == [("a", "decode")]
+    abort(one, "a", 0.004)
+    assert said(one, 0.004)["phases"] == [("b", "kv_transfer")]
+
+
+@pytest.mark.parametrize("when", ["queued", "prefill", "held", "sending", "waiting", "kv_transfer"])
+def test_an_abort_frees_everything_in_each_phase(when: str) -> None:
+    """Slot, queue and KV; and what comes for it afterwards comes to nobody."""
+    one = core(slots=1)
+    if when == "queued":
+        ask(one, "other", 0.0, max_tokens=1)
+    if when in ("waiting", "kv_transfer"):
+        ask_decode(one, "r", 0.0, prefilled=when == "kv_transfer")
+    else:
+        ask_prefill(one, "r", 0.0)
+    if when in ("held", "sending"):
+        said(one, 0.001)
+    if when == "sending":
+        tell(one, 0.001, "send", "r")
+    abort(one, "r", 0.001)
+    assert ("r", [], "abort") in said(one, 0.002)["tokens"]
+    for op, fields in (("prefilled", {}), ("kv", {"state": 1}), ("send", {}), ("release", {}), ("abort", {})):
+        tell(one, 0.003, op, "r", **fields)
+    assert said(one, 1.0) == {}
+    status = one.status()
+    assert status["slots_busy"] == status["queued"] == status["kv_used"] == 0

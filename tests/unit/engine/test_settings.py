@@ -23,6 +23,7 @@ def parse(argv: list[str]) -> EngineSettings:
         speed=st.floats(1e-3, 1e9),
         slots=st.integers(1, 10_000),
         prefill_tokens_per_s=st.floats(1e-3, 1e9),
+        kv_tokens_per_s=st.floats(1e-3, 1e9),
         bug=st.sampled_from(["", *BUGS]),
     )
 )
