@@ -234,6 +234,7 @@ class Ft:
         __tracebackhide__ = True
         from ftharness.report import story
         from ftharness.scenario import judge
+        from ftharness.scenario.runner import kept
         from ftharness.stored_runs import keep_records
 
         run, record = self._run, None
@@ -244,7 +245,7 @@ class Ft:
                     run.ended("interrupted", "interrupted")
                 run.ended_well()
                 self._portal.call(run.teardown())
-                record = judge(self._named(()), run.history.events)
+                record = kept(judge(self._named(()), run.history.events), run.history)
             finally:
                 self._portal.call(_closed(self._close_history))
         whole = [_failed(_with(record, self._judged), error or "; ".join(lost))] if record else []

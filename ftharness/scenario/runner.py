@@ -66,7 +66,17 @@ async def run_cell(
     keep_cell(cell, folder)
     with History(folder / HISTORY_FILE) as history:
         await Run(cell, kind, folder, history, say).complete()
-        return judge(cell.scenario, history.events, path=path)
+        return kept(judge(cell.scenario, history.events, path=path), history)
+
+
+def kept(record: ScenarioRecord, history: History) -> ScenarioRecord:
+    """The record, which is no pass where its history could not be written: nobody could look at what it rests on."""
+    history.flush()
+    error = history.write_error
+    if error is None or record.verdict != "pass":
+        return record
+    reason = f"everything held, but the history could not be written: {history.path}: {error.strerror}"
+    return msgspec.structs.replace(record, verdict="unknown", reason=reason)
 
 
 def keep_cell(cell: Cell, folder: Path) -> None:

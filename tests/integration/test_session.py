@@ -1,6 +1,7 @@
 """What a session leaves when the harness itself fails: a readable run, and the other runs' reports."""
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from ftharness.engine.bugs import BUGS
 from ftharness.report import read_run
-from ftharness.scenario import Scenario
+from ftharness.scenario import Scenario, ScenarioRecord
 from ftharness.scenario.runner import Cell
 from ftharness.session import Session, Told, cell_of
 from ftharness.stack import RunningStack
@@ -61,6 +62,29 @@ def test_an_interrupt_before_the_first_run_leaves_a_run(tmp_path: Path) -> None:
     assert session.interrupted
     assert [(one.name, one.verdict) for one in record.scenarios] == [("migration/drain", "unknown")]
     assert [one.cell.scenario.name for one in stored_cells(tmp_path)] == ["migration/drain"]
+
+
+class Filling(Told):
+    """Lets no file grow beyond 20 kB while a run goes on, as on a disk that is full by then."""
+
+    _before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def begins(self, cell: Cell, place: int, count: int) -> None:  # noqa: ARG002 - as it is called
+        """From here on."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, self._before[1]))
+
+    def ended(self, cell: Cell, record: ScenarioRecord, folder: Path) -> None:  # noqa: ARG002 - the same
+        """There is room for the report."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+
+def test_a_history_that_cannot_be_written_passes_nothing(tmp_path: Path) -> None:
+    """What held cannot be looked at; it is unknown, and why is said."""
+    record = Session(tmp_path, Filling()).run([cell_of("migration/drain", "sim")], seed=0)
+    assert {oracle.verdict for oracle in record.scenarios[0].oracles} == {"pass"}
+    assert record.verdict == "unknown"
+    assert "the history could not be written" in record.scenarios[0].reason
+    assert "File too large" in record.scenarios[0].reason
 
 
 def test_what_cannot_begin_is_raised(tmp_path: Path) -> None:

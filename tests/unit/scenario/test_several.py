@@ -17,6 +17,7 @@ from ftharness.history import (
     ProcessSignalled,
     RequestSent,
     RunPhase,
+    recorded,
 )
 from ftharness.scenario import (
     Expect,
@@ -168,6 +169,22 @@ def test_a_late_first_token_outweighs_one_that_is_not_seen(story: Make, ids: lis
     assert say(ttft_within(ms=4), events).verdict == "fail"
     assert say(ttft_within(ms=6), events).verdict == "unknown"
     assert say(ttft_within(ms=60), events).verdict == "pass"
+
+
+def test_a_worker_that_leaves_at_the_teardown_was_not_noticed(story: Make, ids: list[int]) -> None:
+    """It left because it was stopped; what the fault did, nobody noticed."""
+    one = story()
+    one.killed(process="worker-2", aimed="")
+    one.request(100, "r", ids)
+    end = one.end()
+    late = Log(source="frontend", event="worker_left", captures={})
+    history = recorded(end)
+    history.append(late, at=end[-1].t - 1)
+    case = Case(history.events)
+    assert recovery_of(case, case.faults[0]).detect_ms is None
+    one.add(126, Log(source="frontend", event="worker_left", captures={}))
+    case = Case(one.end())
+    assert recovery_of(case, case.faults[0]).detect_ms == 1
 
 
 # Several processes, several faults.
