@@ -245,9 +245,10 @@ class Ft:
                     run.ended("interrupted", "interrupted")
                 run.ended_well()
                 self._portal.call(run.teardown())
-                record = kept(judge(self._named(()), run.history.events), run.history)
+                record = judge(self._named(()), run.history.events)
             finally:
                 self._portal.call(_closed(self._close_history))
+            record = kept(record, run.history)
         whole = [_failed(_with(record, self._judged), error or "; ".join(lost))] if record else []
         if whole or self.records:
             keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
