@@ -1,6 +1,10 @@
 """What the docs show works: their examples are run, their files are read, their links lead somewhere."""
 
+import json
+import os
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,43 @@ def test_the_scenario_that_the_docs_show_passes(ft: Ft, tmp_path: Path) -> None:
     (scenario,) = load_file(tmp_path / "mine.py")
     ft.run(scenario)
     ft.run(scenario, duration_s=0.1, **{"gap_within.ms": 300})
+
+
+def test_the_fault_and_the_oracle_that_the_docs_show_work(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a package that is installed: the scenario passes, and has been struck; so does the test."""
+    page = "docs/writing-a-scenario.md"
+    for language in ("python", "toml"):
+        for text in _blocks(page, language, "# "):
+            path = pytester.path / text.partition("\n")[0].removeprefix("# ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    _install(pytester.path)
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    done = pytester.run(sys.executable, "-m", "ftharness", "run", "scarce.py", "--out", "run")
+    assert done.ret == 0, done.outlines
+    (one,) = json.loads((pytester.path / "run" / "run.json").read_text())["scenarios"]
+    (fault,) = one["faults"]
+    assert (fault["kind"], fault["evidence"]) == ("out_of_files", {"open_files": 0, "request": "was running"})
+    assert {"name": "ends_in_order(at_least=2)", "verdict": "pass", "reason": "2 ends"}.items() <= one["oracles"][
+        2
+    ].items()
+    done = pytester.run(sys.executable, "-m", "ftharness", "run", "scarce.py", "--set", "ends_in_order.at_least=3")
+    assert done.ret == 3, done.outlines
+    pytester.runpytest_subprocess("-p", "no:asyncio", "test_scarce.py").assert_outcomes(passed=1)
+
+
+def _install(project: Path) -> None:
+    """What an installer leaves of a project beside its code: its name and its entry points, as packaging.python.org says."""
+    about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    folder = project / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+    lines = []
+    for group, entries in about["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
 
 
 def test_the_stack_that_the_docs_show_is_the_one_that_is_tested() -> None:
