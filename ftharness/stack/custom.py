@@ -30,7 +30,7 @@ class _Process(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     command: list[str]
     role: str = "aggregated"
-    count: int | Literal["workers"] = 1
+    count: int | Literal["workers", "prefill", "decode"] = 1
     cwd: str = "."
     environment: dict[str, str] = {}
     ports: list[str] = []
@@ -93,6 +93,7 @@ class CustomStack(StackKind):
         Raises:
             TomlError: A placeholder is not known.
             NotAvailable: The interpreter that was named is not there.
+            ValueError: The topology has only workers of kinds that this stack has not.
         """
         python = settings.sut_python or Path(sys.executable)
         if not python.exists():
@@ -145,9 +146,14 @@ class CustomStack(StackKind):
         """Each process that is to run, by its name, with the place of its table and itself."""
         copies: list[tuple[str, int, _Process]] = []
         for place, process in enumerate(self._file.process):
-            count = topology.workers if process.count == "workers" else process.count
+            count = getattr(topology, process.count) if isinstance(process.count, str) else process.count
             alone = process.count == 1
             copies += [(process.name if alone else f"{process.name}-{i + 1}", place, process) for i in range(count)]
+        kinds = [str(process.count) for process in self._file.process if process.role != "frontend"]
+        if kinds and all(process.role == "frontend" for _, _, process in copies):
+            raise ValueError(
+                f"the stack {self.name} has no worker in this topology: their counts are {', '.join(kinds)}"
+            )
         return copies
 
     def _launch(self, copy: int, name: str, place: int, known: Mapping[str, str], topology: Topology) -> Launch:

@@ -10,7 +10,7 @@ from ftharness.history import RunRetried, read_history
 from ftharness.logs import ContractError, TomlError
 from ftharness.pytest_plugin import Ft
 from ftharness.scenario.library import load_file
-from ftharness.stack import Settings, aggregated, find_stack
+from ftharness.stack import Settings, aggregated, disaggregated, find_stack
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fakellm"
 SCENARIOS = {scenario.name: scenario for scenario in load_file(EXAMPLE / "scenarios.py")}
@@ -45,6 +45,40 @@ def test_a_stack_that_names_no_engines_is_one_itself(ft: Ft, edit: Edit) -> None
     stack = edit("stack.toml", 'engines = ["fakellm"]\n', "")
     record = ft.run(SCENARIOS["fakellm/frozen"], stack=str(stack))
     assert record.engine == "fakellm"
+
+
+APART = """
+name = "apart"
+url = "http://127.0.0.1:{front.port.http}"
+model = "any"
+[[process]]
+name = "front"
+role = "frontend"
+command = ["front", "{port.http}"]
+ports = ["http"]
+[[process]]
+name = "prefill"
+role = "prefill"
+command = ["work"]
+count = "prefill"
+[[process]]
+name = "decode"
+role = "decode"
+command = ["work"]
+count = "decode"
+"""
+
+
+def test_prefill_and_decode_workers_are_the_topologys(tmp_path: Path) -> None:
+    """As many as it says; one that has workers of another kind only does not exist there."""
+    (tmp_path / "apart.toml").write_text(APART)
+    stack, settings = find_stack(str(tmp_path / "apart.toml")), Settings(engine="any", folder=tmp_path)
+    plan = stack.plan(disaggregated(prefill=1, decode=2, strategy="decode_first"), settings)
+    plan.close()
+    members = [(launch.name, launch.role) for launch in plan.launches]
+    assert members == [("front", "frontend"), ("prefill-1", "prefill"), ("decode-1", "decode"), ("decode-2", "decode")]
+    with pytest.raises(ValueError, match="apart has no worker in this topology: their counts are prefill, decode"):
+        stack.plan(aggregated(workers=2), settings)
 
 
 def test_it_has_no_planted_bugs(pytester: pytest.Pytester) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from ftharness.cli import app
+from ftharness.client import Request
 from ftharness.engine.bugs import BUGS
 from ftharness.logs import read_contract
 from ftharness.pytest_plugin import Ft
 from ftharness.registry import installed
+from ftharness.scenario import Scenario
 from ftharness.scenario.library import load_file
+from ftharness.stack import Topology
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -122,6 +125,14 @@ def test_every_oracle_is_explained() -> None:
     """docs/verdicts.md has a line about each."""
     text = (ROOT / "docs" / "verdicts.md").read_text()
     assert [name for name in installed("ftharness.oracles") if f"`{name}(" not in text] == []
+
+
+def test_everything_a_scenario_can_say_is_explained() -> None:
+    """docs/writing-a-scenario.md has a line about each fault, and names each field of topologies, requests and scenarios."""
+    text = (ROOT / "docs" / "writing-a-scenario.md").read_text()
+    assert [name for name in installed("ftharness.faults") if f"`{name}(" not in text] == []
+    fields = {*Topology.__struct_fields__, *Request.__struct_fields__, *Scenario.__struct_fields__} - {"endpoint"}
+    assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_every_bug_of_the_docs_exists() -> None:
