@@ -169,6 +169,11 @@ class Case:
         """How each process ended."""
         return {event.source: event for event in self.select(ProcessExited)}
 
+    def ended_in_phase(self, source: str) -> bool:
+        """Whether a process ended before the teardown, in which all do."""
+        ended, teardown = self.exits.get(source), self.phase_t("teardown")
+        return ended is not None and (teardown is None or ended.t < teardown)
+
     def signals_to(self, source: str) -> list[ProcessSignalled]:
         """The signals that we sent to a process."""
         return list(self.select(ProcessSignalled, source=source))
@@ -234,6 +239,14 @@ class Case:
             chosen.known
             for chosen in self.select(ContractChosen)
             if source in ("", chosen.source) and role in ("", self.roles.get(chosen.source, role))
+        )
+
+    def in_contract(self, event: str, source: str = "", role: str = "") -> bool:
+        """Whether the contract of some of those processes has lines of that meaning."""
+        return any(
+            event in chosen.events
+            for chosen in self.select(ContractChosen)
+            if source in ("", chosen.source) and role in ("", self.roles.get(chosen.source))
         )
 
     def metric_rise(self, event: str) -> float | None:

@@ -97,3 +97,48 @@ def exits_as(how: str | int, *, source: str = "") -> Expect:
 def exits_explained() -> Expect:
     """Every process that ended did so by a fault of ours or by our teardown."""
     return Expect(oracle="exits_explained")
+
+
+def cancelled_within(*, ms: float, request: _Request | None = None) -> Expect:
+    """At most ``ms`` milliseconds after its client had gone, every worker that had the request had given it up."""
+    return _expect("cancelled_within", request, ms=ms)
+
+
+def aborted_in(role: str, request: _Request | None = None, *, remote: str = "") -> Expect:
+    """A worker of that role gave the request up, and no other's did; one of the role ``remote`` was told so."""
+    return _expect("aborted_in", request, role=role, remote=remote)
+
+
+def never_reached(role: str, request: _Request | None = None) -> Expect:
+    """No worker of that role ever had the request that was cancelled."""
+    return _expect("never_reached", request, role=role)
+
+
+def no_tokens_after_abort(request: _Request | None = None) -> Expect:
+    """Nothing came to a client that was gone, and the engines make no tokens once all requests are over."""
+    return _expect("no_tokens_after_abort", request)
+
+
+def slots_freed() -> Expect:
+    """Once all requests are over, no engine has more slots busy than before."""
+    return Expect(oracle="slots_freed")
+
+
+def kv_freed() -> Expect:
+    """Once all requests are over, no engine has more KV blocks in use than before."""
+    return Expect(oracle="kv_freed")
+
+
+def still_serves(request: _Request | None = None) -> Expect:
+    """The worker that gave a request up answered the next that it got: the workload has one (``completion(after=0)``)."""
+    return _expect("still_serves", request)
+
+
+def cancellations_counted(*, frontend: int | None = 1, workers: int | None = 1) -> Expect:
+    """The metrics of the frontend and of the workers count so many cancellations; None: whatever they count."""
+    return Expect(oracle="cancellations_counted", args={"frontend": frontend, "workers": workers})
+
+
+def ends_as_asked() -> Expect:
+    """Requests whose clients left are cancelled, the others complete; every token is exact."""
+    return Expect(oracle="ends_as_asked")

@@ -1,6 +1,5 @@
 """What was logged and what was not: ``logged``, ``never_logged``."""
 
-from ftharness.history import ContractChosen
 from ftharness.scenario.case import Case, Finding
 
 
@@ -10,7 +9,7 @@ def logged(case: Case, event: str, role: str = "", source: str = "") -> Finding:
     who = source or role or "any process"
     if lines:
         return Finding("pass", f"{lines[0].source}: {lines[0].line[:200]}", tuple(line.n for line in lines[:5]))
-    if not _in_contract(case, event, role, source):
+    if not case.in_contract(event, role=role, source=source):
         return Finding(
             "unknown", f"no contract of {who} knows a line for {event}", drift=(f"{event}: not in the contract",)
         )
@@ -26,16 +25,8 @@ def never_logged(case: Case, event: str, role: str = "", source: str = "") -> Fi
     who = source or role or "any process"
     if lines:
         return Finding("fail", f"{lines[0].source}: {lines[0].line[:200]}", tuple(line.n for line in lines[:5]))
-    if not _in_contract(case, event, role, source):
+    if not case.in_contract(event, role=role, source=source):
         return Finding(
             "unknown", f"no contract of {who} knows a line for {event}", drift=(f"{event}: not in the contract",)
         )
     return Finding("pass", f"no line that means {event} from {who} until the end of the run")
-
-
-def _in_contract(case: Case, event: str, role: str, source: str) -> bool:
-    return any(
-        event in chosen.events
-        for chosen in case.select(ContractChosen)
-        if source in ("", chosen.source) and role in ("", case.roles.get(chosen.source))
-    )

@@ -11,7 +11,10 @@ _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 
 def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
     """The process that a fault hit, or the named one, ended so; by its real wait status."""
-    names = [source] if source else [fault.process for fault in case.faults if fault.landed]
+    hit = [
+        fault.process for fault in case.faults if fault.landed and fault.process in case.roles
+    ]  # no client is among them
+    names = [source] if source else hit
     if not names:
         return Finding("unknown", "no fault landed")
     for name in names:

@@ -33,8 +33,7 @@ def tokens_exact(case: Case) -> Finding:
     """
     if not case.requests:
         return Finding("unknown", "no request was sent")
-    one = _exact if case.params.get("exact") else _counted
-    if finding := short_of_passing(one(case, view) for view in case.requests):
+    if finding := short_of_passing(exact(case, view) for view in case.requests):
         return finding
     total = sum(view.tokens for view in case.requests)
     how = "each as computed from prompt and seed" if case.params.get("exact") else "as many as without the fault"
@@ -56,6 +55,26 @@ def count_tokens(case: Case) -> TokenCount:
         duplicated=sum(result.duplicated for result in found),
         altered=sum(result.altered for result in found),
     )
+
+
+def exact(case: Case, view: RequestView) -> Finding:
+    """The same of one request."""
+    return _exact(case, view) if case.params.get("exact") else _counted(case, view)
+
+
+def exact_so_far(case: Case, view: RequestView) -> Finding:
+    """Of an answer that its client did not wait for: what came of it is the right one's begin, where that is known."""
+    if not case.params.get("exact") or view.stops:
+        return Finding("pass", "")
+    for choice in range(view.choices):
+        received = tokens.ids_of(view.text(choice))
+        if received is None:
+            return Finding("fail", f"{view.name}: {_foreign(choice)}")
+        right = tokens.generate(_seed(case, view, choice), prompt_ids(view), len(received))
+        if received != right:
+            wrong = next(i for i, (a, b) in enumerate(zip(right, received, strict=True), 1) if a != b)
+            return Finding("fail", f"{view.name}, choice {choice}: token {wrong} is not the one that belongs there")
+    return Finding("pass", "")
 
 
 def _exact(case: Case, view: RequestView) -> Finding:
@@ -115,10 +134,8 @@ def prompt_ids(view: RequestView) -> list[int]:
 
 def _compare(case: Case, view: RequestView, choice: int) -> _Compared | str:
     body, text = view.sent.body, view.text(choice)
-    seed = body.get("seed")
-    seed = choice_seed(int(case.params.get("seed", 0) if seed is None else seed), choice)
+    seed, foreign = _seed(case, view, choice), _foreign(choice)
     most = int(body.get("max_completion_tokens") or body["max_tokens"])
-    foreign = f"choice {choice} holds text that is not made of the engine's tokens"
     if view.stops:  # such an answer may end within a word, which then is no token any more
         wanted, got = _words(_until(view.stops, tokens.generate(seed, prompt_ids(view), most))), _words(text)
         if tokens.ids_of(text[: text.rfind(" ")] if got else text) is None:
@@ -131,6 +148,16 @@ def _compare(case: Case, view: RequestView, choice: int) -> _Compared | str:
     if control is not None and control.finished is not None and control.finished.outcome == "success":
         most = sum(chunk.tokens for chunk in control.chunks if chunk.choice == choice)
     return _differences(tokens.generate(seed, prompt_ids(view), most), received)
+
+
+def _seed(case: Case, view: RequestView, choice: int) -> int:
+    """Of the chain that its tokens are made of."""
+    own = view.sent.body.get("seed")
+    return choice_seed(int(case.params.get("seed", 0) if own is None else own), choice)
+
+
+def _foreign(choice: int) -> str:
+    return f"choice {choice} holds text that is not made of the engine's tokens"
 
 
 def _until(stops: Sequence[str], ids: Iterable[int]) -> str:

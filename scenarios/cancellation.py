@@ -1,0 +1,185 @@
+"""Cancellation: a client goes away, and what it had asked for is given up everywhere, at once, and nowhere else."""
+
+import random
+from collections.abc import Iterator
+
+from ftharness.client import Request, chat, completion
+from ftharness.faults import (
+    cancel_task,
+    client_of,
+    disconnect,
+    frontend,
+    half_close,
+    kill,
+    kill_client,
+    named,
+    reset,
+    serving,
+    terminate,
+)
+from ftharness.scenario import (
+    Expect,
+    Injection,
+    Scenario,
+    aborted_in,
+    at,
+    cancellations_counted,
+    cancelled_within,
+    ends_as_asked,
+    exits_as,
+    fails_with,
+    kv_freed,
+    logged,
+    no_tokens_after_abort,
+    not_migrated,
+    on_log,
+    on_token,
+    slots_freed,
+    still_serves,
+    succeeds,
+    tokens_exact,
+)
+from ftharness.stack import aggregated
+
+# A stream of 1 s, and the request that its worker is to answer afterwards.
+STREAM = completion(max_tokens=200)
+NEXT = completion("And then", max_tokens=20, after=0)
+
+# What a worker can be held to, whoever's client left: the request is nowhere any more, and took nothing with it.
+LEFT_NOTHING = [cancelled_within(ms=1_000), no_tokens_after_abort(), slots_freed(), kv_freed(), ends_as_asked()]
+
+# And where one worker of a frontend that lives had it.
+GIVEN_UP = [
+    *LEFT_NOTHING,
+    aborted_in("aggregated"),
+    cancellations_counted(frontend=1, workers=1),
+    logged("client_disconnected", role="frontend"),
+    still_serves(),
+]
+
+# A documented behaviour: whether a client that shuts down its sending side is still waited for. A server that reads the end of
+# a connection cannot tell that client from one that is gone, except by writing to it; so most of them take it for a disconnect.
+WAITED_FOR = "half_close_completes"
+
+
+def one_worker(name: str, description: str, first: Request, fault: Injection, *expect: Expect) -> Scenario:
+    """One worker, a request that a client goes away from, and one that follows."""
+    return Scenario(
+        name=f"cancellation/{name}",
+        description=description,
+        topology=aggregated(workers=1),
+        workload=[first, NEXT],
+        faults=[fault],
+        expect=list(expect or GIVEN_UP),
+    )
+
+
+# A moment after the worker has the request: it is in the engine then, and the answer, in one piece, still far.
+IN_THE_ENGINE = on_log("request_received", delay_s=0.1)
+
+aggregated_completion = one_worker(
+    "aggregated",
+    "The client of a completion that comes in one piece disconnects before it does.",
+    completion(max_tokens=200, stream=False),
+    IN_THE_ENGINE.inject(disconnect()),
+)
+
+aggregated_chat = one_worker(
+    "aggregated_chat",
+    "The client of a chat that comes in one piece disconnects before it does.",
+    chat(max_tokens=200, stream=False),
+    IN_THE_ENGINE.inject(disconnect()),
+)
+
+aggregated_chat_stream = one_worker(
+    "aggregated_chat_stream",
+    "The client of a streamed chat disconnects when it has read five tokens.",
+    chat(max_tokens=200),
+    on_token(5).inject(disconnect()),
+)
+
+reset_ = one_worker(
+    "reset", "The client resets its connection in mid-stream.", STREAM, on_token(30).inject(reset(client_of(0)))
+)
+
+client_killed = one_worker(
+    "client_killed",
+    "The process that sent the request is killed in mid-stream.",
+    completion(max_tokens=200, own_process=True),
+    on_token(30).inject(kill_client()),
+)
+
+task_cancelled = one_worker(
+    "task_cancelled",
+    "The asyncio task that awaits the answer is cancelled, and closes its connection.",
+    STREAM,
+    on_token(30).inject(cancel_task()),
+)
+
+half_closed = one_worker(
+    "half_close",
+    "The client shuts down its sending side and waits: it gets all of the answer, or is taken for gone; nothing in between.",
+    STREAM,
+    on_token(30).inject(half_close()),
+    succeeds().where(WAITED_FOR),
+    tokens_exact().where(WAITED_FOR),
+    cancellations_counted(frontend=0, workers=0).where(WAITED_FOR),
+    fails_with("broken").where(f"!{WAITED_FOR}"),
+    cancellations_counted(frontend=1, workers=1).where(f"!{WAITED_FOR}"),
+    slots_freed(),
+    kv_freed(),
+)
+
+queued = Scenario(
+    name="cancellation/queued",
+    description="The client of a request that still waits for a slot disconnects: it leaves the queue, and nobody's place.",
+    topology=aggregated(workers=1, slots=1),
+    workload=[STREAM, completion("Another", max_tokens=200), completion("And then", max_tokens=20, after=1)],
+    faults=[on_token(30).inject(disconnect(client_of(1)))],
+    expect=[*GIVEN_UP, not_migrated()],
+)
+
+in_migration = Scenario(
+    name="cancellation/in_migration",
+    description="The worker is killed, and while the request moves its client disconnects: it is not carried on with.",
+    topology=aggregated(workers=2),
+    workload=[STREAM],
+    faults=[
+        on_token(30).inject(kill(serving)),
+        on_log("migration_started", source="frontend").inject(disconnect()),
+    ],
+    expect=[*LEFT_NOTHING, cancellations_counted(frontend=1, workers=None), exits_as("SIGKILL")],
+)
+
+frontend_draining = Scenario(
+    name="cancellation/frontend_draining",
+    description="The frontend was told to end and finishes what it has; the client of that disconnects: it has nothing left.",
+    topology=aggregated(workers=1),
+    workload=[STREAM],
+    faults=[
+        on_token(30).inject(terminate(frontend, grace_s=10)),
+        on_token(60).inject(disconnect()),
+    ],
+    expect=[*LEFT_NOTHING, aborted_in("aggregated"), exits_as(0, source="frontend")],
+)
+
+STORM = 200
+
+
+def every_second_leaves(seed: int) -> Iterator[Injection]:
+    """Half of the clients go, each after a random number of tokens, in a random way."""
+    dice = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+    ways = [disconnect, reset, cancel_task]
+    for place in range(0, STORM, 2):
+        way = dice.choice(ways)
+        yield on_token(dice.randint(1, 20), request=place).inject(way(client_of(place)))
+
+
+storm = Scenario(
+    name="cancellation/storm",
+    description="200 clients, of which every second goes away at a random token, and one of two workers is killed meanwhile.",
+    topology=aggregated(workers=2, speed=25),
+    workload=[completion(f"Story {place}", max_tokens=30, at_s=0.002 * place) for place in range(STORM)],
+    faults=[*every_second_leaves(seed=0), at(0.6).inject(kill(named("worker-1")))],
+    expect=[*LEFT_NOTHING, cancellations_counted(frontend=STORM // 2, workers=None), exits_as("SIGKILL")],
+)
