@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use 
     from ftharness.history import History
     from ftharness.ran import Ran
     from ftharness.scenario import Expect, Scenario, ScenarioRecord
-    from ftharness.scenario.record import OracleRecord
+    from ftharness.scenario.record import Annotation, OracleRecord
     from ftharness.scenario.runner import Run
     from ftharness.stack import StackKind, Topology
 
@@ -132,7 +132,7 @@ class Ft:
         import msgspec
 
         from ftharness.ran import Ran
-        from ftharness.report import story
+        from ftharness.report import excuse, story
         from ftharness.scenario import judge
         from ftharness.scenario.runner import run_cell
         from ftharness.session import cell_of
@@ -157,6 +157,8 @@ class Ft:
                 self.records.append(judge(cell.scenario, events, path=path))
             raise
         self.records.append(record)
+        if check and (note := excuse(record)):
+            pytest.skip(_said(note))
         if check and record.verdict != "pass":
             pytest.fail(story(record, read_events(folder), self.folder), pytrace=False)
         return Ran(**msgspec.structs.asdict(record))
@@ -185,7 +187,7 @@ class Ft:
         from ftharness.scenario.record import HISTORY_FILE
         from ftharness.scenario.runner import Run, keep_cell
         from ftharness.session import cell_of
-        from ftharness.stack import StackFailed, aggregated
+        from ftharness.stack import NotApplicable, StackFailed, aggregated
 
         seed = self._defaults["seed"]
         kind, name = self._kind("")
@@ -209,6 +211,10 @@ class Ft:
 
         try:
             self._portal.call(launch())
+        except NotApplicable as error:
+            if self._run is not None:
+                self._run.ended("not_applicable", str(error))
+            pytest.skip(f"not applicable: {error}")
         except StackFailed as error:
             if self._run is not None:
                 self._run.ended("stack_failed", f"the stack did not start: {error}")
@@ -232,7 +238,7 @@ class Ft:
                 something that the test began has failed, and the test did not wait for it.
         """
         __tracebackhide__ = True
-        from ftharness.report import story
+        from ftharness.report import excuse, story
         from ftharness.scenario import judge
         from ftharness.scenario.runner import kept
         from ftharness.stored_runs import keep_records
@@ -255,10 +261,14 @@ class Ft:
         if interrupted:
             return
         said = [*lost, "await it, or in a plain test .wait()"] if lost else []
-        if record is not None and run is not None and record.verdict != "pass":
+        if record is not None and run is not None and record.verdict != "pass" and not excuse(record):
             said.append(story(record, run.history.events, self.folder))
         if said:
             pytest.fail("\n".join(said), pytrace=False)
+
+
+def _said(note: "Annotation") -> str:
+    return f"{note.kind.replace('_', ' ')}: {note.reason}"
 
 
 def _failed(record: "ScenarioRecord", error: str) -> "ScenarioRecord":

@@ -2,13 +2,14 @@
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.clean import one_line, plain
 from ftharness.report.recovered import went_on
-from ftharness.report.run import MARKS
+from ftharness.report.run import EXCUSES, MARKS, excuse
 from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.record import HISTORY_FILE
@@ -65,6 +66,8 @@ class Telling(Told):
             _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record)}")
             for drift in record.drift[:3]:
                 _say(f"    drift  {drift}")
+        elif (note := excuse(record)) and note.kind == "not_applicable":
+            _say(f"– {record.name}  {record.stack}  not applicable: {note.reason}")
         else:
             events = read_kept(folder / record.path / HISTORY_FILE).events
             sys.stdout.write(story(record, events, folder) + "\n")
@@ -81,8 +84,8 @@ class Telling(Told):
         if not record.scenarios:
             _say("UNKNOWN  no scenario was run: it was ended before the first one began")
         elif self._count > 1:
-            counts = {name: sum(one.verdict == name for one in record.scenarios) for name in MARKS}
-            said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+            counts = Counter(note.kind if (note := excuse(one)) else one.verdict for one in record.scenarios)
+            said = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in (*MARKS, *EXCUSES) if counts[kind])
             missing = f" of {self._count}" if len(record.scenarios) < self._count else ""
             _say(f"{said}{missing}{took}")
 

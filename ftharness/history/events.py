@@ -53,8 +53,8 @@ class RunPhase(Event, frozen=True, tag="run.phase"):
 class RunFinished(Event, frozen=True, tag="run.finished"):
     """The run is over.
 
-    ``outcome`` is ``complete``, ``interrupted``, ``stack_failed`` (it never became ready) or
-    ``error`` (the harness's own).
+    ``outcome`` is ``complete``, ``interrupted``, ``stack_failed`` (it never became ready), ``not_applicable`` (the topology
+    does not exist on the stack: nothing was started) or ``error`` (the harness's own).
     """
 
     outcome: str

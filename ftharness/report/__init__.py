@@ -3,7 +3,7 @@
 from ftharness.report.atomic import ReportError
 from ftharness.report.compare import Comparison, compare
 from ftharness.report.kept import Kept, read_kept
-from ftharness.report.run import RUN_FILE, RunError, RunRecord, exit_status, read_run, write_run
+from ftharness.report.run import RUN_FILE, RunError, RunRecord, excuse, exit_status, read_run, write_run
 from ftharness.report.schema import run_schema
 from ftharness.report.story import story
 from ftharness.report.write import prepare, write_report
@@ -16,6 +16,7 @@ __all__ = [
     "RunError",
     "RunRecord",
     "compare",
+    "excuse",
     "exit_status",
     "prepare",
     "read_kept",

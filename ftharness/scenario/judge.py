@@ -32,9 +32,10 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
     case = Case(events, planned_faults=len(scenario.faults))
     started = case.started
     trouble = _trouble(case, scenario, ongoing=ongoing)
-    invariants = [] if ongoing else INVARIANTS
+    applies = not any(end.outcome == "not_applicable" for end in case.select(RunFinished))
+    invariants = INVARIANTS if applies and not ongoing else ()
     behaviour = case.params.get("behaviour", {})
-    expects = scenario.expected_of(behaviour)
+    expects = scenario.expected_of(behaviour) if applies else []
     # One that is expected of a single request, or of other versions, says nothing of the whole run.
     expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.request}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
@@ -50,7 +51,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         path=path,
         annotations=[
             *_documented(scenario, behaviour, started.sut_version if started else ""),
-            *_nothing_broken(case, scenario),
+            *(_nothing_broken(case, scenario) if applies else [Annotation(kind="not_applicable", reason=trouble)]),
         ],
         verdict=verdict,
         reason=trouble or next((f"{e}: {f.reason}" for e, f in findings if f.verdict == verdict != "pass"), ""),

@@ -20,7 +20,7 @@ from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
 from ftharness.scenario.scenario import Scenario
-from ftharness.stack import Plan, RunningStack, Settings, StackFailed, StackKind
+from ftharness.stack import NotApplicable, Plan, RunningStack, Settings, StackFailed, StackKind
 
 _SLOTS_S = 1.0
 # What an oracle says is still to come gets so long; looked at whenever something happens, and every so often beside that,
@@ -60,7 +60,6 @@ async def run_cell(
 
     Raises:
         NotAvailable: What the stack needs is not installed.
-        ValueError: The topology does not exist on the stack.
         OSError: The folder cannot be written.
     """
     keep_cell(cell, folder)
@@ -127,6 +126,8 @@ class Run:
             await self._workload("control")
             await self._workload("fault")
             self.ended("complete")
+        except NotApplicable as error:
+            self.ended("not_applicable", str(error))
         except StackFailed as error:
             self.ended("stack_failed", f"the stack did not start: {error}")
         except asyncio.CancelledError:
@@ -148,37 +149,23 @@ class Run:
         Raises:
             StackFailed: It did not become ready.
             NotAvailable: What it needs is not installed.
-            ValueError: The topology does not exist there.
+            NotApplicable: The topology does not exist there.
         """
         cell, scenario = self.cell, self.cell.scenario
         engine = cell.engine or self._kind.engines[0]
         sut_python = Path(cell.sut_python) if cell.sut_python else None
         settings = Settings(engine=engine, folder=self._folder, seed=scenario.seed, bug=cell.bug, sut_python=sut_python)
         version = self._kind.version(sut_python)
-        plan = self._plan = self._kind.plan(scenario.topology, settings)
+        try:
+            plan = self._plan = self._kind.plan(scenario.topology, settings)
+        except NotApplicable:
+            self._begins(engine, version, {})
+            raise
         for one in plan.launches:
             self._redactor.learn_arguments(one.argv)
-        self.history.append(
-            RunStarted(
-                source="harness",
-                scenario=scenario.name,
-                stack=cell.stack,
-                engine=engine,
-                seed=scenario.seed,
-                sut_version=version,
-                ftharness=ftharness.__version__,
-                python=sys.version.split()[0],
-                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                params={
-                    "exact": plan.exact,
-                    "seed": scenario.seed,
-                    "bug": cell.bug,
-                    "behaviour": dict(plan.behaviour),
-                    "metrics": {m.event: m.name for launch in plan.launches for m in launch.contract.metrics},
-                    "set": {key: self._clean(value) for key, value in cell.params.items()},
-                },
-            )
-        )
+        metrics = {m.event: m.name for launch in plan.launches for m in launch.contract.metrics}
+        about = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
+        self._begins(engine, version, about)
         self._phase("launch")
         await self._processes.__aenter__()
         try:
@@ -190,6 +177,24 @@ class Run:
             self.history.append(RunRetried(source="harness", reason=str(error)))
             again = self._plan = self._kind.plan(scenario.topology, dataclasses.replace(settings, hold_ports=False))
             await self._start(again)
+
+    def _begins(self, engine: str, version: str, about: dict[str, Any]) -> None:
+        cell, scenario = self.cell, self.cell.scenario
+        given = {key: self._clean(value) for key, value in cell.params.items()}
+        self.history.append(
+            RunStarted(
+                source="harness",
+                scenario=scenario.name,
+                stack=self._kind.name,
+                engine=engine,
+                seed=scenario.seed,
+                sut_version=version,
+                ftharness=ftharness.__version__,
+                python=sys.version.split()[0],
+                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                params={**about, "seed": scenario.seed, "bug": cell.bug, "set": given},
+            )
+        )
 
     async def _start(self, plan: Plan) -> None:
         scenario = self.cell.scenario
@@ -264,7 +269,9 @@ class Run:
 
     async def teardown(self) -> None:
         """Heal, look for what is still busy, stop everything, look for what is left, kill that. Safe in every state."""
-        if self._plan is None:
+        if self._plan is None:  # nothing was started
+            if self._outcome == "not_applicable":
+                self._over()
             return
         self._phase("teardown")
         try:
@@ -276,7 +283,10 @@ class Run:
         finally:
             self._plan.close()
             await self._processes.__aexit__(None, None, None)
-            self.history.append(RunFinished(source="harness", outcome=self._outcome, reason=self._reason))
+            self._over()
+
+    def _over(self) -> None:
+        self.history.append(RunFinished(source="harness", outcome=self._outcome, reason=self._reason))
 
     async def _busy_slots(self) -> None:
         """A slot that stays busy though no request is left is a leak; give it a moment to be freed."""

@@ -4,12 +4,13 @@ A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stac
 """
 
 from ftharness.stack.choice import find_stack
-from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
+from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
 from ftharness.stack.topology import Topology, aggregated, disaggregated
 
 __all__ = [
     "Launch",
+    "NotApplicable",
     "NotAvailable",
     "Plan",
     "RunningStack",

@@ -7,6 +7,7 @@ Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` giv
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,10 @@ from ftharness.stack.dynamo_behaviour import documented
 from ftharness.stack.dynamo_discovery import expired, new_store
 from ftharness.stack.dynamo_environment import dynamo_environment
 from ftharness.stack.dynamo_ready import Serves
-from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_strategy
 from ftharness.stack.provision import DEFAULT, find_interpreter, provisioned, sut_version
 from ftharness.stack.sim import LAUNCHER, count_tokens, worker_arguments
-from ftharness.stack.topology import Topology, only_aggregated
+from ftharness.stack.topology import Topology
 
 MODEL = Path(ftharness.__file__).parent / "engine" / "model"
 #: Tokens a second of a stream of the mocker's at ``--speedup-ratio 1``, of each engine: 159 to 174, as measured.
@@ -70,9 +71,9 @@ class _DynamoStack(StackKind):
 
         Raises:
             NotAvailable: There is no Dynamo.
-            ValueError: The topology does not exist on this stack.
+            NotApplicable: The topology does not exist on this stack.
         """
-        only_aggregated(topology, self.name)
+        has_strategy(topology, self.name, *self._strategies)
         python, folder = interpreter(settings.sut_python), settings.folder.absolute()
         version, store = sut_version(python), new_store(folder)
         release = _Release(str(python), version, dynamo_environment(store), folder)
@@ -88,12 +89,12 @@ class _DynamoStack(StackKind):
             cwd=folder,  # python -m looks for modules where it is; there are none
             metrics_url=url,
         )
-        workers = [self._worker(f"worker-{i + 1}", release, topology, settings) for i in range(topology.workers)]
+        workers = [self._worker(name, role, release, topology, settings) for name, role in topology.members]
         return Plan(
             launches=[frontend, *workers],
             url=url,
             model=str(MODEL),
-            ready=Serves(url, str(MODEL), topology.workers),
+            ready=Serves(url, str(MODEL), len(workers)),
             count=count_tokens,
             exact=self._exact,
             behaviour=documented(self.name, version),
@@ -102,9 +103,10 @@ class _DynamoStack(StackKind):
         )
 
     _exact: bool  # whether the tokens are known from prompt and seed
+    _strategies: Sequence[str] = ()  # in which prefill and decode can be apart
 
     @abstractmethod
-    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch: ...
+    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch: ...
 
 
 def _frontend_arguments(topology: Topology, port: int) -> list[str]:
@@ -121,12 +123,12 @@ class DynamoSimStack(_DynamoStack):
     name = "dynamo-sim"
     _exact = True
 
-    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
         argv = [release.python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
         return Launch(
             name=name,
-            role="aggregated",
-            argv=[*argv, *worker_arguments(name, topology, settings)],
+            role=role,
+            argv=[*argv, *worker_arguments(name, topology, settings, role=role)],
             env=release.env,
             contract=load_contract("dynamo-sim", release.version),
             ready=[log_event("ready")],
@@ -140,18 +142,21 @@ class DynamoMockerStack(_DynamoStack):
 
     name = "dynamo-mocker"
     _exact = False
+    # In the releases known here the frontend asks a prefill worker, then a decode worker; these do not ask each other.
+    _strategies = ("frontend_routed",)
 
-    def _worker(self, name: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]
+        argv += ["--disaggregation-mode", "agg" if role == "aggregated" else role]
         env = {
             "DYN_SYSTEM_PORT": "0",  # any: its log says which
             "DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS": str(max(1, math.ceil(topology.drain_s))),
         }
         return Launch(
             name=name,
-            role="aggregated",
+            role=role,
             argv=[*argv, *topology.worker_args],
             env=release.env | env,
             contract=load_contract("dynamo-mocker", release.version),

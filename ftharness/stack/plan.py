@@ -15,6 +15,22 @@ class NotAvailable(Exception):  # noqa: N818 - says what is the case
     """What the stack needs is not installed here; the message says how to get it."""
 
 
+class NotApplicable(ValueError):  # noqa: N818 - the same
+    """The topology does not exist on this stack, or not in this version; the message says why. No fault of anybody's."""
+
+
+def has_strategy(topology: Topology, stack: str, *strategies: str) -> None:
+    """For a stack on which prefill and decode are apart in these ways only.
+
+    Raises:
+        NotApplicable: In this topology they are apart in another.
+    """
+    if topology.strategy and topology.strategy not in strategies:
+        counts = f"{topology.prefill} prefill and {topology.decode} decode workers"
+        there_is = f"; there is {', '.join(strategies)}" if strategies else ""
+        raise NotApplicable(f"{topology.strategy} ({counts}) does not exist on {stack}{there_is}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a run asks of its stack, beside the topology.
@@ -118,5 +134,5 @@ class StackKind(ABC):
 
         Raises:
             NotAvailable: What it needs is not installed.
-            ValueError: The topology does not exist on this stack.
+            NotApplicable: The topology does not exist on this stack.
         """

@@ -136,8 +136,9 @@ class RunningStack:
 
     @property
     def workers(self) -> list[Process]:
-        """The workers, also those that have ended, in the order of their names' numbers."""
-        return [process for process in self.processes if process.role != "frontend"]
+        """The workers, also those that have ended, in the plan's order."""
+        started = {process.name: process for process in self.processes}
+        return [started[one.name] for one in self.plan.launches if one.role != "frontend" and one.name in started]
 
     @property
     def frontend(self) -> Process:
@@ -145,8 +146,16 @@ class RunningStack:
         return next((process for process in self.processes if process.role == "frontend"), next(iter(self.processes)))
 
     def __getitem__(self, name: str) -> Process:
-        """The process of that name."""
-        return self.processes[name]
+        """The process of that name.
+
+        Raises:
+            LookupError: There is none; names those that there are.
+        """
+        try:
+            return self.processes[name]
+        except KeyError:
+            names = ", ".join(self._launches)
+            raise LookupError(f"no process {name!r} in this stack; there are {names}") from None
 
     def serving(self, request: Stream | str) -> Process:
         """The worker that last took the request, as its log says.
@@ -201,11 +210,7 @@ class RunningStack:
             LookupError: There is none; says why.
         """
         if target.role == "named":
-            try:
-                return [self.processes[target.name]]
-            except KeyError:
-                names = ", ".join(process.name for process in self.processes)
-                raise LookupError(f"no process {target.name!r} in this stack; there are {names}") from None
+            return [self[target.name]]
         if target.role == "frontend":
             return [self.frontend]
         if target.role == "every_worker":  # of those that are left; where none is, each misses and says why

@@ -100,14 +100,3 @@ def disaggregated(
 ) -> Topology:
     """Workers that prefill and workers that decode, any number of each; ``fields`` are those of :class:`Topology`."""
     return Topology(workers=0, prefill=prefill, decode=decode, strategy=strategy, **fields)
-
-
-def only_aggregated(topology: Topology, stack: str) -> None:
-    """For a stack on which prefill and decode are not apart.
-
-    Raises:
-        ValueError: In this topology they are.
-    """
-    if topology.strategy:
-        counts = f"{topology.prefill} prefill and {topology.decode} decode workers, {topology.strategy}"
-        raise ValueError(f"a disaggregated topology ({counts}) does not exist on {stack}")

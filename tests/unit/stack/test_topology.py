@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ftharness.engine.settings import STRATEGIES
 from ftharness.registry import installed
-from ftharness.stack import Settings, Topology, aggregated, disaggregated, find_stack
-from ftharness.stack.topology import MOST_WORKERS, only_aggregated
+from ftharness.stack import NotApplicable, Settings, Topology, aggregated, disaggregated, find_stack
+from ftharness.stack.plan import has_strategy
+from ftharness.stack.topology import MOST_WORKERS
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"workers": 0}, "workers = 0: must be at least 1"),
@@ -73,11 +74,12 @@ def test_workers_that_do_both_are_named_as_ever() -> None:
 
 def test_where_prefill_and_decode_cannot_be_apart_that_is_said(tmp_path: Any) -> None:
     """Of the stacks that ship, before anything is looked for or started; an aggregated topology is let through."""
-    says = r"a disaggregated topology \(1 prefill and 2 decode workers, decode_first\) does not exist on dynamo-"
+    says = r"decode_first \(1 prefill and 2 decode workers\) does not exist on dynamo-"
     for name in set(installed("ftharness.stacks")) - {"sim"}:
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(NotApplicable, match=says):
             find_stack(name).plan(disaggregated(decode=2), Settings(engine="vllm", folder=tmp_path))
-    only_aggregated(aggregated(), "any")
+    has_strategy(aggregated(), "any")
+    has_strategy(disaggregated(), "any", "prefill_first", "decode_first")
 
 
 @pytest.mark.parametrize("strategy", [None, "decode_first"])
