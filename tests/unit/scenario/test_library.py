@@ -101,4 +101,4 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest(name: str, says: 
 def test_names_are_found_in_the_order_in_which_they_are_asked_for() -> None:
     """Families and single ones beside each other."""
     names = [one.name for one in find(["migration/drain", "migration/*"])]
-    assert names == ["migration/drain", *shipped()]
+    assert names == ["migration/drain", *(name for name in shipped() if name.startswith("migration/"))]
