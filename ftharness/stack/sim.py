@@ -83,7 +83,11 @@ class SimStack(StackKind):
             ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= len(workers)),
             count=count_tokens,
             exact=True,
-            behaviour={"migration_exhausted_stream": 500, "migration_exhausted_unary": 500},
+            behaviour={
+                "half_close_completes": False,
+                "migration_exhausted_stream": 500,
+                "migration_exhausted_unary": 500,
+            },
             close=close,
         )
 
