@@ -134,7 +134,7 @@ queued = Scenario(
     name="cancellation/queued",
     description="The client of a request that still waits for a slot disconnects: it leaves the queue, and nobody's place.",
     topology=aggregated(workers=1, slots=1),
-    workload=[STREAM, completion("Another", max_tokens=200), completion("And then", max_tokens=20, after=1)],
+    workload=[STREAM, completion("Another", max_tokens=200, at_s=0.05), completion("And then", max_tokens=20, after=1)],
     faults=[on_token(30).inject(disconnect(client_of(1)))],
     expect=[*GIVEN_UP, not_migrated()],
 )

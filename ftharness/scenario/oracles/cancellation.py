@@ -13,6 +13,7 @@ from ftharness.scenario.oracles.tokens import exact, exact_so_far
 from ftharness.scenario.views import RequestView
 
 _NOBODY = Finding("unknown", "no client gave its request up")
+_TOO_LATE = Finding("unknown", "the workers were done with it before its client had gone")
 _LEAVING = {"disconnect", "reset", "cancel_task", "kill_client"}
 
 
@@ -35,11 +36,15 @@ def cancelled_within(case: Case, ms: float) -> Finding:
     ends = [_given_up(case, view, ms) for view in cancelled(case)]
     if not ends:
         return _NOBODY
-    if finding := short_of_passing(finding for finding, _ in ends):
+    tested = [end for end in ends if end.finding != _TOO_LATE]
+    if not tested:
+        return _TOO_LATE
+    if finding := short_of_passing(end.finding for end in tested):
         return finding
-    slowest, _ = max(ends, key=lambda end: end[1])
-    evidence = tuple(n for finding, _ in ends[:20] for n in finding.evidence)
-    return Finding("pass", f"{len(ends)} given up; the last: {slowest.reason}", evidence)
+    slowest = max(tested, key=lambda end: end.ms).finding
+    evidence = tuple(n for end in tested[:20] for n in end.finding.evidence)
+    late = f"; {len(ends) - len(tested)} were done with before" if len(ends) > len(tested) else ""
+    return Finding("pass", f"{len(tested)} given up; the last: {slowest.reason}{late}", evidence)
 
 
 def aborted_in(case: Case, role: str, remote: str = "") -> Finding:
@@ -115,31 +120,44 @@ def given_up_t(case: Case, view: RequestView) -> int:
     return max((hold.until for hold in _holds(case, view) if hold.until is not None), default=view.finished.t)
 
 
-def _given_up(case: Case, view: RequestView, ms: float) -> tuple[Finding, float]:
+class _GivenUp(NamedTuple):
     """Whether a request was given up in time, and after how many ms."""
+
+    finding: Finding
+    ms: float = 0.0
+
+
+def _given_up(case: Case, view: RequestView, ms: float) -> _GivenUp:
     assert view.finished is not None
     left_t, holds = view.finished.t, list(_holds(case, view))
     if not holds:
-        return _never_taken(case, view), 0.0
+        return _GivenUp(_never_taken(case, view))
     for hold in holds:
         if (hold.since - left_t) / 1e6 > ms:
             after = f"{(hold.since - left_t) / 1e6:.1f} ms after its client had gone"
-            return Finding("fail", f"{hold.worker} took {view.name} {after}"), 0.0
+            return _GivenUp(Finding("fail", f"{hold.worker} took {view.name} {after}"))
         if hold.until is None:
-            return _not_given_up(case, view, hold), 0.0
+            return _GivenUp(_not_given_up(case, view, hold))
     ends = [(hold.until, hold) for hold in holds if hold.until is not None and hold.until > left_t]
     if not ends:
-        return Finding("unknown", f"{view.name}: the workers were done with it before its client had gone"), 0.0
-    evidence = tuple(hold.line.n for _, hold in ends if hold.line is not None)
+        return _GivenUp(_TOO_LATE)
     if all(hold.answered for _, hold in ends):
-        answered = f"{ends[0][1].worker} answered {view.name} though its client had gone"
-        return Finding("fail", answered, evidence), 0.0
+        return _GivenUp(_answered(case, view, [hold for _, hold in ends]))
     until, last = max(ends, key=lambda end: end[0])
-    took_ms = (until - left_t) / 1e6
+    took_ms, evidence = (until - left_t) / 1e6, tuple(hold.line.n for _, hold in ends if hold.line is not None)
     reason = f"{view.name} by {last.worker}, {took_ms:.1f} ms after its client had gone"
     if took_ms > ms:
-        return Finding("fail", f"{reason}; allowed: {ms:.1f} ms", evidence), took_ms
-    return Finding("pass", reason, evidence), took_ms
+        return _GivenUp(Finding("fail", f"{reason}; allowed: {ms:.1f} ms", evidence), took_ms)
+    return _GivenUp(Finding("pass", reason, evidence), took_ms)
+
+
+def _answered(case: Case, view: RequestView, holds: list[_Hold]) -> Finding:
+    """A worker was done with it after its client had gone, and did not say that it gave it up."""
+    worker, evidence = holds[0].worker, tuple(hold.line.n for hold in holds if hold.line is not None)
+    if any(_nameless(line) for line in case.select(Log, event="request_aborted", source=worker)):
+        drift = f"request_aborted: the lines of {worker} do not say which request"
+        return Finding("unknown", f"{worker} was done with {view.name}, in whatever way", evidence, (drift,))
+    return Finding("fail", f"{worker} answered {view.name} though its client had gone", evidence)
 
 
 def _never_taken(case: Case, view: RequestView) -> Finding:
@@ -173,7 +191,8 @@ def _holds(case: Case, view: RequestView) -> Iterator[_Hold]:
             for line in ends
             if line.source == worker and line.t >= claim.t and line.captures.get("request", name) == name
         ]
-        word = min(words, key=lambda line: line.t, default=None)
+        # Some say of every request that they are done with it, beside that it was given up.
+        word = min(words, key=lambda line: (line.event == "request_finished", line.t), default=None)
         if word is None and case.ended_in_phase(worker):
             yield _Hold(worker, claim.t, case.exits[worker].t, None)
         else:
@@ -190,8 +209,12 @@ def _lines(case: Case, view: RequestView, event: str) -> list[Log]:
     return [
         line
         for line in case.select(Log, event=event)
-        if "request" not in line.captures and line.source in workers and line.t >= view.finished.t
+        if _nameless(line) and line.source in workers and line.t >= view.finished.t
     ]
+
+
+def _nameless(line: Log) -> bool:
+    return "request" not in line.captures
 
 
 def _said(case: Case, view: RequestView, event: str, role: str) -> Finding:

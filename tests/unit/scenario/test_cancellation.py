@@ -339,6 +339,34 @@ def test_a_line_without_a_name_is_that_of_the_only_one_that_was_left(left: Build
     assert say(cancelled_within(ms=5), left(abort=elsewhere).case()).verdict == "fail"
 
 
+def test_one_that_says_of_every_request_that_it_is_done_has_given_it_up_if_it_says_so(left: Build) -> None:
+    """As the mocker does, in this order."""
+    one = left(more=[(129, log("request_finished"))])
+    assert "4.0 ms after its client had gone" in say(cancelled_within(ms=5), one.case()).reason
+
+
+def test_lines_that_name_nobody_prove_nothing_where_several_were_left(left: Build) -> None:
+    """Neither that a request was given up nor that it was answered: drift."""
+    nameless = Log(source="worker-1", event="request_aborted", captures={})
+    one = left(abort=nameless, next_outcome="cancelled", more=[(128, log("request_finished"))])
+    finding = say(cancelled_within(ms=500), one.case())
+    assert (finding.verdict, finding.drift) == (
+        "unknown",
+        ("request_aborted: the lines of worker-1 do not say which request",),
+    )
+
+
+def test_of_several_those_that_were_left_too_late_do_not_count(left: Build) -> None:
+    """The engine had made all of it; the others were tested."""
+    aborted = (190, log("request_aborted", request="s"))
+    finding = say(
+        cancelled_within(ms=50),
+        left(aborted=120, abort=log("request_finished"), next_outcome="cancelled", more=[aborted]).case(),
+    )
+    assert finding.verdict == "pass"
+    assert finding.reason.endswith("1 were done with before")
+
+
 def test_each_choice_has_to_be_given_up(left: Build) -> None:
     """Workers get the choices of a request one by one; the last counts."""
     choices = [(102, log("request_received", "worker-2", request="r-1")), (101, log("request_received", request="r-0"))]
