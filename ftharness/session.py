@@ -24,6 +24,7 @@ from ftharness.scenario.library import find
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
 from ftharness.scenario.runner import Cell, keep_cell, run_cell
 from ftharness.scenario.scenario import with_params
+from ftharness.scenario.trigger import find_predicate
 from ftharness.stack import find_stack
 from ftharness.stored_runs import read_events, run_of
 from ftharness.suggest import nearest
@@ -218,7 +219,7 @@ def cell_of(
     """A scenario, by its name or itself, as it is to be run.
 
     Raises:
-        LookupError: No such scenario, engine, planted bug, kind of fault or oracle; names the nearest.
+        LookupError: No such scenario, engine, planted bug, kind of fault, predicate or oracle; names the nearest.
         ValueError: A parameter does not exist or does not fit, or the stack has no planted bugs.
     """
     kind = find_stack(stack)
@@ -231,6 +232,8 @@ def cell_of(
         raise ValueError(f"the stack {stack} has no planted bugs: it is not ours")
     for injection in found.faults:
         fault_kind(injection.fault.kind)
+        if injection.trigger.kind == "when":
+            find_predicate(injection.trigger.predicate)
     for expect in found.expect:
         find_oracle(expect.oracle)
     given = {

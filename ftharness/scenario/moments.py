@@ -1,6 +1,5 @@
 """Whether a trigger's moment has come, asked of one event after the other."""
 
-import importlib
 from collections.abc import Callable
 
 from ftharness.history import (
@@ -12,7 +11,7 @@ from ftharness.history import (
     RequestFinished,
     RequestSent,
 )
-from ftharness.scenario.trigger import Trigger
+from ftharness.scenario.trigger import Trigger, find_predicate
 
 CLAIM = "request_received"
 
@@ -31,8 +30,7 @@ def moment_of(trigger: Trigger, history: History, speed: float) -> Moment:
     if trigger.kind == "on_token":
         return _TokenMoment(trigger, speed)
     if trigger.kind == "when":
-        module, _, name = trigger.predicate.partition(":")
-        predicate = getattr(importlib.import_module(module), name)
+        predicate = find_predicate(trigger.predicate)
         return lambda _: 0.0 if predicate(history.events) else None
     if trigger.kind == "at":
         return lambda event: 0.0 if isinstance(event, RequestSent) and not event.control else None

@@ -1,7 +1,8 @@
 """When a fault is injected, as data."""
 
+import importlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +67,22 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "when": f"when {self.predicate}",
         }[self.kind]
         return f"{what}, {self.delay_s:g} s later" if self.delay_s else what
+
+
+def find_predicate(name: str) -> Callable[[Sequence[Event]], Any]:
+    """The function that a ``when`` names as ``module:function``.
+
+    Raises:
+        LookupError: It cannot be imported, or is none; says why.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        raise LookupError(f"when {name}: it cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise LookupError(f"when {name}: that is no function but {found!r}")  # noqa: TRY004 - for the reader it is not found
+    return found  # type: ignore[no-any-return]
 
 
 def at(seconds: float) -> Trigger:

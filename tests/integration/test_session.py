@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ftharness.engine.bugs import BUGS
+from ftharness.faults import kill, serving
 from ftharness.report import read_run
-from ftharness.scenario import Scenario, ScenarioRecord
+from ftharness.scenario import Scenario, ScenarioRecord, when
 from ftharness.scenario.runner import Cell
 from ftharness.session import Session, Told, cell_of
 from ftharness.stack import RunningStack
@@ -93,6 +94,21 @@ def test_what_cannot_begin_is_raised(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").mkdir()
     with pytest.raises(OSError, match=r"history\.jsonl"):
         Session(tmp_path, Told()).run([cell], seed=0)
+
+
+@pytest.mark.parametrize(
+    "predicate,says",
+    [
+        ("no_such_module:here", "when no_such_module:here: it cannot be imported: ModuleNotFoundError"),
+        ("ftharness.session:wrong", "when ftharness.session:wrong: it cannot be imported: AttributeError"),
+        ("ftharness.session:BUGS", "that is no function"),
+    ],
+)
+def test_a_moment_that_cannot_be_told_is_refused_before_the_start(predicate: str, says: str) -> None:
+    """Otherwise it would be seen when a stack runs already, and be called the harness's failure."""
+    faults = [when(predicate).inject(kill(serving))]
+    with pytest.raises(LookupError, match=says):
+        cell_of(Scenario(name="a/b", workload=[], faults=faults), "sim")
 
 
 def test_planted_bugs_are_of_our_stack_only() -> None:
