@@ -81,6 +81,10 @@ class HandlerLog:
         """The status server accepts connections."""
         self._write("INFO", "init", f"Starting status server on 127.0.0.1:{port}")
 
+    def awaiting_peers(self, port: int) -> None:
+        """The workers of the other phase can connect."""
+        self._write("INFO", "peers", f"Awaiting other workers on 127.0.0.1:{port}")
+
     def engine_started(self, pid: int) -> None:
         """The engine child runs."""
         self._write("INFO", "init", f"{self._words.engine} started pid={pid}")
@@ -108,6 +112,10 @@ class HandlerLog:
     def remote_aborted(self, request_id: str) -> None:
         """A request was given up in the other phase's worker."""
         self._write("DEBUG", "_monitor_abort", f"Aborted Remote Request ID: {request_id}")
+
+    def lost(self, request_id: str, reason: str) -> None:
+        """A request cannot go on without the other phase's worker."""
+        self._write("WARN", "generate", f"Lost Request ID: {request_id}: {reason}")
 
     def released(self, request_id: str, reason: str) -> None:
         """A KV that was held is free again: whom it was for is gone."""

@@ -118,6 +118,7 @@ class WorkerLink(asyncio.Protocol):
         elif op == "refused":
             stream.on_disconnected(f"Refused: worker {self.name} is {message['reason']}")
         else:
+            self._plane.defer(message["worker"])
             stream.on_disconnected(f"Disconnected: {message['reason']}")
 
     def _join(self, message: dict[str, Any]) -> None:
@@ -171,6 +172,12 @@ class Plane:
     def has(self, role: str) -> bool:
         """Whether somebody takes requests in that role."""
         return any(worker.role == role and not worker.draining for worker in self.workers)
+
+    def defer(self, name: str) -> None:
+        """A worker that another one has lost is last: it may be gone, which is not yet known here."""
+        for worker in [one for one in self.workers if one.name == name]:
+            self.workers.remove(worker)
+            self.workers.append(worker)
 
     def announce(self) -> None:
         """Tells the workers that do one phase of two of each other. The whole list each time: none of it can be missed."""

@@ -5,7 +5,7 @@ needs it. As on the plane, a connection is a lease: what was asked over it ends 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from ftharness.engine.link import Link
@@ -60,10 +60,10 @@ class Peers:
         order = [name for name in self._known if name in now]
         self._known = {name: now[name] for name in (*order, *(name for name in now if name not in self._known))}
 
-    def pick(self, role: str) -> Link | None:
-        """The connection to the peer whose turn it is, round robin; None where no peer takes a request."""
+    def pick(self, role: str, *, but: Container[str]) -> Link | None:
+        """The connection to the peer whose turn it is, round robin; None where no peer takes a request ``but`` these."""
         for name, peer in self._known.items():
-            if peer["role"] == role and not peer["draining"]:
+            if peer["role"] == role and not peer["draining"] and name not in but:
                 self._known[name] = self._known.pop(name)
                 return self.link(name)
         return None

@@ -15,7 +15,9 @@ import signal
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
 from ftharness.engine.link import Link
-from ftharness.engine.parts import Bench, Decode, Handover, Message, Part, Prefill
+from ftharness.engine.part_decode import Decode
+from ftharness.engine.part_prefill import Handover, Prefill
+from ftharness.engine.parts import Bench, Message, Part
 from ftharness.engine.peers import Peers
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
 from ftharness.engine.status import Counters, metrics_text, serve_status
@@ -98,6 +100,7 @@ class Worker:
         try:
             if self._role != "aggregated":
                 self._peer_port = await self._peers.listen(port)
+                self._log.awaiting_peers(self._peer_port)
             what, port = "status", self._status_port
             server, port = await serve_status(port, {"/health": self._health, "/metrics": self._metrics})
         except OSError as error:
@@ -128,7 +131,13 @@ class Worker:
             OSError: There is no frontend.
         """
         lost: asyncio.Future[str] = self._loop.create_future()
-        link = Link("frontend", self._on_message, lambda _, reason: lost.set_result(reason))
+
+        def end(link: Link, reason: str) -> None:
+            del link
+            if not lost.done():  # this worker's own end cancels it
+                lost.set_result(reason)
+
+        link = Link("frontend", self._on_message, end)
         await link.dial(self._host, self._port)
         self._link = link
         hello = {"worker": self._name, "role": self._role, "model": self._model, "engine": self._settings.engine}
