@@ -171,10 +171,17 @@ BENT: list[tuple[dict[str, Any], Expect, str, str, bool]] = [
     ({}, cancelled_within(ms=3), "fail", "by worker-1, 4.0 ms after its client had gone; allowed: 3.0 ms", False),
     ({"aborted": None}, cancelled_within(ms=5), "fail", "worker-1 never said that it gave request 0 (r) up", True),
     (
-        {"aborted": 128, "abort": log("request_finished")},
+        {"aborted": 140, "abort": log("request_finished")},
         cancelled_within(ms=5),
         "fail",
-        "worker-1 answered request 0 (r) though its client had gone",
+        "worker-1 answered request 0 (r), 14.0 ms after its client had gone",
+        False,
+    ),
+    (
+        {"aborted": 129, "abort": log("request_finished")},
+        cancelled_within(ms=5),
+        "unknown",
+        "the workers were done with it before its client had gone",
         False,
     ),
     (
@@ -349,7 +356,7 @@ def test_lines_that_name_nobody_prove_nothing_where_several_were_left(left: Buil
     """Neither that a request was given up nor that it was answered: drift."""
     nameless = Log(source="worker-1", event="request_aborted", captures={})
     one = left(abort=nameless, next_outcome="cancelled", more=[(128, log("request_finished"))])
-    finding = say(cancelled_within(ms=500), one.case())
+    finding = say(cancelled_within(ms=1), one.case())
     assert (finding.verdict, finding.drift) == (
         "unknown",
         ("request_aborted: the lines of worker-1 do not say which request",),
@@ -365,6 +372,14 @@ def test_of_several_those_that_were_left_too_late_do_not_count(left: Build) -> N
     )
     assert finding.verdict == "pass"
     assert finding.reason.endswith("1 were done with before")
+
+
+def test_a_worker_that_only_says_that_it_is_done_has_done_so_in_time(story: Make, ids: list[int]) -> None:
+    """Of an engine that is not ours that may be all that it says: behaviour passes, the missing line is drift."""
+    one = Left(story(exact=False), ids, aborted=129, abort=log("request_finished"))
+    finding = say(cancelled_within(ms=5), one.case())
+    assert (finding.verdict, "3.0 ms after" in finding.reason) == ("pass", True)
+    assert "did not say that it gave the request up" in finding.drift[0]
 
 
 def test_each_choice_has_to_be_given_up(left: Build) -> None:
