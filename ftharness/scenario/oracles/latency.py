@@ -16,7 +16,7 @@ def recovers_within(case: Case, ms: Milliseconds) -> Finding:
 
     Of answers that are not streamed no token is seen: there another worker's taking the request over is what counts.
     """
-    landed = [fault for fault in case.faults if fault.landed is not None]
+    landed = [fault for fault in case.faults if fault.landed is not None and fault.process in case.roles]
     if not landed:
         return Finding("unknown", "no fault landed")
     findings = [_recovered(case, fault, ms) for fault in landed]
