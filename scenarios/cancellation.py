@@ -30,6 +30,7 @@ from ftharness.scenario import (
     fails_with,
     kv_freed,
     logged,
+    never_reached,
     no_tokens_after_abort,
     not_migrated,
     on_log,
@@ -39,7 +40,7 @@ from ftharness.scenario import (
     succeeds,
     tokens_exact,
 )
-from ftharness.stack import aggregated
+from ftharness.stack import Topology, aggregated, disaggregated
 
 # A stream of 1 s, and the request that its worker is to answer afterwards.
 STREAM = completion(max_tokens=200)
@@ -161,6 +162,103 @@ frontend_draining = Scenario(
         on_token(60).inject(disconnect()),
     ],
     expect=[*LEFT_NOTHING, aborted_in("aggregated"), exits_as(0, source="frontend")],
+)
+
+# Prefill and decode apart. At 50,000 tokens a second a prefill of 0.6 s; the KV then takes half a second to move.
+LONG_PROMPT = completion("Once upon a time " * 1800, max_tokens=50, stream=False)
+READS_SLOWLY = {"prefill_tokens_per_s": 50_000.0}
+MOVES_SLOWLY = {"prefill_tokens_per_s": 200_000.0, "kv_tokens_per_s": 60_000.0}
+
+IN_PREFILL = on_log("request_received", source="prefill-1", delay_s=0.1)
+IN_TRANSFER = on_log("request_received", source="decode-1", delay_s=0.1)
+
+
+def both_phases(
+    name: str, description: str, topology: Topology, first: Request, fault: Injection, *expect: Expect
+) -> Scenario:
+    """A prefill worker and a decode worker, a request that a client goes away from, and one that follows."""
+    return Scenario(
+        name=f"cancellation/{name}",
+        description=description,
+        topology=topology,
+        workload=[first, NEXT],
+        faults=[fault],
+        expect=[*LEFT_NOTHING, still_serves(), logged("client_disconnected", role="frontend"), *expect],
+    )
+
+
+# In the phase of the decode: that worker gives the request up, and the other, which held its KV, is told so.
+DECODE_GAVE_UP = [aborted_in("decode", remote="prefill"), cancellations_counted(frontend=1, workers=2)]
+
+# In the phase of the prefill, of which nobody else knows yet.
+PREFILL_ALONE_GAVE_UP = [
+    aborted_in("prefill"),
+    never_reached("decode"),
+    cancellations_counted(frontend=1, workers=1),
+]
+
+decode_cancel = both_phases(
+    "decode_cancel",
+    "Decode first. The client leaves in the decode: the decode worker gives the request up, the prefill worker hears of it.",
+    disaggregated(strategy="decode_first"),
+    chat(max_tokens=200),
+    on_token(5).inject(disconnect()),
+    *DECODE_GAVE_UP,
+)
+
+remote_prefill_cancel = both_phases(
+    "remote_prefill_cancel",
+    "Decode first. The client leaves in the prefill: the prefill worker gives the request up, the decode worker hears of it.",
+    disaggregated(strategy="decode_first", **READS_SLOWLY),
+    LONG_PROMPT,
+    IN_PREFILL.inject(disconnect()),
+    aborted_in("prefill", remote="decode"),
+    cancellations_counted(frontend=1, workers=2),
+)
+
+prefill_cancel = both_phases(
+    "prefill_cancel",
+    "Prefill first. The client leaves in the prefill: the prefill worker gives the request up, the decode worker never sees it.",
+    disaggregated(strategy="prefill_first", **READS_SLOWLY),
+    LONG_PROMPT,
+    IN_PREFILL.inject(disconnect()),
+    *PREFILL_ALONE_GAVE_UP,
+)
+
+remote_decode_cancel = both_phases(
+    "remote_decode_cancel",
+    "Prefill first. The client leaves in the decode: the decode worker gives the request up, the prefill worker hears of it.",
+    disaggregated(strategy="prefill_first"),
+    chat(max_tokens=200),
+    on_token(5).inject(disconnect()),
+    *DECODE_GAVE_UP,
+)
+
+transfer_cancel = both_phases(
+    "transfer_cancel",
+    "Prefill first. The client leaves while the KV moves: the decode worker gives the request up, both free its KV.",
+    disaggregated(strategy="prefill_first", **MOVES_SLOWLY),
+    LONG_PROMPT,
+    IN_TRANSFER.inject(disconnect()),
+    *DECODE_GAVE_UP,
+)
+
+routed_decode_cancel = both_phases(
+    "routed_decode_cancel",
+    "The frontend asks the one, then the other. The client leaves in the decode.",
+    disaggregated(strategy="frontend_routed"),
+    chat(max_tokens=200),
+    on_token(5).inject(disconnect()),
+    *DECODE_GAVE_UP,
+)
+
+routed_prefill_cancel = both_phases(
+    "routed_prefill_cancel",
+    "The frontend asks the one, then the other. The client leaves in the prefill: the decode worker is never asked.",
+    disaggregated(strategy="frontend_routed", **READS_SLOWLY),
+    LONG_PROMPT,
+    IN_PREFILL.inject(disconnect()),
+    *PREFILL_ALONE_GAVE_UP,
 )
 
 STORM = 200
