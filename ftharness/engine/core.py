@@ -73,6 +73,7 @@ class Core:
         self.held: dict[str, Sequence] = {}  # prefilled, for an engine that decodes
         self.due: list[tuple[float, int, _Deed, Sequence]] = []
         self.generated = 0
+        self._stale_abort = False  # a planted bug's
         self._order = 0  # a tie in the heap goes by age
         self._said: dict[str, list[Any]] = {"phases": [], "tokens": [], "kv": []}
 
@@ -89,6 +90,9 @@ class Core:
             self._tell_phase(message["id"], "queued")
             self.queue.append(Sequence(message))
             self._admit(now)
+            if self._stale_abort:
+                self._stale_abort = False
+                self._give_up(message["id"], now)
         elif op == "abort":
             self._abort(message["id"], now)
         elif op == "prefilled":
@@ -201,17 +205,30 @@ class Core:
             self._schedule(sequence, sequence.start + sequence.emitted / speed, self._decode)
 
     def _abort(self, request_id: str, now: float) -> None:
+        if self.settings.bug == "ignored-abort":
+            return
+        self._give_up(request_id, now)
+        if self.settings.bug == "neighbour-abort" and self.slots:
+            self._give_up(next(iter(self.slots)), now)
+        self._stale_abort = self.settings.bug == "stale-abort"
+
+    def _give_up(self, request_id: str, now: float) -> None:
         sequence = self._find(request_id)
         if sequence is None:
             return  # it ended while the abort was on its way
         if request_id not in self.slots and request_id not in self.held:
             self.queue.remove(sequence)
         self._said["tokens"].append((request_id, [], "abort"))
-        self._end(sequence, now)
+        self._end(sequence, now, aborted=True)
 
-    def _end(self, sequence: Sequence, now: float) -> None:
-        sequence.ended = True
+    def _end(self, sequence: Sequence, now: float, *, aborted: bool = False) -> None:
+        sequence.ended = not (aborted and sequence.emitted and self.settings.bug == "endless-decode")
         self.held.pop(sequence.request_id, None)
+        if aborted and self.settings.bug == "leaked-kv":
+            self.held[f"{sequence.request_id} leaked"] = sequence
+        if aborted and self.settings.bug == "leaked-slot":
+            sequence.context = sequence.emitted = 0  # the slot alone, without its KV
+            return
         if self.settings.bug == "busy-slot" and (sequence.resumed or sequence.emitted < sequence.max_tokens):
             return
         self.slots.pop(sequence.request_id, None)

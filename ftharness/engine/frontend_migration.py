@@ -100,6 +100,8 @@ class Generation:
             worker.cancel(self._key, kill=kill)
             if kill:
                 self._log.kill_sent(self.request_id, worker.name)
+                if self._policy.bug == "moved-anyway":
+                    self._migrate()
 
     def on_accepted(self) -> None:
         """Its worker has it."""

@@ -9,7 +9,7 @@ class Decode(Part):
 
     def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
         super().__init__(bench, asker, message)
-        self._holder = OtherHalf(bench.peers, "prefill")  # of the KV
+        self._holder = OtherHalf(self, "prefill")  # of the KV
         self._prefilled = "kv" in message
         self._fetched = False
         self._cancelling = False  # in the prefill's worker, whose word is awaited
@@ -34,7 +34,7 @@ class Decode(Part):
         """With a slot and a KV to be had, it is sent for; once it is here its holder is not needed any more."""
         super().on_phase(phase)
         if phase == "kv_transfer":
-            self._tell_holder("pull")
+            self._holder.tell("pull")
         elif phase == "decode":
             self._fetched = True
 
@@ -43,7 +43,7 @@ class Decode(Part):
         if self._cancelling:
             return
         if self._holder.link is not self.asker:
-            self._tell_holder("over", aborted=reason == "abort" and not self._stopped)
+            self._holder.tell("over", aborted=reason == "abort" and not self._stopped)
         self._close(aborted=reason == "abort")
 
     def on_remote_end(self, reason: str) -> None:
@@ -86,14 +86,10 @@ class Decode(Part):
         super().cancel(kill=kill)
         if not self._prefilled and not self._cancelling:
             self._cancelling = True
-            self._tell_holder("cancel", kill=kill)
+            self._holder.tell("cancel", kill=kill)
 
     def _ask_prefill(self) -> bool:
         return self._holder.ask(self._message | {"op": "prefill"})
-
-    def _tell_holder(self, op: str, **fields: bool) -> None:
-        assert self._holder.link is not None, "it has begun"
-        self._holder.link.send(op=op, key=self.key, **fields)
 
     def _lose(self, op: str, reason: str, **more: str) -> None:
         self.asker.send(op=op, key=self.key, reason=reason, **more)

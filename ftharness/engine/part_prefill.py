@@ -72,7 +72,7 @@ class Handover(Prefill):
 
     def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
         super().__init__(bench, asker, message)
-        self._decoder = OtherHalf(bench.peers, "decode")
+        self._decoder = OtherHalf(self, "decode")
 
     def on_message(self, link: Link, message: Message) -> None:
         """The decode's worker takes it or refuses it."""
@@ -99,11 +99,13 @@ class Handover(Prefill):
 
     def cancel(self, *, kill: bool) -> None:
         """Whoever has it now ends it."""
-        if self._decoder.link is None:
+        handed_on = self._decoder.link is not None
+        if not handed_on and self.bench.bug != "handed-on-anyway":
             super().cancel(kill=kill)
-        else:
-            self._cancelling, self._stopped = True, not kill
-            self._decoder.link.send(op="cancel", key=self.key, kill=kill)
+            return
+        self._cancelling, self._stopped = handed_on, not kill
+        if handed_on:
+            self._decoder.tell("cancel", kill=kill)
 
     def _offer(self) -> None:
         if not self._decoder.ask(self._message | {"kv": self.bench.name}):

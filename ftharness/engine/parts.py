@@ -41,6 +41,7 @@ class Bench(NamedTuple):
         name: The worker's.
         parts: Those that have not ended, by their keys.
         ended: Told of each that has, and whether that was in order.
+        bug: A planted bug's name, or nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Bench(NamedTuple):
     counters: Counters
     peers: Peers
     ended: "Callable[[Part, bool], None]"
+    bug: str
 
 
 class Part:
@@ -124,7 +126,8 @@ class Part:
         del bench.parts[self.key]
         cancelled = aborted and not self._stopped
         if cancelled:
-            bench.counters.cancelled += 1
+            bench.counters.cancelled += 2 if bench.bug == "counted-twice" else 1
+            remote = remote != (bench.bug == "wrong-abort")
             (bench.log.remote_aborted if remote else bench.log.aborted)(self.id)
         else:
             bench.counters.finished += 1
@@ -146,18 +149,25 @@ class OtherHalf:
         taken: Whether it has taken it.
     """
 
-    def __init__(self, peers: Peers, role: str) -> None:
+    def __init__(self, part: Part, role: str) -> None:
         self.link: Link | None = None
         self.taken = False
-        self.role = role
-        self._peers = peers
+        self._part = part
+        self._role = role
         self._asked: set[str] = set()
 
     def ask(self, message: Message) -> bool:
         """Asks the peer whose turn it is, of those that were not asked; whether there was one."""
-        self.link = self._peers.pick(self.role, but=self._asked)
+        self.link = self._part.bench.peers.pick(self._role, but=self._asked)
         if self.link is None:
             return False
         self._asked.add(self.link.name)
         self.link.send(**message)
         return True
+
+    def tell(self, op: str, **fields: bool) -> None:
+        """Something about the request, to the one that was asked."""
+        assert self.link is not None, "it has begun"
+        given_up = op == "cancel" or fields.get("aborted", False)
+        if not (given_up and self._part.bench.bug == "untold-remote"):
+            self.link.send(op=op, key=self._part.key, **fields)

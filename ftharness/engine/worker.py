@@ -19,11 +19,10 @@ from ftharness.engine.part_decode import Decode
 from ftharness.engine.part_prefill import Handover, Prefill
 from ftharness.engine.parts import Bench, Message, Part
 from ftharness.engine.peers import Peers
+from ftharness.engine.registration import Registration
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
 from ftharness.engine.status import Counters, metrics_text, serve_status
 
-#: Seconds between two dials of a plane that refuses.
-_REDIAL_S = 0.05
 #: Seconds by which a planted bug is late.
 _STALL_S = 3.0
 
@@ -44,9 +43,6 @@ class Worker:
         self._model: str = arguments.model
         self._role: str = arguments.role
         self._drain_s: float = arguments.drain_s
-        self._plane_deadline_s: float = arguments.plane_deadline_s
-        self._host, _, port = arguments.plane.rpartition(":")
-        self._port = int(port)
         self._status_port: int = arguments.status_port
         self._peer_port: int = arguments.peer_port
         self._announced_port: int = arguments.announce_port
@@ -57,7 +53,14 @@ class Worker:
         self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
         self._parts: dict[str, Part] = {}
         self._bench: Bench
-        self._link: Link | None = None
+        host, _, port = arguments.plane.rpartition(":")
+        self._registration = Registration(
+            host,
+            int(port),
+            deadline_s=arguments.plane_deadline_s,
+            receive=self._on_message,
+            lost=self._on_plane_lost,
+        )
         self._registered = False
         self._draining = False
         self._loop = asyncio.get_running_loop()
@@ -76,18 +79,24 @@ class Worker:
             return 1
         self._log.engine_started(self._engine.pid)
         self._bench = Bench(
-            self._name, self._parts, self._engine, self._log, self._counters, self._peers, self._on_ended
+            name=self._name,
+            parts=self._parts,
+            engine=self._engine,
+            log=self._log,
+            counters=self._counters,
+            peers=self._peers,
+            ended=self._on_ended,
+            bug=self._settings.bug,
         )
         server = await self._listen()
         if server is None:
             await self._engine.stop()
             return 1
         self._engine.died.add_done_callback(self._on_engine_died)
-        dialling = asyncio.create_task(self._keep_registered())
+        dialling = asyncio.create_task(self._stay_registered())
         status = await self._end
         dialling.cancel()
-        if self._link is not None:
-            self._link.close()
+        self._registration.close()
         self._peers.close()
         server.close()
         if not self._engine.died.done():
@@ -109,43 +118,11 @@ class Worker:
         self._log.listening(port)
         return server
 
-    async def _keep_registered(self) -> None:
-        """Dials, and dials again when the frontend is lost, until it stays away for longer than the deadline."""
-        away_since = self._loop.time()
-        while True:
-            try:
-                await self._stay_registered()
-            except OSError as error:
-                if self._loop.time() - away_since > self._plane_deadline_s:
-                    self._log.error(f"no frontend at {self._host}:{self._port}: {error}")
-                    self._finish(1)
-                    return
-            else:
-                away_since = self._loop.time()
-            await asyncio.sleep(_REDIAL_S)
-
     async def _stay_registered(self) -> None:
-        """One connection to the plane, to its end.
-
-        Raises:
-            OSError: There is no frontend.
-        """
-        lost: asyncio.Future[str] = self._loop.create_future()
-
-        def end(link: Link, reason: str) -> None:
-            del link
-            if not lost.done():  # this worker's own end cancels it
-                lost.set_result(reason)
-
-        link = Link("frontend", self._on_message, end)
-        await link.dial(self._host, self._port)
-        self._link = link
         hello = {"worker": self._name, "role": self._role, "model": self._model, "engine": self._settings.engine}
-        link.send(op="hello", port=self._announced_port or self._peer_port, **hello)
-        reason = await lost
-        self._link, self._registered = None, False
-        self._log.plane_lost(reason)
-        self._on_lost(link, reason)
+        away = await self._registration.keep({**hello, "port": self._announced_port or self._peer_port})
+        self._log.error(away)
+        self._finish(1)
 
     def _on_message(self, link: Link, message: Message) -> None:
         """One line of the frontend's, or of a peer's."""
@@ -176,6 +153,11 @@ class Worker:
         """The frontend's connection, or a peer's, is gone: each part knows what it is to it."""
         for part in list(self._parts.values()):
             part.on_lost(link, reason)
+
+    def _on_plane_lost(self, link: Link, reason: str) -> None:
+        self._registered = False
+        self._log.plane_lost(reason)
+        self._on_lost(link, reason)
 
     def _on_peer_lost(self, link: Link, reason: str) -> None:
         self._log.peer_lost(link.name, reason)
@@ -236,8 +218,7 @@ class Worker:
         if self._settings.bug == "false-abort":
             for part in self._parts.values():
                 self._log.aborted(part.id)
-        if self._link is not None:
-            self._link.send(op="draining")
+        self._registration.send(op="draining")
         if self._parts:
             self._loop.call_later(self._drain_s, self._drained)
         else:
