@@ -38,6 +38,8 @@ def dynamo_environment(store: Path) -> dict[str, str]:
         "DYN_HEALTH_CHECK_ENABLED": "false",  # its canaries are requests that nobody sent
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
         "DYN_LOG": ",".join(["info", *(f"{target}=debug" for target in _DEBUG)]),
+        # Otherwise every process leaves a file in the folder for temporary ones, for an SGLang that is not here.
+        "DYN_SKIP_SGLANG_LOG_FORMATTING": "1",
         "HF_HUB_OFFLINE": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",

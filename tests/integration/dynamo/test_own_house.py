@@ -114,3 +114,15 @@ def wait_for(holds: Callable[[], bool], deadline_s: float) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {deadline_s:g} s"
         time.sleep(0.01)  # processes that are not ours any more, and a file that somebody else writes
+
+
+@pytest.mark.parametrize("stack", ["dynamo-sim", "dynamo-mocker"])
+def test_no_temporary_file_is_left(
+    run: Callable[..., object], stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by any process of the stack; what is left is in the run's own folder."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    run("migration/worker_failure", stack, "1.4.2", max_tokens=60, token=20)
+    assert list(temporary.iterdir()) == []
