@@ -3,7 +3,20 @@
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
+
+
+class Party(Protocol):
+    """Who takes what is said of a request: the other end of a link, or the one who asked in this very process.
+
+    Attributes:
+        name: Who it is.
+    """
+
+    name: str
+
+    def send(self, **message: object) -> None:
+        """One message to it."""
 
 
 class Link(asyncio.Protocol):

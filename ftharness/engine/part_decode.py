@@ -1,13 +1,13 @@
 """The decode of a request: an answer from a KV that another worker holds, or has to make first."""
 
-from ftharness.engine.link import Link
+from ftharness.engine.link import Link, Party
 from ftharness.engine.parts import Bench, Message, OtherHalf, Part
 
 
 class Decode(Part):
     """A slot, taken at once; then the KV; then the tokens."""
 
-    def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
+    def __init__(self, bench: Bench, asker: Party, message: Message) -> None:
         super().__init__(bench, asker, message)
         self._holder = OtherHalf(self, "prefill")  # of the KV
         self._prefilled = "kv" in message
@@ -70,7 +70,7 @@ class Decode(Part):
         else:
             super().on_message(link, message)
 
-    def on_lost(self, link: Link, reason: str) -> None:
+    def on_lost(self, link: Party, reason: str) -> None:
         """Until the KV is here, its holder's end is this one's, too."""
         if link is self.asker:
             self.cancel(kill=True)

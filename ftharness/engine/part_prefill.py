@@ -1,13 +1,13 @@
 """The prefill of a request: a KV that is held for whoever decodes; with or without passing the answer on."""
 
-from ftharness.engine.link import Link
+from ftharness.engine.link import Link, Party
 from ftharness.engine.parts import Bench, Message, OtherHalf, Part
 
 
 class Prefill(Part):
     """A prompt's KV, held until the decode of it is over."""
 
-    def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
+    def __init__(self, bench: Bench, asker: Party, message: Message) -> None:
         super().__init__(bench, asker, message)
         self._held = False
         self._cancelling = False
@@ -44,7 +44,7 @@ class Prefill(Part):
         else:
             super().on_message(link, message)
 
-    def on_lost(self, link: Link, reason: str) -> None:
+    def on_lost(self, link: Party, reason: str) -> None:
         """The KV goes with whoever it was for."""
         if link is self._reader or (link is self.asker and self._held and self._reader is None):
             self._release(reason)
@@ -70,7 +70,7 @@ class Handover(Prefill):
 
     relays = True
 
-    def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
+    def __init__(self, bench: Bench, asker: Party, message: Message) -> None:
         super().__init__(bench, asker, message)
         self._decoder = OtherHalf(self, "decode")
 
@@ -88,7 +88,7 @@ class Handover(Prefill):
         self.bench.engine.release(self.key)
         self._close(aborted=reason == "abort", remote=True)
 
-    def on_lost(self, link: Link, reason: str) -> None:
+    def on_lost(self, link: Party, reason: str) -> None:
         """Without the decode's worker there is no more to pass on."""
         if link is self.asker:
             self.cancel(kill=True)

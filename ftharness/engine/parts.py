@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild
-from ftharness.engine.link import Link
+from ftharness.engine.link import Link, Party
 from ftharness.engine.peers import Peers
 from ftharness.engine.status import Counters
 
@@ -67,7 +67,7 @@ class Part:
 
     relays = False
 
-    def __init__(self, bench: Bench, asker: Link, message: Message) -> None:
+    def __init__(self, bench: Bench, asker: Party, message: Message) -> None:
         self.bench = bench
         self.key: str = message["key"]
         self.id: str = message["id"]
@@ -103,7 +103,7 @@ class Part:
         if message["op"] == "cancel":
             self.cancel(kill=message["kill"])
 
-    def on_lost(self, link: Link, reason: str) -> None:
+    def on_lost(self, link: Party, reason: str) -> None:
         """A connection is gone: perhaps one that it needed."""
         del reason
         if link is self.asker:  # nobody is left to read it
@@ -150,7 +150,7 @@ class OtherHalf:
     """
 
     def __init__(self, part: Part, role: str) -> None:
-        self.link: Link | None = None
+        self.link: Party | None = None
         self.taken = False
         self._part = part
         self._role = role

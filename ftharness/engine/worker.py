@@ -14,7 +14,7 @@ import signal
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
-from ftharness.engine.link import Link
+from ftharness.engine.link import Link, Party
 from ftharness.engine.part_decode import Decode
 from ftharness.engine.part_prefill import Handover, Prefill
 from ftharness.engine.parts import Bench, Message, Part
@@ -194,7 +194,7 @@ class Worker:
                 self._parts[key].on_remote_end(reason)
 
     def _answer(self, batch: list[Made]) -> None:
-        by_asker: dict[Link, list[Made]] = {}
+        by_asker: dict[Party, list[Made]] = {}
         for made in batch:
             part = self._parts.get(made[0])
             if part is not None:
