@@ -197,6 +197,9 @@ PREFILL_ALONE_GAVE_UP = [
     cancellations_counted(frontend=1, workers=1),
 ]
 
+# A documented behaviour: whether the prefill worker is told of a cancellation in the decode, for it may still hold the KV.
+TELLS_PREFILL = "cancelled_decode_tells_prefill"
+
 decode_cancel = both_phases(
     "decode_cancel",
     "Decode first. The client leaves in the decode: the decode worker gives the request up, the prefill worker hears of it.",
@@ -249,7 +252,9 @@ routed_decode_cancel = both_phases(
     disaggregated(strategy="frontend_routed"),
     chat(max_tokens=200),
     on_token(5).inject(disconnect()),
-    *DECODE_GAVE_UP,
+    *(expect.where(TELLS_PREFILL) for expect in DECODE_GAVE_UP),
+    aborted_in("decode").where(f"!{TELLS_PREFILL}"),
+    cancellations_counted(frontend=1, workers=1).where(f"!{TELLS_PREFILL}"),
 )
 
 routed_prefill_cancel = both_phases(

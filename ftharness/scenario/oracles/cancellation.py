@@ -68,7 +68,7 @@ def never_reached(case: Case, role: str) -> Finding:
     for view in views:
         for line in case.claims(view):
             if case.roles.get(line.source) == role:
-                return Finding("fail", f"{view.name} was taken by {line.source}: {line.line[:200]}", (line.n,))
+                return _reached(case, view, line)
     if not (case.in_contract("request_received", role=role) and case.contract_known(role=role)):
         drift = f"request_received: not to be expected of every {role} worker of this version"
         return Finding("unknown", f"the contract does not say how a {role} worker takes a request", drift=(drift,))
@@ -228,9 +228,29 @@ def _nameless(line: Log) -> bool:
     return "request" not in line.captures
 
 
+def _reached(case: Case, view: RequestView, claim: Log) -> Finding:
+    """A worker took the request that should not have: unless the phase before was over when its client left."""
+    assert view.finished is not None
+    before = [hold for hold in _holds(case, view) if case.roles.get(hold.worker) != case.roles.get(claim.source)]
+    if claim.t <= view.finished.t and before and all(_done_before(view, hold) for hold in before):
+        return Finding(
+            "unknown", f"{view.name}: {before[0].worker} was done with it before its client had gone", (claim.n,)
+        )
+    return Finding("fail", f"{view.name} was taken by {claim.source}: {claim.line[:200]}", (claim.n,))
+
+
+def _done_before(view: RequestView, hold: _Hold) -> bool:
+    """Whether a worker had done its part when the client went away."""
+    assert view.finished is not None
+    return hold.answered and hold.until is not None and hold.until <= view.finished.t
+
+
 def _said(case: Case, view: RequestView, event: str, role: str) -> Finding:
     """Whether workers of that role, and of no other, said so of the request."""
     lines = _lines(case, view, event)
+    its = [hold for hold in _holds(case, view) if case.roles.get(hold.worker) == role]
+    if event == "request_aborted" and its and all(_done_before(view, hold) for hold in its):
+        return Finding("unknown", f"{view.name}: {its[0].worker} was done with it before its client had gone")
     astray = [line for line in lines if case.roles.get(line.source) != role]
     if astray:
         where = f"{astray[0].source}, which is no {role} worker"

@@ -401,6 +401,24 @@ def test_a_worker_of_the_other_phase_lets_go_in_its_own_words(left: Build) -> No
         assert say(cancelled_within(ms=9), one.case()).verdict == "pass"
 
 
+def test_a_phase_that_was_over_when_the_client_left_was_not_tested(left: Build) -> None:
+    """A prompt that was in a cache is no prefill to be cancelled: neither passed nor failed."""
+    done, taken = (115, log("request_finished")), (116, log("request_received", "worker-2"))
+    given_up = (130, log("request_aborted", "worker-2"))
+    late = left(aborted=None, more=[*DECODE, done, taken, given_up])
+    for expect in (aborted_in("aggregated"), never_reached("decode")):
+        finding = say(expect, late.case())
+        assert (finding.verdict, finding.reason) == (
+            "unknown",
+            "request 0 (r): worker-1 was done with it before its client had gone",
+        )
+        late = left(aborted=None, more=[*DECODE, done, taken, given_up])
+    in_time = left(more=[*DECODE, taken, given_up])
+    assert say(never_reached("decode"), in_time.case()).verdict == "fail"
+    afterwards = left(aborted=None, more=[*DECODE, done, (127, log("request_received", "worker-2"))])
+    assert say(never_reached("decode"), afterwards.case()).verdict == "fail"
+
+
 def test_what_came_before_the_client_left_has_to_be_right(left: Build, ids: list[int]) -> None:
     """A cancelled answer is the right one's begin."""
     one = left()
