@@ -7,7 +7,6 @@ Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` giv
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,8 @@ from ftharness.stack.topology import Topology
 MODEL = Path(ftharness.__file__).parent / "engine" / "model"
 #: Tokens a second of a stream of the mocker's at ``--speedup-ratio 1``, of each engine: 159 to 174, as measured.
 MOCKER_SPEED = 165.0
+#: In the releases known here the frontend asks a prefill worker, then a decode worker; these do not ask each other.
+_STRATEGIES = ("frontend_routed",)
 #: KV blocks of the mocker. Its default is 16,384; as sglang, whose blocks hold one token, it never begins a longer prompt.
 _MOCKER_BLOCKS = 1 << 20
 
@@ -73,7 +74,7 @@ class _DynamoStack(StackKind):
             NotAvailable: There is no Dynamo.
             NotApplicable: The topology does not exist on this stack.
         """
-        has_strategy(topology, self.name, *self._strategies)
+        has_strategy(topology, self.name, *_STRATEGIES)
         python, folder = interpreter(settings.sut_python), settings.folder.absolute()
         version, store = sut_version(python), new_store(folder)
         release = _Release(str(python), version, dynamo_environment(store), folder)
@@ -103,7 +104,6 @@ class _DynamoStack(StackKind):
         )
 
     _exact: bool  # whether the tokens are known from prompt and seed
-    _strategies: Sequence[str] = ()  # in which prefill and decode can be apart
 
     @abstractmethod
     def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch: ...
@@ -142,8 +142,6 @@ class DynamoMockerStack(_DynamoStack):
 
     name = "dynamo-mocker"
     _exact = False
-    # In the releases known here the frontend asks a prefill worker, then a decode worker; these do not ask each other.
-    _strategies = ("frontend_routed",)
 
     def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
