@@ -100,7 +100,12 @@ class ConnectionApart(Connection):
         host, port = parts.hostname or "", parts.port or 80
         process = ClientProcess(host, port)
         loop = asyncio.get_running_loop()
-        transport, connection = await loop.create_connection(lambda: cls(on_body, process), sock=process.link)
+        try:
+            transport, connection = await loop.create_connection(lambda: cls(on_body, process), sock=process.link)
+        except BaseException:
+            process.link.close()
+            await process.gone()
+            raise
         try:
             await connection._port  # noqa: SLF001 - its own class
         except BaseException:

@@ -115,7 +115,12 @@ class Case:
     @cached_property
     def requests(self) -> list[RequestView]:
         """The requests that are judged: those of the fault phase, or the one that was asked about."""
-        return [view for view in self.all_requests if not view.sent.control and self._only in ("", view.id)]
+        return [view for view in self.phase_requests if self._only in ("", view.id)]
+
+    @cached_property
+    def phase_requests(self) -> list[RequestView]:
+        """Every request of the fault phase, whichever was asked about."""
+        return [view for view in self.all_requests if not view.sent.control]
 
     @cached_property
     def control(self) -> list[RequestView]:
@@ -200,7 +205,7 @@ class Case:
     def lines_about(self, view: RequestView, event: str) -> list[Log]:
         """The log events of that name about a request, or a choice of it; in order."""
         own = self._named[event].get(view.id, [])
-        if own or len(self.requests) != 1:
+        if own or len(self.phase_requests) != 1:
             return own
         # A backend with request names of its own, or with none: of one request in the phase, every line is about it.
         return [line for line in self.select(Log, event=event) if line.t >= view.sent.t and not self._owner(line)]

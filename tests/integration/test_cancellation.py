@@ -28,7 +28,23 @@ from ftharness.history import (
     read_history,
 )
 from ftharness.pytest_plugin import Ft
-from ftharness.scenario import Injection, Scenario, at, on_log, on_token
+from ftharness.scenario import (
+    Injection,
+    Scenario,
+    aborted_in,
+    at,
+    cancellations_counted,
+    cancelled_within,
+    ends_as_asked,
+    kv_freed,
+    no_tokens_after_abort,
+    on_log,
+    on_token,
+    slots_freed,
+    still_serves,
+    succeeds,
+)
+from ftharness.scenario.library import shipped
 from ftharness.stack import aggregated
 
 E = TypeVar("E", bound=Event)
@@ -152,3 +168,67 @@ def test_a_connection_that_the_kernel_still_has_was_not_closed(ft: Ft, monkeypat
     events = run(ft, on_token(30).inject(disconnect()), check=False)
     (missed,) = of(events, FaultMissed)
     assert missed.reason == "the client closed the connection, but the kernel says that its socket is ESTABLISHED"
+
+
+FAMILY = sorted(name for name in shipped() if name.startswith("cancellation/"))
+ENGINES = ("vllm", "sglang", "trtllm")
+
+
+@pytest.mark.parametrize("name,engine", [(name, ENGINES[place % 3]) for place, name in enumerate(FAMILY)])
+def test_a_scenario_of_the_family_passes(ft: Ft, name: str, engine: str) -> None:
+    """On the simulated stack, in the words of one engine or another."""
+    assert ft.run(name, stack="sim", engine=engine).drift == []
+
+
+def test_each_choice_is_given_up_where_it_is(ft: Ft) -> None:
+    """Of a request with two choices each of two workers has one."""
+    two = Scenario(
+        name="cancellation/choices",
+        topology=aggregated(workers=2),
+        workload=[completion(max_tokens=200, n=2)],
+        faults=[on_token(60).inject(disconnect())],
+        expect=[
+            cancelled_within(ms=500),
+            aborted_in("aggregated"),
+            cancellations_counted(frontend=1, workers=2),
+            no_tokens_after_abort(),
+            slots_freed(),
+            kv_freed(),
+            ends_as_asked(),
+        ],
+    )
+    record = ft.run(two, stack="sim")
+    events = read_history(ft.folder / record.path / "history.jsonl")
+    assert {line.source for line in of(events, Log, event="request_aborted")} == {"worker-1", "worker-2"}
+
+
+def test_a_test_of_ones_own_cancels_and_judges(ft: Ft) -> None:
+    """By the stream itself; the oracles wait for what is still to come."""
+    stream = ft.client.complete(max_tokens=400).wait()
+    stream.token(30).wait()
+    stream.cancel().wait()
+    after = ft.client.complete(max_tokens=20).wait()
+    again = ft.client.complete(max_tokens=20).wait()
+    for one in (after, again):  # one of them on the worker that had the first
+        assert one.finished().wait(20).outcome == "success"
+    ft.expect(
+        cancelled_within(ms=500, request=stream),
+        aborted_in("aggregated", stream),
+        still_serves(stream),
+        no_tokens_after_abort(stream),
+        succeeds(after),
+        slots_freed(),
+        kv_freed(),
+        cancellations_counted(),
+    )
+
+
+def test_a_test_of_ones_own_kills_its_client(ft: Ft) -> None:
+    """A fault on a request that it sent, by its place among those."""
+    other = ft.client.complete(max_tokens=100).wait()
+    stream = ft.client.complete(max_tokens=400, own_process=True).wait()
+    stream.token(10).wait()
+    ft.inject(kill_client(client_of(1))).wait()
+    assert stream.finished().wait(20).outcome == "cancelled"
+    assert other.finished().wait(20).outcome == "success"
+    ft.expect(cancelled_within(ms=500), ends_as_asked())

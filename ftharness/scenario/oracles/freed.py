@@ -65,7 +65,7 @@ def _back_to_before(case: Case, event: str) -> Finding:
 
 def _over_t(case: Case) -> int:
     """When the last request had ended."""
-    return max((view.finished.t for view in case.requests if view.finished is not None), default=0)
+    return max((view.finished.t for view in case.phase_requests if view.finished is not None), default=0)
 
 
 def _after(case: Case, event: str, over_t: int) -> dict[str, tuple[float, list[Reading]]] | Finding:
@@ -74,7 +74,7 @@ def _after(case: Case, event: str, over_t: int) -> dict[str, tuple[float, list[R
     if found is None:
         drift = f"{event}: no metric of that meaning in the contract"
         return Finding("unknown", f"no contract knows a metric for {event}", drift=(drift,))
-    if any(view.finished is None for view in case.requests):
+    if any(view.finished is None for view in case.phase_requests):
         return Finding("unknown", "a request had not ended", pending=True)
     left = {source: one for source, one in found.items() if not case.ended_in_phase(source)}
     if not left:

@@ -434,7 +434,10 @@ def with_right_others(request: Make, ids: list[int]) -> Make:
 
 
 def test_an_oracle_that_is_asked_about_one_request_looks_at_that_one(left: Build) -> None:
-    """The other was not left."""
+    """The other was not left; but whether a worker serves on, and whether it stands still, the others show."""
+    for expect in (still_serves(), no_tokens_after_abort()):
+        assert say(expect, left().case(only="r")).verdict == "pass"
+    assert say(no_tokens_after_abort(), left(readings=(99, 150, 450)).case(only="r")).verdict == "unknown"
     assert say(cancelled_within(ms=5), left().case(only="r")).verdict == "pass"
     assert say(cancelled_within(ms=5), left().case(only="s")).reason == "no client gave its request up"
 
