@@ -15,6 +15,11 @@ _HAPPENED = {
     "freeze": "was frozen",
     "thaw": "was thawed",
     "kill_engine": "lost its engine",
+    "disconnect": "closed its connection",
+    "reset": "reset its connection",
+    "cancel_task": "cancelled the task that awaited the answer",
+    "kill_client": "was killed",
+    "half_close": "closed its sending side",
 }
 _MOST_FAULTS = 3
 

@@ -1,5 +1,6 @@
 """The points of one fault's story: asked for, landed, noticed, moved elsewhere, the first token after."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -14,8 +15,9 @@ from ftharness.scenario.record import FaultRecord, Recovery
 from ftharness.scenario.recovery import struck_t
 from ftharness.scenario.views import FaultView
 
-# Where a frontend says that it noticed.
+# Where a frontend says that it noticed: a process that is lost, a client that is.
 NOTICED = ("migration_started", "worker_left")
+_CLIENT_NOTICED = ("client_disconnected",)
 
 
 class Moments(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,17 +97,22 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
     struck = (struck_t(case, view) if view else None) or landed
-    detected = _first(case.events, struck, lambda log: log.event in NOTICED)
-    rerouted = _first(
-        case.events,
-        struck,
-        lambda log: (
-            log.event == "request_received"
-            and log.source != process
-            and (request is None or log.captures.get("request", request.id).startswith(request.id))
-        ),
-    )
-    points = _points(fault.recovery, struck, detected, rerouted, _token_after(request, struck, detected, rerouted))
+    until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
+    seen = [e for e in case.events if isinstance(e, Log) and struck <= e.t < until]
+    if view is not None and not view.on_process:  # a client went away: nothing goes on elsewhere
+        detected, rerouted, token = _first(seen, lambda log: log.event in _CLIENT_NOTICED), None, None
+    else:
+        detected = _first(seen, lambda log: log.event in NOTICED)
+        rerouted = _first(
+            seen,
+            lambda log: (
+                log.event == "request_received"
+                and log.source != process
+                and (request is None or log.captures.get("request", request.id).startswith(request.id))
+            ),
+        )
+        token = _token_after(request, struck, detected, rerouted)
+    points = _points(fault.recovery, struck, detected, rerouted, token)
     return Moments(
         fault=fault,
         process=process,
@@ -122,8 +129,8 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
     )
 
 
-def _first(ordered: Iterable[Event], since: int, wanted: Callable[[Log], bool]) -> Log | None:
-    return next((e for e in ordered if isinstance(e, Log) and e.t >= since and wanted(e)), None)
+def _first(ordered: Iterable[Log], wanted: Callable[[Log], bool]) -> Log | None:
+    return next((log for log in ordered if wanted(log)), None)
 
 
 def _token_after(request: RequestLane | None, struck: int, detected: Log | None, rerouted: Log | None) -> int | None:

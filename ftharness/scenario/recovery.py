@@ -27,7 +27,7 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
     Of an answer that is not streamed the client sees no token before the end: it has no first token and no gaps.
     """
     since = struck_t(case, fault)
-    if since is None or fault.process not in case.roles:  # of its client's going away nothing recovers
+    if since is None or not fault.on_process:  # of its client's going away nothing recovers
         return Recovery()
     aimed = aimed_at(case, fault)
     streamed = [view for view in aimed if view.sent.stream]

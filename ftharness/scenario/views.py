@@ -65,6 +65,11 @@ class RequestView(NamedTuple):
             last[chunk.choice] = chunk
 
     @property
+    def left(self) -> bool:
+        """Whether its client went away."""
+        return self.finished is not None and self.finished.outcome == "cancelled"
+
+    @property
     def how_it_ended(self) -> str:
         """For a person."""
         end = self.finished
@@ -88,6 +93,11 @@ class FaultView(NamedTuple):
         """The name of the process that it hit, or was meant to hit; "" where its target was never found."""
         source = (self.landed or self.missed or self.requested).source
         return "" if source == self.requested.source else source  # the harness asks, a process is hit
+
+    @property
+    def on_process(self) -> bool:
+        """Whether it was a process of the stack that it hit or was meant to hit, and not a client."""
+        return self.process not in ("", "client")
 
     @property
     def trouble(self) -> str:

@@ -112,11 +112,7 @@ def ends_as_asked(case: Case) -> Finding:
 
 def cancelled(case: Case) -> list[RequestView]:
     """The requests that are judged and whose client went away."""
-    return [view for view in case.requests if _is_cancelled(view)]
-
-
-def _is_cancelled(view: RequestView) -> bool:
-    return view.finished is not None and view.finished.outcome == "cancelled"
+    return [view for view in case.requests if view.left]
 
 
 def given_up_t(case: Case, view: RequestView) -> int:
@@ -217,7 +213,7 @@ def _holds(case: Case, view: RequestView) -> Iterator[_Hold]:
 def _lines(case: Case, view: RequestView, event: str) -> list[Log]:
     """Those about the request; where lines name none, those of its workers after its client left, if it alone was left."""
     own = case.lines_about(view, event)
-    if own or sum(map(_is_cancelled, case.phase_requests)) != 1:
+    if own or sum(view.left for view in case.phase_requests) != 1:
         return own
     assert view.finished is not None
     workers = set(case.takers(view))
@@ -271,7 +267,7 @@ def _said(case: Case, view: RequestView, event: str, role: str) -> Finding:
 def _served_next(case: Case, view: RequestView) -> Finding:
     assert view.finished is not None
     workers = [name for name in dict.fromkeys(case.takers(view)) if not case.ended_in_phase(name)]
-    later = [one for one in case.phase_requests if one.sent.t >= view.finished.t and not _is_cancelled(one)]
+    later = [one for one in case.phase_requests if one.sent.t >= view.finished.t and not one.left]
     for worker in workers:
         served = [other for other in later if worker in case.takers(other)]
         if not served:

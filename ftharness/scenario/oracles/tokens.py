@@ -41,12 +41,18 @@ def tokens_exact(case: Case) -> Finding:
 
 
 def count_tokens(case: Case) -> TokenCount:
-    """The tokens of all judged requests; lost, duplicated and altered only where they can be told."""
+    """The tokens of all judged requests; lost, duplicated and altered only where they can be told.
+
+    Of an answer whose client went away no more is expected than had come by then.
+    """
     received = sum(view.tokens for view in case.requests)
     if not case.params.get("exact"):
-        known = [control.tokens for view in case.requests if (control := case.control_of(view))]
+        whole = [view if view.left else case.control_of(view) for view in case.requests]
+        known = [one.tokens for one in whole if one is not None]
         return TokenCount(expected=sum(known) if known else None, received=received)
-    compared = [_compare(case, view, choice) for view in case.requests for choice in range(view.choices)]
+    compared = [
+        _compare(case, view, choice, whole=not view.left) for view in case.requests for choice in range(view.choices)
+    ]
     found = [result for result in compared if isinstance(result, _Compared)]
     return TokenCount(
         expected=sum(result.expected for result in found),
@@ -132,7 +138,7 @@ def prompt_ids(view: RequestView) -> list[int]:
     return list(prompt) if isinstance(prompt, list) else tokens.encode(prompt)
 
 
-def _compare(case: Case, view: RequestView, choice: int) -> _Compared | str:
+def _compare(case: Case, view: RequestView, choice: int, *, whole: bool = True) -> _Compared | str:
     body, text = view.sent.body, view.text(choice)
     seed, foreign = _seed(case, view, choice), _foreign(choice)
     most = int(body.get("max_completion_tokens") or body["max_tokens"])
@@ -140,14 +146,14 @@ def _compare(case: Case, view: RequestView, choice: int) -> _Compared | str:
         wanted, got = _words(_until(view.stops, tokens.generate(seed, prompt_ids(view), most))), _words(text)
         if tokens.ids_of(text[: text.rfind(" ")] if got else text) is None:
             return foreign
-        return _differences(wanted, got)
+        return _differences(wanted if whole else wanted[: len(got)], got)
     received = tokens.ids_of(text)
     if received is None:
         return foreign
     control = case.control_of(view)
     if control is not None and control.finished is not None and control.finished.outcome == "success":
         most = sum(chunk.tokens for chunk in control.chunks if chunk.choice == choice)
-    return _differences(tokens.generate(seed, prompt_ids(view), most), received)
+    return _differences(tokens.generate(seed, prompt_ids(view), most if whole else len(received)), received)
 
 
 def _seed(case: Case, view: RequestView, choice: int) -> int:

@@ -21,6 +21,7 @@ from ftharness.history import (
     RequestChunk,
     RequestFinished,
     RequestSent,
+    RunPhase,
     recorded,
 )
 from ftharness.report import RunRecord, story
@@ -256,3 +257,23 @@ def test_a_story_is_short_and_has_the_proof(make: Make, tmp_path: Path, ending: 
         assert told.count("token 64 is not what the control got") == 1
         assert "wait status 9" in told
         assert "Stream disconnected" in told
+
+
+def test_of_a_client_that_left_it_is_told_when_the_frontend_noticed() -> None:
+    """Not when a worker left, at the teardown or before; and nothing is taken over from a client."""
+    events: list[Event] = [
+        RequestSent(n=1, t=10 * MS, source="client", request="r", endpoint="/v1/completions"),
+        FaultRequested(
+            n=2, t=20 * MS, source="harness", id="fault-1", fault="disconnect", target="client", request="r"
+        ),
+        FaultLanded(n=3, t=21 * MS, source="client", id="fault-1", evidence={}),
+        Log(n=4, t=22 * MS, source="frontend", event="client_disconnected"),
+        Log(n=5, t=23 * MS, source="worker-1", event="request_received", captures={"request": "r"}),
+        RunPhase(n=6, t=30 * MS, source="harness", phase="teardown"),
+        Log(n=7, t=31 * MS, source="frontend", event="worker_left"),
+    ]
+    faults = judge(Scenario(name="a/b", workload=[]), events).faults
+    assert [fault.target for fault in faults] == ["client"]
+    (one,) = moments(faults, events, timeline(events))
+    assert (one.detected, one.rerouted, one.first_token) == (22 * MS, None, None)
+    assert [e.detected for e in moments(faults, [e for e in events if e.n != 4], timeline(events))] == [None]

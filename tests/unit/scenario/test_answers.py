@@ -150,3 +150,16 @@ def test_an_engine_that_is_not_the_claimed_one_is_told(story: Make, ids: list[in
     case = run(story, words(ids), control=[*words(ids[:9]), " zozo"])
     assert exact(case).verdict == "unknown"
     assert "not what it claims to be" in exact(case).reason
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_whose_client_left_lost_no_token(story: Make, ids: list[int], known: bool) -> None:
+    """Those that it did not wait for are nobody's; one of those that came may still be wrong."""
+    one = story(exact=known)
+    one.request(100, "r", ids[:4], outcome="cancelled")
+    count = count_tokens(Case(one.end()))
+    assert (count.expected, count.received) == (4, 4)
+    assert count.lost == count.altered == (0 if known else None)
+    wrong = story()
+    wrong.request(100, "r", [*ids[:3], ids[4]], outcome="cancelled")
+    assert count_tokens(Case(wrong.end())).altered == 1
