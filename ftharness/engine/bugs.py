@@ -31,8 +31,11 @@ _FAILURE = "migration/worker_failure"
 _DISABLED = "migration/disabled_worker_failure"
 _PREFILL = "migration/prefill_failure"
 _DRAIN = "migration/drain"
+_CANCELLED = "cancellation/aggregated"
 _MIGRATION = "frontend_migration.py"
 _WORKER = "worker.py"
+_CORE = "core.py"
+_PARTS = "parts.py"
 
 _ALL = (
     Bug(
@@ -145,8 +148,79 @@ _ALL = (
         "A draining worker says that it aborted a request, and finishes it.",
         _WORKER,
     ),
-    Bug("orphan-engine", _FAILURE, "no_leaks", "An engine child outlives its handler.", "core.py"),
-    Bug("busy-slot", _FAILURE, "no_leaks", "A slot stays busy after a migrated or cancelled request ended.", "core.py"),
+    Bug("orphan-engine", _FAILURE, "no_leaks", "An engine child outlives its handler.", _CORE),
+    Bug("busy-slot", _FAILURE, "no_leaks", "A slot stays busy after a migrated or cancelled request ended.", _CORE),
+    Bug(
+        "ignored-abort",
+        _CANCELLED,
+        "cancelled_within",
+        "The engine does not hear aborts: a request that was given up is finished.",
+        _CORE,
+        ("aborted_in", "cancellations_counted"),
+    ),
+    Bug(
+        "moved-anyway",
+        "cancellation/queued",
+        "not_migrated",
+        "A request whose client is gone is moved to the next worker, and then cancelled on the one before.",
+        _MIGRATION,
+    ),
+    Bug(
+        "wrong-abort",
+        _CANCELLED,
+        "aborted_in",
+        "A worker that gives a request up says that the other phase's worker did, and the other way round.",
+        _PARTS,
+    ),
+    Bug(
+        "endless-decode",
+        "cancellation/aggregated_chat_stream",
+        "no_tokens_after_abort",
+        "The engine frees what an aborted request held, and goes on making its tokens.",
+        _CORE,
+    ),
+    Bug(
+        "leaked-slot",
+        _CANCELLED,
+        "slots_freed",
+        "The engine keeps the slot of a request that was aborted.",
+        _CORE,
+        ("no_leaks",),
+    ),
+    Bug("leaked-kv", _CANCELLED, "kv_freed", "The engine keeps the KV of a request that was aborted.", _CORE),
+    Bug(
+        "stale-abort",
+        _CANCELLED,
+        "still_serves",
+        "An abort stays behind, and hits the next request that comes.",
+        _CORE,
+        ("ends_as_asked", "cancellations_counted"),
+    ),
+    Bug(
+        "neighbour-abort",
+        "cancellation/queued",
+        "ends_as_asked",
+        "An abort also hits the oldest of the requests that run beside it.",
+        _CORE,
+        ("cancellations_counted",),
+    ),
+    Bug("counted-twice", _CANCELLED, "cancellations_counted", "A worker counts each cancellation twice.", _PARTS),
+    Bug(
+        "untold-remote",
+        "cancellation/decode_cancel",
+        "kv_freed",
+        "A worker does not tell the other phase's worker that a request was given up.",
+        _PARTS,
+        ("cancelled_within", "aborted_in", "cancellations_counted"),
+    ),
+    Bug(
+        "handed-on-anyway",
+        "cancellation/prefill_cancel",
+        "never_reached",
+        "A prefill worker whose request is cancelled hands it on first, for the decode worker to give it up, too.",
+        "part_prefill.py",
+        ("aborted_in", "cancellations_counted"),
+    ),
 )
 
 #: By name.

@@ -95,13 +95,13 @@ class Generation:
 
     def cancel(self, *, kill: bool) -> None:
         """Ends it on its worker. ``kill``: its client is gone; otherwise it had all it wanted."""
-        worker = self._release()
-        if worker is not None and self._key in worker.streams:
-            worker.cancel(self._key, kill=kill)
+        worker, key = self._release(), self._key
+        if worker is not None and key in worker.streams:
+            if kill and self._policy.bug == "moved-anyway":
+                self._migrate()
+            worker.cancel(key, kill=kill)
             if kill:
                 self._log.kill_sent(self.request_id, worker.name)
-                if self._policy.bug == "moved-anyway":
-                    self._migrate()
 
     def on_accepted(self) -> None:
         """Its worker has it."""

@@ -99,16 +99,19 @@ class Handover(Prefill):
 
     def cancel(self, *, kill: bool) -> None:
         """Whoever has it now ends it."""
-        handed_on = self._decoder.link is not None
-        if not handed_on and self.bench.bug != "handed-on-anyway":
+        if self._decoder.link is None:
             super().cancel(kill=kill)
-            return
-        self._cancelling, self._stopped = handed_on, not kill
-        if handed_on:
+            if self.bench.bug == "handed-on-anyway" and self._decoder.ask(self._handover()):
+                self._decoder.tell("cancel", kill=kill)
+        else:
+            self._cancelling, self._stopped = True, not kill
             self._decoder.tell("cancel", kill=kill)
 
+    def _handover(self) -> Message:
+        return self._message | {"kv": self.bench.name}
+
     def _offer(self) -> None:
-        if not self._decoder.ask(self._message | {"kv": self.bench.name}):
+        if not self._decoder.ask(self._handover()):
             self._lose("refused", "without a decode worker")
 
     def _untaken(self) -> None:
