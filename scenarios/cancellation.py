@@ -22,7 +22,6 @@ from ftharness.scenario import (
     Injection,
     Scenario,
     aborted_in,
-    at,
     cancellations_counted,
     cancelled_within,
     ends_as_asked,
@@ -283,6 +282,7 @@ storm = Scenario(
     description="200 clients, of which every second goes away at a random token, and one of two workers is killed meanwhile.",
     topology=aggregated(workers=2, speed=25),
     workload=[completion(f"Story {place}", max_tokens=32, at_s=0.002 * place) for place in range(STORM)],
-    faults=[*every_second_leaves(seed=0), at(0.6).inject(kill(named("worker-1")))],
+    # When the last has a token, all run: Dynamo does not move a request whose worker is lost before the answer has begun.
+    faults=[*every_second_leaves(seed=0), on_token(2, request=STORM - 1).inject(kill(named("worker-1")))],
     expect=[*LEFT_NOTHING, cancellations_counted(frontend=STORM // 2, workers=None), exits_as("SIGKILL")],
 )

@@ -116,15 +116,17 @@ class Connection(asyncio.Protocol):
             return None
         assert self._transport is not None
         sock, at = self._transport.get_extra_info("socket"), time.monotonic_ns()
-        evidence = {"local_port": sock.getsockname()[1]}
         try:
+            if _state(sock) != "ESTABLISHED":
+                return None  # the server has ended it, and we have yet to read that
+            evidence = {"local_port": sock.getsockname()[1]}
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             else:  # by itself, for after close(2) nobody can ask what became of it
                 sock.shutdown(socket.SHUT_RDWR)
-                evidence |= _state(sock)
+                evidence["socket"] = _state(sock)
         except OSError:
-            return None  # it has been reset, and we are about to be told
+            return None  # the same, by a reset
         self._leaving = how
         self._transport.abort()  # what is not sent yet is dropped; the loop closes the socket in its next turn
         # asyncio calls connection_lost just before close(2), and whoever awaits is called after both.
@@ -146,10 +148,12 @@ class Connection(asyncio.Protocol):
             raise CannotLeave("half a close was asked for before the whole request had been sent")
         sock, at = self._transport.get_extra_info("socket"), time.monotonic_ns()
         try:
+            if _state(sock) != "ESTABLISHED":
+                return None
             self._transport.write_eof()
         except OSError:
-            return None  # it has been reset, and we are about to be told
-        evidence = {"local_port": sock.getsockname()[1]} | _state(sock)
+            return None
+        evidence = {"local_port": sock.getsockname()[1], "socket": _state(sock)}
         return Left(at, "shut down its sending side", evidence)
 
     async def kill(self) -> Left | None:
@@ -227,10 +231,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _state(sock: socket.socket) -> dict[str, Any]:
+def _state(sock: socket.socket) -> str:
     """What the kernel says of our end (tcp(7), TCP_INFO: its first byte)."""
     (number,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return {"socket": _STATES[number - 1]}
+    return _STATES[number - 1]
 
 
 def request_bytes(url: SplitResult, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:

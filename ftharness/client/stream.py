@@ -124,7 +124,8 @@ class Stream:
 
     async def _connected(self) -> Connection | None:
         """Its connection, once there is one; None where it never got one, or is over."""
-        await asyncio.wait((self._begun, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        if not self._begun.done():
+            await asyncio.wait((self._begun, self._ended), return_when=asyncio.FIRST_COMPLETED)
         return None if self.result is not None else self._connection
 
     # What the client tells it.

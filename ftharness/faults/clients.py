@@ -45,7 +45,8 @@ async def _goes(strike: Strike, leave: Callable[[], Awaitable[Left | None]]) -> 
         return
     if left is None:
         end = strike.stream.result
-        strike.missed(f"its request had already ended: {end.outcome if end else 'its client goes otherwise'}")
+        how = end.outcome if end else "the server has closed the connection, or its client goes otherwise"
+        strike.missed(f"its request had already ended: {how}")
     elif left.evidence.get("socket") in _STILL_OPEN:
         strike.missed(f"the client {left.how}, but the kernel says that its socket is {left.evidence['socket']}")
     else:

@@ -169,6 +169,15 @@ async def test_what_is_over_cannot_be_left(server: Server, own_process: bool) ->
     assert server.end().outcome == "success"
 
 
+async def test_what_the_server_has_ended_cannot_be_left_though_it_is_not_read(server: Server) -> None:
+    """The whole answer lies in the socket: nobody goes away from it in mid-stream."""
+    stream, _, writer = await server.begun()
+    writer.write(event(" two", "stop") + DONE)  # all in one turn of the loop: our side has read nothing when it tries
+    writer.write_eof()
+    assert await asyncio.gather(stream.disconnect(), stream.reset(), stream.half_close()) == [None] * 3
+    assert (await stream.finished()).outcome == "success"
+
+
 async def test_the_second_to_leave_finds_it_left(server: Server) -> None:
     """Whoever comes first has done it, once."""
     stream, _, _ = await server.begun()
