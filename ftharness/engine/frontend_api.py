@@ -81,7 +81,7 @@ class Api:
     async def _models(self, request: Request) -> Response:
         del request
         model = {"id": self._plane.model, "object": "model", "created": self._created, "owned_by": "ftharness"}
-        return JSONResponse({"object": "list", "data": [model] if self._plane.workers else []})
+        return JSONResponse({"object": "list", "data": [model] if self._serves() else []})
 
     async def _health(self, request: Request) -> Response:
         del request
@@ -97,8 +97,14 @@ class Api:
             }
             for worker in sorted(self._plane.workers, key=lambda worker: worker.name)
         ]
-        status = "healthy" if instances else "unhealthy"
-        return JSONResponse({"status": status, "instances": instances}, 200 if instances else 503)
+        serves = self._serves()
+        status = "healthy" if serves else "unhealthy"
+        return JSONResponse({"status": status, "instances": instances}, 200 if serves else 503)
+
+    def _serves(self) -> bool:
+        """Whether there is a worker of each role that a request needs, be it one that drains."""
+        strategy = self._policy.strategy
+        return {strategy.first, strategy.then} - {""} <= {worker.role for worker in self._plane.workers}
 
     async def _metrics(self, request: Request) -> Response:
         del request

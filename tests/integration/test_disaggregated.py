@@ -13,7 +13,7 @@ import pytest
 from ftharness.engine.settings import STRATEGIES
 from ftharness.engine.tokens import decode as text_of
 from ftharness.engine.tokens import encode, generate
-from ftharness.faults import freeze, frontend, kill, terminate, thaw
+from ftharness.faults import freeze, frontend, kill, kill_engine, terminate, thaw
 from ftharness.handles import StreamHandle
 from ftharness.history import Event, Log, ProcessExited
 from ftharness.logs import read_metrics
@@ -365,6 +365,42 @@ def test_without_a_worker_of_a_role_a_request_fails(ft: Ft, http: httpx.Client, 
     late = stack.ask("short").finished().wait(DEADLINE_S)
     assert (late.outcome, late.status) == ("error", 503)
     assert f"no {role} worker" in str(late.error)
+    health = http.get(f"{ft.stack.url}/health")
+    assert (health.status_code, len(health.json()["instances"])) == (503, 1)
+    assert http.get(f"{ft.stack.url}/v1/models").json()["data"] == []
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@by_strategy
+def test_a_worker_whose_engine_dies_is_lost(ft: Ft, http: httpx.Client, strategy: str, role: str) -> None:
+    """It ends, and its connections tell: the request begins again elsewhere."""
+    stack = launch(ft, http, strategy, prefill=2, decode=2)
+    stream = stack.ask(max_tokens=100)
+    stack.seen_anywhere("request_phase", stream.id, phase="kv_transfer")
+    struck = stack.taker(stream.id, role, "kv_transfer")
+    ft.inject(kill_engine(stack[struck])).wait()
+    assert stream.finished().wait(DEADLINE_S).outcome == "success"
+    stack.seen("engine_died", struck)
+    settled_and_free(stack, stream)
+    assert len(stack.lines("migration_started", stream.id)) == 1
+    ft.expect(succeeds(stream), tokens_exact(stream), exits_as(1, source=struck))
+
+
+@by_strategy
+def test_whoever_is_killed_among_many_nothing_hangs(ft: Ft, http: httpx.Client, strategy: str) -> None:
+    """Thirty requests on six workers, of which one of each role is killed: all tokens come, and the others are free."""
+    topology = disaggregated(prefill=3, decode=3, strategy=strategy, slots=4, prefill_tokens_per_s=2_000.0)  # type: ignore[arg-type]
+    stack, chance = Stack(ft, topology, http), random.Random(strategy)  # noqa: S311 - so that a failure can be had again
+    asked = [stack.ask("x" * chance.randrange(1, 400), max_tokens=60) for _ in range(30)]
+    for role in ("prefill", "decode"):
+        struck = stack.taker(chance.choice(asked[10:]).id, role, "decode")
+        ft.inject(kill(stack[struck])).wait()
+    assert {stream.finished().wait(DEADLINE_S).outcome for stream in asked} == {"success"}
+    stack.settle(*(stream.id for stream in asked))
+    living = [worker.name for worker in ft.stack.workers if worker.exit is None]
+    assert len(living) == 4
+    assert stack.free(*living)
+    ft.expect(succeeds(), tokens_exact())
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
@@ -469,6 +505,7 @@ class Wire:
         self._to: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._ends: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server
+        self._refusing = False
         self.port = 0
 
     @classmethod
@@ -480,6 +517,10 @@ class Wire:
 
     async def fasten(self, port: int) -> None:
         self._to.set_result(port)
+
+    async def refuse(self) -> None:
+        """Hang up on the next one that dials; who dials afterwards is connected."""
+        self._refusing = True
 
     async def cut(self) -> None:
         """Once: who dials afterwards is connected."""
@@ -494,6 +535,10 @@ class Wire:
             writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            self._refusing = False
+            writer.transport.abort()
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", await self._to)
         self._ends += [writer, far_writer]
         await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
@@ -507,14 +552,14 @@ class Wire:
 
 
 @pytest.fixture
-def wired(ft: Ft, http: httpx.Client) -> Iterator[Callable[[Any], tuple[Stack, Wire]]]:
-    """``wired(strategy)``: a stack of two workers with a :class:`Wire` between them."""
+def wired(ft: Ft, http: httpx.Client) -> Iterator[Callable[..., tuple[Stack, Wire]]]:
+    """``wired(strategy)``: a stack of two workers with a :class:`Wire` between them; it leads to the first of its role."""
     wires = []
 
-    def make(strategy: Any) -> tuple[Stack, Wire]:
+    def make(strategy: Any, **counts: int) -> tuple[Stack, Wire]:
         wire = ft._portal.call(Wire.stretch())
         wires.append(wire)
-        stack = launch(ft, http, strategy, worker_args=["--announce-port", str(wire.port)])
+        stack = launch(ft, http, strategy, worker_args=["--announce-port", str(wire.port)], **counts)
         dialled = "decode-1" if strategy == "prefill_first" else "prefill-1"
         ft._portal.call(wire.fasten(int(stack.seen("peers_listening", dialled).captures["port"])))
         return stack, wire
@@ -527,7 +572,7 @@ def wired(ft: Ft, http: httpx.Client) -> Iterator[Callable[[Any], tuple[Stack, W
 @pytest.mark.parametrize("phase", ["prefill", "kv_transfer", "decode"])
 @by_strategy
 def test_a_lost_connection_between_workers_costs_no_token(
-    ft: Ft, wired: Callable[[Any], tuple[Stack, Wire]], strategy: str, phase: str
+    ft: Ft, wired: Callable[..., tuple[Stack, Wire]], strategy: str, phase: str
 ) -> None:
     """What needed it begins again on the same two workers, over a new one; what did not, goes on."""
     stack, wire = wired(strategy)
@@ -546,3 +591,18 @@ def test_a_lost_connection_between_workers_costs_no_token(
     }
     assert len(stack.lines("migration_started", stream.id)) == (phase in over_it[strategy])
     ft.expect(tokens_exact(stream))
+
+
+@pytest.mark.parametrize("strategy", ["decode_first", "prefill_first"])
+def test_a_worker_that_cannot_be_reached_is_not_waited_for(
+    ft: Ft, wired: Callable[..., tuple[Stack, Wire]], strategy: str
+) -> None:
+    """The next one of its role is asked; what nobody has taken yet does not have to move."""
+    stack, wire = wired(strategy, prefill=2, decode=2)
+    ft._portal.call(wire.refuse())
+    stream = stack.ask("short", max_tokens=20)
+    assert stream.finished().wait(DEADLINE_S).outcome == "success"
+    settled_and_free(stack, stream)
+    assert not stack.lines("migration_started")
+    assert len(stack.lines("peer_lost")) == 1
+    ft.expect(succeeds(stream), tokens_exact(stream))
