@@ -20,7 +20,7 @@ from ftharness.history import History, RequestChunk, RequestFinished
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
-GONE = {"FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"}
+GONE = {"FIN_WAIT1", "FIN_WAIT2"}
 
 
 def event(text: str, finish: str | None = None) -> bytes:
