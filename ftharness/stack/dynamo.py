@@ -147,6 +147,8 @@ class DynamoMockerStack(_DynamoStack):
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]
+        # Otherwise a prompt has no prefill any more when the run without the fault has sent it before.
+        argv += ["--no-enable-prefix-caching"]
         argv += ["--disaggregation-mode", "agg" if role == "aggregated" else role]
         env = {
             "DYN_SYSTEM_PORT": "0",  # any: its log says which
