@@ -380,6 +380,10 @@ def test_a_worker_that_only_says_that_it_is_done_has_done_so_in_time(story: Make
     finding = say(cancelled_within(ms=5), one.case())
     assert (finding.verdict, "3.0 ms after" in finding.reason) == ("pass", True)
     assert "did not say that it gave the request up" in finding.drift[0]
+    where = say(
+        aborted_in("aggregated"), Left(story(exact=False), ids, aborted=129, abort=log("request_finished")).case()
+    )
+    assert (where.verdict, where.drift) == ("unknown", finding.drift)
 
 
 def test_each_choice_has_to_be_given_up(left: Build) -> None:
