@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from signal import Signals
 from typing import Any
 
 import httpx
@@ -148,6 +149,11 @@ def http() -> Iterator[httpx.Client]:
 
 def launch(ft: Ft, http: httpx.Client, strategy: Any, *, prefill: int = 1, decode: int = 1, **fields: Any) -> Stack:
     return Stack(ft, disaggregated(prefill=prefill, decode=decode, strategy=strategy, **SLOW, **fields), http)
+
+
+async def let_go(process: Process) -> None:
+    """SIGCONT that is no fault: the request is over, and a fault would count as off its target."""
+    process.signal(Signals.SIGCONT, reason="heal")
 
 
 # Where nothing happens.
@@ -313,6 +319,64 @@ def test_whenever_clients_go_away_nothing_is_left(ft: Ft, http: httpx.Client, st
     after = [stack.ask("short", max_tokens=10) for _ in range(4)]
     assert {stream.finished().wait(DEADLINE_S).outcome for stream in after} == {"success"}
     ft.expect(tokens_exact(after[0]), tokens_exact(after[1]))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "lost"])
+@by_strategy
+def test_a_prompt_that_was_read_for_nothing_is_let_go(ft: Ft, http: httpx.Client, strategy: str, how: str) -> None:
+    """Its KV is held, and waits for a slot of the decode worker: until its client goes, or that worker does."""
+    stack = launch(ft, http, strategy, slots=1)
+    running = stack.ask("short", max_tokens=ENDLESS)
+    stack.seen("request_phase", "decode-1", running.id, phase="decode")
+    waiting = stack.ask("waits", max_tokens=ENDLESS)
+    reading = stack.ask(max_tokens=ENDLESS)
+    stack.seen("request_phase", "prefill-1", reading.id, phase="prefill")  # so the one before has been read
+    stack.seen("request_phase", "decode-1", waiting.id, phase="queued")
+    if how == "cancelled":
+        waiting.cancel().wait()
+        stack.seen("request_aborted", "decode-1", waiting.id)
+        stack.seen("remote_aborted", "prefill-1", waiting.id)
+        for stream in (reading, running):
+            stream.cancel().wait()
+        stack.settle(reading.id, running.id, waiting.id)
+        assert stack.free("prefill-1", "decode-1")
+    else:
+        ft.inject(kill(stack["decode-1"])).wait()
+        ends = [stream.finished().wait(DEADLINE_S) for stream in (running, waiting, reading)]
+        assert {end.outcome for end in ends} == {"error"}
+        stack.settle(reading.id, running.id, waiting.id)
+        assert stack.free("prefill-1")
+
+
+@pytest.mark.parametrize("then", ["thawed", "killed"])
+@pytest.mark.parametrize(
+    "strategy,frozen,other",
+    [("decode_first", "prefill-1", "decode-1"), ("prefill_first", "decode-1", "prefill-1")],
+)
+def test_a_client_goes_away_from_a_worker_that_does_not_hear(
+    ft: Ft, http: httpx.Client, strategy: str, frozen: str, other: str, then: str
+) -> None:
+    """The other half's worker waits for its word with nothing but the KV that it holds, and closes when it is gone instead."""
+    stack = launch(ft, http, strategy, slots=1)
+    stream = stack.ask(max_tokens=ENDLESS)
+    stack.seen("request_phase", "prefill-1", stream.id, phase="prefill")
+    ft.inject(freeze(stack[frozen], tree=False)).wait()
+    if strategy == "prefill_first":
+        reading = stack.ask(max_tokens=ENDLESS)
+        stack.seen("request_phase", "prefill-1", reading.id, phase="prefill")  # so the first one was handed over
+        reading.cancel().wait()
+        stack.seen("request_aborted", "prefill-1", reading.id)
+    stream.cancel().wait()
+    stack.seen("cancel_sent", "frontend", stream.id)
+    assert not stack.lines("request_aborted", stream.id) + stack.lines("remote_aborted", stream.id)
+    if then == "thawed":
+        ft._portal.call(let_go(stack[frozen]))
+        in_both_workers(stack, stream.id, frozen, other)
+    else:
+        stack[frozen].signal(Signals.SIGKILL, reason="teardown")
+        # What nobody took was given up by the one who had it.
+        stack.seen("remote_aborted" if strategy == "decode_first" else "request_aborted", other, stream.id)
+        assert stack.free(other)
 
 
 # A worker that goes away.

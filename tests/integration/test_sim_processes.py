@@ -279,3 +279,39 @@ async def test_a_server_that_accepts_nobody_is_a_hang() -> None:
             end = await stream.finished()
         assert (end.outcome, end.error) == ("hang", "no connection within 0.3 s")
         await client.close()
+
+
+async def test_a_worker_that_drains_refuses_what_still_comes(house: House) -> None:
+    """A request that was sent to it before its frontend knew; what it has is finished, and then it ends."""
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    dialled: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def plane(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.put_nowait(writer)
+        while line := await reader.readline():
+            lines.put_nowait(json.loads(line))
+
+    async def said(op: str) -> dict[str, Any]:
+        while (message := await lines.get())["op"] != op:
+            pass
+        return message
+
+    def ask(key: str) -> bytes:
+        request = {"op": "generate", "key": key, "id": key, "token_ids": [1], "max_tokens": 40, "seed": 0, "attempt": 0}
+        return json.dumps(request).encode() + b"\n"
+
+    server = await asyncio.start_server(plane, "127.0.0.1", 0)
+    worker = await house.worker(server.sockets[0].getsockname()[1])
+    async with asyncio.timeout(DEADLINE_S):
+        frontend_end = await dialled.get()
+        await said("hello")
+        frontend_end.write(b'{"op":"welcome"}\n' + ask("first"))
+        assert (await said("accepted"))["key"] == "first"
+        worker.signal(signal.SIGTERM, reason="fault")
+        await said("draining")
+        frontend_end.write(ask("second"))
+        assert await said("refused") == {"op": "refused", "key": "second", "reason": "draining"}
+        assert (await worker.exited(DEADLINE_S)).returncode == 0
+    assert "Finished Request ID: first" in await house.says(worker, "Finished")
+    frontend_end.close()
+    server.close()

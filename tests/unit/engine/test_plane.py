@@ -41,6 +41,34 @@ def test_one_that_another_has_lost_is_last() -> None:
     assert picked(alone, "prefill", 1) == ["p1"]
 
 
+class Told:
+    """A request on a worker, which notes what it hears of its end."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def on_accepted(self) -> None: ...
+
+    def on_prefilled(self) -> None: ...
+
+    def on_tokens(self, ids: list[int], reason: str | None) -> None: ...
+
+    def on_disconnected(self, error: str) -> None:
+        self.errors.append(error)
+
+
+def test_a_worker_that_says_whom_it_lost_is_believed() -> None:
+    """Its request hears of it once, and the lost one is last when that request asks for the next."""
+    one = plane(("p1", "prefill"), ("p2", "prefill"), ("d1", "decode"))
+    told, link = Told(), one.workers[2]
+    link.streams["1"] = told
+    lost = b'{"op":"lost","key":"1","worker":"p1","reason":"worker p1 is gone (closed)"}\n'
+    for piece in (lost[:20], lost[20:], lost):  # whatever comes after the end of a request is nobody's
+        link.data_received(piece)
+    assert told.errors == ["Disconnected: worker p1 is gone (closed)"]
+    assert picked(one, "prefill", 2) == ["p2", "p1"]
+
+
 @given(st.integers(2, 50))
 def test_no_two_attempts_have_a_name_in_common(count: int) -> None:
     """Nor have those of two frontends, one of which came after the other."""
