@@ -9,6 +9,8 @@ from ftharness.process import Process
 from ftharness.registry import find_installed
 
 Heal = Callable[[], Awaitable[dict[str, Any]]]
+#: The request that a process had at a moment, in ns since the run's start; one that was over where it had none; or "".
+Had = Callable[[int], str]
 
 
 class WrongTarget(Exception):  # noqa: N818 - says what is the case
@@ -17,6 +19,9 @@ class WrongTarget(Exception):  # noqa: N818 - says what is the case
 
 class Strike:
     """A fault on its way to a process, or to the client of a request.
+
+    Args:
+        had: Of a process that is hit by its name: which request it had.
 
     Attributes:
         id: This fault's name in the history.
@@ -27,7 +32,13 @@ class Strike:
     """
 
     def __init__(
-        self, fault_id: str, hits: Process | Stream, history: History, args: dict[str, Any], request: str
+        self,
+        fault_id: str,
+        hits: Process | Stream,
+        history: History,
+        args: dict[str, Any],
+        request: str,
+        had: Had = lambda _: "",
     ) -> None:
         self.id = fault_id
         self.source = hits.name if isinstance(hits, Process) else "client"
@@ -35,6 +46,7 @@ class Strike:
         self.args = args
         self.request = request
         self._hits = hits
+        self._had = had
         self._heal: Heal | None = None
 
     @property
@@ -61,12 +73,13 @@ class Strike:
 
     def landed(self, *, at: int, **evidence: object) -> None:
         """Say that it verifiably happened, at ``at`` (CLOCK_MONOTONIC, ns)."""
-        ended = next(self.history.select(RequestFinished, request=self.request), None) if self.request else None
-        # At the same moment: it is this that ended it.
-        on_target = ended is None or ended.t >= at - self.history.start_ns
+        t = at - self.history.start_ns
+        request = self.request or self._had(t)
+        ended = next(self.history.select(RequestFinished, request=request), None) if request else None
+        on_target = ended is None or ended.t >= t  # at the same moment: it is this that ended it
         if not on_target:
             evidence["request"] = "had already ended"
-        elif self.request:
+        elif request:
             evidence["request"] = "was running"
         self.history.append(
             FaultLanded(source=self.source, id=self.id, evidence=dict(evidence), on_target=on_target), at=at

@@ -138,15 +138,18 @@ class Nemesis:
         except LookupError as error:
             self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=str(error)))
             return
-        strikes = [
-            Strike(fault_id, target, self._history, dict(fault.args), self._concerned(target, aimed))
-            for target in targets
-        ]
+        strikes = [self._strike(fault, fault_id, target, aimed) for target in targets]
         self._strikes += strikes
         # Each to its own end: one that fails must not leave another half done.
         for failure in await asyncio.gather(*(_struck(kind, strike) for strike in strikes), return_exceptions=True):
             if failure is not None:
                 raise failure
+
+    def _strike(self, fault: Fault, fault_id: str, target: Process | Stream, aimed: str) -> Strike:
+        args = dict(fault.args)
+        if isinstance(target, Process):
+            return Strike(fault_id, target, self._history, args, aimed, partial(self._had, target.name))
+        return Strike(fault_id, target, self._history, args, aimed)
 
     async def _found(self, target: Target) -> Sequence[Process | Stream]:
         """Whom a target means now.
@@ -172,16 +175,14 @@ class Nemesis:
     def _id_at(self, place: int) -> str:
         return self._requests[place].id if place in self._requests else ""
 
-    def _concerned(self, target: Process | Stream, aimed: str) -> str:
-        """The request that must still run for the fault to be on target; of a named process, the last that it still has."""
-        if aimed or isinstance(target, Stream):
-            return aimed
+    def _had(self, process: str, t: int) -> str:
+        """Of the requests that a process took the last that still ran at ``t``; the last of all, where none did."""
         by_id = {stream.id: stream for stream in self._requests.values()}
         last = ""
-        for event in reversed(list(self._history.select(Log, source=target.name, event=CLAIM))):
+        for event in reversed(list(self._history.select(Log, source=process, event=CLAIM))):
             claim = event.captures.get("request", "")
             stream = by_id.get(claim) or by_id.get(claim.rpartition("-")[0])  # ID-1 is a choice of ID
-            if stream is not None and stream.result is None:
+            if stream is not None and (stream.result is None or stream.result.t >= t):
                 return stream.id
             last = last or (stream.id if stream is not None else "")
         return last
