@@ -55,6 +55,8 @@ def test_a_client_that_goes_where_prefill_is_apart(run: Run, stack: str, version
 @pytest.mark.parametrize("stack", ["dynamo-sim", "dynamo-mocker"])
 def test_a_storm_leaves_nothing_behind(run: Run, stack: str) -> None:
     """200 clients, half of them gone, a worker killed meanwhile: every one ends as it was asked to."""
-    ran = run("cancellation/storm", stack, NEWEST)
+    ran = run(
+        "cancellation/storm", stack, NEWEST, max_tokens=40
+    )  # long enough for a busy machine, on which tokens come late
     reasons = {oracle.name.partition("(")[0]: oracle.reason for oracle in ran.record.oracles}
     assert reasons["ends_as_asked"].startswith("100 cancelled as asked, 100 complete")
