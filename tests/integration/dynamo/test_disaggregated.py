@@ -176,6 +176,7 @@ def test_a_worker_that_drains_finishes_what_it_has(run: Run, version: str, role:
     expect = [*EXACT, exits_as(0, source=f"{role}-1")]
     ran = run(routed([completion(max_tokens=150)], [leaves], expect), "dynamo-sim", version)
     assert takers(ran.events) == ["prefill-1", "decode-1"]
+    assert [line.captures["running"] for line in lines(ran.events, "drained")][:1] == ["0"]
 
 
 # A KV that nobody comes for.
