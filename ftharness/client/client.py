@@ -151,7 +151,7 @@ class Client:
             tasks = [group.create_task(one(index, request)) for index, request in enumerate(requests)]
         return [task.result() for task in tasks]
 
-    async def close(self) -> None:
-        """Go away from every request that is still open."""
+    async def close(self, *, hang: str = "") -> None:
+        """Go away from every request that is still open; with ``hang`` each counts as one, for that reason."""
         open_ones, self._open = self._open, set()
-        await asyncio.gather(*(stream.close() for stream in open_ones))
+        await asyncio.gather(*(stream.close(hang=hang) for stream in open_ones))

@@ -144,8 +144,14 @@ class Stream:
         """End it as one whose connection nobody accepted: so a frozen server does, once its queue is full."""
         self._finish("hang", error=f"no connection within {self._idle_s:g} s")
 
-    async def close(self) -> None:
-        """End it, if it has not ended, and let go of its connection."""
+    async def close(self, *, hang: str = "") -> None:
+        """End it, if it has not ended, and let go of its connection.
+
+        Args:
+            hang: Why it counts as one that never would have ended; "" where it was the client that went away.
+        """
+        if hang:
+            self._finish("hang", status=self._connection.status if self._connection else None, error=hang)
         await self.cancel()
         if self._connection is not None:
             await self._connection.close()

@@ -1,6 +1,8 @@
 """Ports on loopback that nobody else gets."""
 
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,8 +64,9 @@ class PortReservation:
             self._client.close()
 
 
-def listening_ports() -> set[int]:
-    """Every TCP port on which something of this machine listens."""
+def listening_ports(pids: Iterable[int]) -> set[int]:
+    """Every TCP port on which one of these processes listens."""
+    sockets = {inode for pid in pids for inode in _sockets(pid)}
     found = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -71,7 +74,17 @@ def listening_ports() -> set[int]:
         except OSError:
             continue
         for line in lines:
-            _, local, _, state, *_ = line.split()
-            if state == _LISTEN:
+            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+            if state == _LISTEN and inode in sockets:
                 found.add(int(local.rpartition(":")[2], 16))
     return found
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    """The inodes of a process's sockets; none where it is gone, or not ours to look at."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    yield target[8:-1]

@@ -40,8 +40,8 @@ def load_file(path: Path) -> list[Scenario]:
     found: dict[str, Scenario] = {}
     for value in vars(module).values():
         for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, Scenario):
-                found[item.name] = item
+            if isinstance(item, Scenario) and found.setdefault(item.name, item) != item:
+                raise ScenarioFileError(f"{path}: two scenarios have the name {item.name!r}: only one would be run")
     if not found:
         raise ScenarioFileError(f"{path}: no Scenario at its top level")
     return list(found.values())

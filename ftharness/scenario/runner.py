@@ -224,7 +224,7 @@ class Run:
             async with asyncio.timeout(scenario.deadline_s):
                 await self.stack.client.send_all(scenario.workload, control=control, sent=follow)
         except TimeoutError:
-            await self.stack.client.close()
+            await self.stack.client.close(hang=f"it had not ended when the phase's {scenario.deadline_s:g} s were over")
         if not control:
             await self.nemesis.settled(deadline_s=scenario.deadline_s)
             await self._settled(scenario)

@@ -274,14 +274,16 @@ class RunningStack:
             self._history.append(Leak(source=self.frontend.name, what="discovery", detail=entry))
         self.note_shared_memory()
         await self.processes.stop(*self.processes, grace_s=grace_s)
-        for survivor in await self.processes.survivors(settle_s):
+        survivors = await self.processes.survivors(settle_s)
+        for survivor in survivors:
             command = " ".join(survivor.argv)[:300]
             self._history.append(
                 Leak(
                     source=survivor.name, what="process", pid=survivor.pid, detail=f"{command} (state {survivor.state})"
                 )
             )
-        open_ports = listening_ports()
+        # Of those alone: a port that is free again is anybody's.
+        open_ports = listening_ports(survivor.pid for survivor in survivors)
         for process in self.processes:
             for what, port in process.ports.items():
                 if port in open_ports:

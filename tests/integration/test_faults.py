@@ -581,6 +581,16 @@ async def test_every_fault_on_what_is_gone_is_a_miss(sleeper: Callable[..., Stri
     assert len([e for e in strike.history.events if isinstance(e, FaultLanded)]) == 1
 
 
+def test_what_has_not_ended_at_the_deadline_hangs(ft: Ft) -> None:
+    """Whatever else is expected; it is not the client that went away."""
+    events = run(ft, on_token(20).inject(freeze(serving)), deadline_s=1.5, check=False)
+    ended = [e for e in events if isinstance(e, RequestFinished)]
+    assert [e.outcome for e in ended] == ["success", "hang"]
+    assert ended[1].error == "it had not ended when the phase's 1.5 s were over"
+    (record,) = ft.records
+    assert {oracle.name: oracle.verdict for oracle in record.oracles}["every_request_ends()"] == "fail"
+
+
 def test_expecting_nothing_is_refused(ft: Ft) -> None:
     """It would pass whatever happened; nothing is launched for it."""
     with pytest.raises(TypeError, match="needs something to expect"):

@@ -61,7 +61,8 @@ def not_migrated(case: Case) -> Finding:
     if not case.requests:
         return Finding("unknown", "no request was sent")
     moves = _moves(case, case.requests)
-    contradicted = bool(moves.metric) and not case.contract_known(role="frontend")
+    # What a frontend began and no worker took over has not moved; nor does a metric prove it that the contract does not know.
+    contradicted = bool(moves.metric) and (moves.claims == 0 or not case.contract_known(role="frontend"))
     if moves.times or (moves.metric and not contradicted):
         return Finding("fail", f"it moved {moves.times or moves.metric} times ({moves.said})", moves.evidence)
     drift = ("migration: the metric rose, though no other worker received the request",) if contradicted else ()

@@ -33,7 +33,7 @@ def exits_explained(case: Case) -> Finding:
     """
     if any(end.outcome in ("stack_failed", "error") for end in case.select(RunFinished)):
         return Finding("unknown", "the stack did not start, or the harness failed")
-    teardown = case.phase_t("teardown")
+    teardown, complete = case.phase_t("teardown"), _complete(case)
     strikes = [(fault.process, fault.landed) for fault in case.faults if fault.landed]
     for name, ended in case.exits.items():
         sent_before = [sent for sent in case.signals_to(name) if sent.t <= ended.t]
@@ -44,7 +44,8 @@ def exits_explained(case: Case) -> Finding:
         )
         if ended.signal in _CRASHES and ended.signal not in {sent.signal for sent in signals}:
             return Finding("fail", f"{name} crashed: {said(ended)}", (ended.n,))
-        if teardown is not None and ended.t >= teardown and signals:
+        # A launch that is cut short may start a process that is ended at once, with all that is left.
+        if teardown is not None and ended.t >= teardown and (signals or not complete):
             continue
         if struck and (not signals or _fits(ended, {s.signal for s in signals})):
             continue
@@ -57,6 +58,10 @@ def exits_explained(case: Case) -> Finding:
         )
         return Finding("fail", f"{name} ended by itself: {said(ended)}{asked}", (ended.n,))
     return Finding("pass", f"{len(case.exits)} exits, each a fault's or the teardown's")
+
+
+def _complete(case: Case) -> bool:
+    return all(end.outcome == "complete" for end in case.select(RunFinished))
 
 
 def no_leaks(case: Case) -> Finding:

@@ -102,3 +102,14 @@ def test_names_are_found_in_the_order_in_which_they_are_asked_for() -> None:
     """Families and single ones beside each other."""
     names = [one.name for one in find(["migration/drain", "migration/*"])]
     assert names == ["migration/drain", *(name for name in shipped() if name.startswith("migration/"))]
+
+
+def test_two_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One of them would not be run, and nobody would know; one that is there twice is one."""
+    head = "from ftharness.scenario import Scenario\na = Scenario(name='a/b', workload=[])\nall_of_them = [a]\n"
+    file = tmp_path / "mine.py"
+    file.write_text(head)
+    assert [one.name for one in load_file(file)] == ["a/b"]
+    file.write_text(head + "b = Scenario(name='a/b', workload=[], seed=1)\n")
+    with pytest.raises(ScenarioFileError, match=r"mine\.py: two scenarios have the name 'a/b'"):
+        load_file(file)

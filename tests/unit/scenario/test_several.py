@@ -13,8 +13,10 @@ from ftharness.history import (
     FaultMissed,
     FaultRequested,
     Log,
+    Metric,
     ProcessExited,
     ProcessSignalled,
+    ProcessStarted,
     RequestSent,
     RunPhase,
     recorded,
@@ -185,6 +187,34 @@ def test_a_worker_that_leaves_at_the_teardown_was_not_noticed(story: Make, ids: 
     one.add(126, Log(source="frontend", event="worker_left", captures={}))
     case = Case(one.end())
     assert recovery_of(case, case.faults[0]).detect_ms == 1
+
+
+def test_a_move_that_nobody_took_over_is_none(story: Make, ids: list[int]) -> None:
+    """The frontend begins one, logs and counts it, and there is no worker left: the oracles agree that nothing moved."""
+    one = story()
+    one.events[0][1].params["metrics"] = {"migration": "moved_total"}
+    one.add(99, Metric(source="frontend", name="moved_total", value=0))
+    one.taken(101, "worker-1")
+    one.killed()
+    one.add(127, Log(source="frontend", event="migration_started", captures={"request": "r"}))
+    one.request(100, "r", ids[:4], outcome="error")
+    one.add(190, Metric(source="frontend", name="moved_total", value=1))
+    events = one.end()
+    assert say(migrated(times=0), events).verdict == "pass"
+    assert say(not_migrated(), events).verdict == "pass"
+    assert say(not_migrated(), events).drift
+
+
+@pytest.mark.parametrize("outcome, verdict", [("interrupted", "pass"), ("complete", "fail")])
+def test_what_an_interrupted_launch_had_begun_may_end_unasked(story: Make, outcome: str, verdict: str) -> None:
+    """It is started as the others are stopped, and ended with all that is left; no signal of ours names it."""
+    one = story()
+    one.migrates()
+    one.add(300, RunPhase(source="harness", phase="teardown"))
+    one.add(301, ProcessStarted(source="worker-3", pid=3, role="aggregated"))
+    one.add(302, ProcessExited(source="worker-3", pid=3, signal="SIGKILL"))
+    finding = say(exits_explained(), one.end(outcome))
+    assert finding.verdict == verdict, finding
 
 
 # Several processes, several faults.
