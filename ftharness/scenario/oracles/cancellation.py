@@ -115,10 +115,13 @@ def cancelled(case: Case) -> list[RequestView]:
     return [view for view in case.requests if view.left]
 
 
-def given_up_t(case: Case, view: RequestView) -> int:
-    """When the last worker that had a cancelled request was rid of it, as far as is known; not before its client left."""
+def given_up_t(case: Case, view: RequestView) -> int | None:
+    """When the last worker that had a cancelled request was rid of it; None where one that should say so has not."""
     assert view.finished is not None
-    return max((hold.until for hold in _holds(case, view) if hold.until is not None), default=view.finished.t)
+    holds = list(_holds(case, view))
+    if any(hold.until is None and case.contract_known(source=hold.worker) for hold in holds):
+        return None
+    return max((hold.until for hold in holds if hold.until is not None), default=view.finished.t)
 
 
 class _GivenUp(NamedTuple):

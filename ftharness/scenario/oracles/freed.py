@@ -28,8 +28,10 @@ def no_tokens_after_abort(case: Case) -> Finding:
         late = [chunk for chunk in view.chunks if chunk.t > view.finished.t]
         if late:
             return Finding("fail", f"{view.name}: {len(late)} chunks came after its client had gone", (late[0].n,))
-    over_t = max(_over_t(case), *(given_up_t(case, view) for view in views))
-    found = _after(case, "tokens_generated", over_t)
+    given_up = {view.name: given_up_t(case, view) for view in views}
+    if held := next((name for name, t in given_up.items() if t is None), ""):
+        return Finding("unknown", f"{held}: a worker never said that it gave it up", pending=True)
+    found = _after(case, "tokens_generated", max([_over_t(case), *(t for t in given_up.values() if t is not None)]))
     if isinstance(found, Finding):
         return found
     findings = [_stands_still(source, series) for source, (_, series) in found.items()]

@@ -247,6 +247,7 @@ BENT: list[tuple[dict[str, Any], Expect, str, str, bool]] = [
     ({"readings": (99, 200, 240)}, no_tokens_after_abort(), "unknown", "read twice within 40 ms: too soon", True),
     ({"readings": (99, 150, 160)}, no_tokens_after_abort(), "unknown", "was not read after the last request", True),
     ({"aborted": 450}, no_tokens_after_abort(), "unknown", "read twice within 0 ms", True),
+    ({"aborted": None}, no_tokens_after_abort(), "unknown", "request 0 (r): a worker never said that it gave", True),
     # slots_freed, kv_freed
     (
         values(slots=(0, 0, 1)),
@@ -333,6 +334,11 @@ def test_what_an_unknown_version_does_not_say_is_drift(
     finding = say(expect, left(known=False, **bent).case())
     assert finding.verdict == "unknown", finding
     assert drift in finding.drift[0]
+
+
+def test_an_engine_whose_words_are_not_known_stands_still_all_the_same(left: Build) -> None:
+    """That it gave the request up is drift; its count of tokens is not."""
+    assert say(no_tokens_after_abort(), left(known=False, aborted=None).case()).verdict == "pass"
 
 
 def test_a_line_without_a_name_is_that_of_the_only_one_that_was_left(left: Build) -> None:
