@@ -57,9 +57,8 @@ class Decode(Part):
         if op == "accepted":
             self._holder.taken = True
         elif op == "prefilled":
-            if not self._cancelling:  # otherwise the cancellation meets it there
-                self._prefilled = True
-                self.bench.engine.prefilled(self.key)
+            self._prefilled = True
+            self.bench.engine.prefilled(self.key)
         elif op == "kv":
             self.bench.engine.receive_kv(self.key, message["state"])
         elif op == "refused" and self._cancelling:

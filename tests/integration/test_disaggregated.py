@@ -345,6 +345,7 @@ def test_a_prompt_that_was_read_for_nothing_is_let_go(ft: Ft, http: httpx.Client
         ends = [stream.finished().wait(DEADLINE_S) for stream in (running, waiting, reading)]
         assert {end.outcome for end in ends} == {"error"}
         stack.settle(reading.id, running.id, waiting.id)
+        assert set(stack.lines("kv_released", waiting.id)) == {("prefill-1", "")}  # once an attempt; nobody gave it up
         assert stack.free("prefill-1")
 
 
