@@ -200,16 +200,12 @@ def check(folder: RunArgument) -> None:
 
 @app.command()
 def replay(folder: RunArgument, out: OutOption = None) -> None:
-    """Run what a stored run ran, once more."""
+    """Run what a stored run ran, once more; what a test did in between is the test's, which pytest runs again."""
     from ftharness.stack import find_stack
-    from ftharness.stored_runs import stored_cells
+    from ftharness.stored_runs import cells_to_replay
 
     with _said():
-        cells = [one.cell for one in stored_cells(folder)]
-        if any(cell.redacted for cell in cells):
-            raise ValueError(
-                f"{folder}: secrets among its arguments were not stored; run it again with `ftharness run`"
-            )
+        cells = cells_to_replay(folder)
         for cell in cells:
             find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
         record, trouble, interrupted = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")

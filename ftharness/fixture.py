@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use 
     from ftharness.history import History
     from ftharness.ran import Ran
     from ftharness.scenario import Expect, Scenario, ScenarioRecord
-    from ftharness.scenario.record import Annotation, OracleRecord
+    from ftharness.scenario.by_test import ByTest
+    from ftharness.scenario.record import Annotation
     from ftharness.scenario.runner import Run
     from ftharness.stack import StackKind, Topology
 
@@ -26,23 +27,21 @@ class Ft:
         portal: The harness's loop.
         folder: Of this test's run.
         defaults: The command line's options.
-        name: The test's.
+        node: The test's id.
 
     Attributes:
         folder: Of this test's run.
         records: What :meth:`run` came to, in order.
     """
 
-    def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], name: str) -> None:
+    def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], node: str) -> None:
         self._portal = portal
         self.folder = folder
         self._defaults = defaults
-        self._name = name
+        self._node = node
         self._run: Run | None = None
         self._close_history: Callable[[], None] = lambda: None
         self.records: list[ScenarioRecord] = []
-        self._judged: list[OracleRecord] = []
-        self._scenario: Scenario | None = None
 
     @property
     def client(self) -> ClientHandle:
@@ -98,10 +97,12 @@ class Ft:
             raise TypeError(
                 "ft.expect() needs something to expect, such as ft.expect(succeeds()); without, it says nothing"
             )
+        from ftharness.report import story
+
         run = self._launched()
-        record = self._portal.call(run.judged(self._named(expects)))
-        self._judged += record.oracles
-        _assert_passed(record, run, self.folder)
+        record = self._portal.call(self._judged(run, expects))
+        if record.verdict != "pass":
+            pytest.fail(story(record, run.history.events, self.folder), pytrace=False)
 
     def run(
         self,
@@ -182,8 +183,11 @@ class Ft:
         return kind, name
 
     def _start(self, topology: "Topology | None", bug: str, idle_s: float) -> None:
+        import msgspec
+
         from ftharness.history import History
         from ftharness.scenario import Scenario
+        from ftharness.scenario.by_test import ByTest
         from ftharness.scenario.record import HISTORY_FILE
         from ftharness.scenario.runner import Run, keep_cell
         from ftharness.session import cell_of
@@ -192,12 +196,12 @@ class Ft:
         seed = self._defaults["seed"]
         kind, name = self._kind("")
         own = Scenario(
-            name=self._name, topology=topology or aggregated(workers=2), workload=[], seed=seed, idle_s=idle_s
+            name=name_of(self._node), topology=topology or aggregated(workers=2), workload=[], seed=seed, idle_s=idle_s
         )
         cell = cell_of(
             own, name, engine=self._defaults["engine"], sut_python=self._defaults["sut_python"], seed=seed, bug=bug
         )
-        self._scenario = cell.scenario
+        cell = msgspec.structs.replace(cell, by_test=ByTest(node=self._node))
         keep_cell(cell, self.folder)
         history = History(self.folder / HISTORY_FILE)
         self._close_history = history.close
@@ -220,11 +224,25 @@ class Ft:
                 self._run.ended("stack_failed", f"the stack did not start: {error}")
             pytest.fail(f"the stack did not start: {error}", pytrace=False)
 
-    def _named(self, expects: "Sequence[Expect]") -> "Scenario":
+    async def _judged(self, run: "Run", expects: "Sequence[Expect]") -> "ScenarioRecord":
         import msgspec
 
-        assert self._scenario is not None
-        return msgspec.structs.replace(self._scenario, expect=list(expects))
+        from ftharness.scenario.by_test import Expected
+
+        record = await run.judged(msgspec.structs.replace(run.cell.scenario, expect=list(expects)))
+        # Nothing has been appended since: this is the loop that does so, and it has not been let go of.
+        expected = Expected(after=len(run.history.events), expect=list(expects))
+        self._keep_test(run, expected=[*_test_of(run).expected, expected])
+        return record
+
+    def _keep_test(self, run: "Run", **changed: Any) -> None:
+        """Store more of what the test did, so that the run can be judged again from its files."""
+        import msgspec
+
+        from ftharness.scenario.runner import keep_cell
+
+        run.cell = msgspec.structs.replace(run.cell, by_test=msgspec.structs.replace(_test_of(run), **changed))
+        keep_cell(run.cell, self.folder)
 
     def finish(self, error: str = "", *, interrupted: bool = False) -> None:
         """Tear down, judge the invariants, write this test's report.
@@ -240,66 +258,51 @@ class Ft:
         __tracebackhide__ = True
         from ftharness.report import excuse, story
         from ftharness.scenario import judge
+        from ftharness.scenario.by_test import with_test
         from ftharness.scenario.runner import kept
         from ftharness.stored_runs import keep_records
 
-        run, record = self._run, None
+        run, whole, records = self._run, None, self.records
         lost = [f"nobody waited for what failed: {failure}" for failure in self._portal.settle()]
         if run is not None:
             try:
                 if interrupted:
                     run.ended("interrupted", "interrupted")
                 run.ended_well()
+                if failed := error or "; ".join(lost):  # before the run has its end: without it, it has shown nothing
+                    self._keep_test(run, error=failed)
                 self._portal.call(run.teardown())
-                record = judge(self._named(()), run.history.events)
+                whole = judge(run.cell.scenario, run.history.events)
             finally:
                 self._portal.call(_closed(self._close_history))
-            record = kept(record, run.history)
-        whole = [_failed(_with(record, self._judged), error or "; ".join(lost))] if record else []
-        if whole or self.records:
-            keep_records(self.folder, [*whole, *self.records], seed=self._defaults["seed"])
+            whole = kept(whole, run.history)
+            records = [with_test(whole, run.cell.scenario, _test_of(run), run.history.events), *records]
+        if records:
+            keep_records(self.folder, records, seed=self._defaults["seed"])
         if interrupted:
             return
         said = [*lost, "await it, or in a plain test .wait()"] if lost else []
-        if record is not None and run is not None and record.verdict != "pass" and not excuse(record):
-            said.append(story(record, run.history.events, self.folder))
+        if whole is not None and run is not None and whole.verdict != "pass" and not excuse(whole):
+            said.append(story(whole, run.history.events, self.folder))
         if said:
             pytest.fail("\n".join(said), pytrace=False)
+
+
+def _test_of(run: "Run") -> "ByTest":
+    test = run.cell.by_test
+    assert test is not None
+    return test
+
+
+def name_of(node: str) -> str:
+    """What a report calls the test of this id: its file's name, without the folders, and its own."""
+    path, *names = node.split("::")
+    return ".".join((path.rpartition("/")[2], *names))
 
 
 def _said(note: "Annotation") -> str:
     return f"{note.kind.replace('_', ' ')}: {note.reason}"
 
 
-def _failed(record: "ScenarioRecord", error: str) -> "ScenarioRecord":
-    """The record of a test that did not come to its end: no pass, whatever held until then."""
-    import msgspec
-
-    if not error or record.verdict != "pass":
-        return record
-    return msgspec.structs.replace(record, verdict="fail", reason=f"the test failed: {error}")
-
-
 async def _closed(close: Callable[[], None]) -> None:
     close()
-
-
-def _with(record: "ScenarioRecord", judged: "list[OracleRecord]") -> "ScenarioRecord":
-    """The record with what was judged while the test went on."""
-    import msgspec
-
-    from ftharness.scenario import worst
-
-    verdict = worst([record.verdict, *(one.verdict for one in judged)])
-    reason = record.reason or next(
-        (f"{one.name}: {one.reason}" for one in judged if one.verdict == verdict != "pass"), ""
-    )
-    return msgspec.structs.replace(record, oracles=[*judged, *record.oracles], verdict=verdict, reason=reason)
-
-
-def _assert_passed(record: "ScenarioRecord", run: "Run", folder: Path) -> None:
-    __tracebackhide__ = True
-    from ftharness.report import story
-
-    if record.verdict != "pass":
-        pytest.fail(story(record, run.history.events, folder), pytrace=False)

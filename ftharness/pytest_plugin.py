@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ftharness.fixture import Ft
+from ftharness.fixture import Ft, name_of
 from ftharness.portal import Portal
 
 _OUT = pytest.StashKey[Path]()
@@ -156,9 +156,7 @@ def ft(request: pytest.FixtureRequest) -> Iterator[Ft]:
         "sut_python": config.getoption("--ft-sut-python"),
         "seed": config.getoption("--ft-seed"),
     }
-    path, *names = request.node.nodeid.split("::")
-    node = ".".join((path.rpartition("/")[2], *names))
-    folder = _out_folder(config) / safe_name(node)
-    fixture = Ft(config.stash[_PORTAL], folder, defaults, node)
+    node = request.node.nodeid
+    fixture = Ft(config.stash[_PORTAL], _out_folder(config) / safe_name(name_of(node)), defaults, node)
     yield fixture
     fixture.finish(request.node.stash.get(_ERROR, ""), interrupted=_ERROR not in request.node.stash)

@@ -1,5 +1,6 @@
 """Stored runs: found in their folders, read as far as they can be, judged again, gathered into one report."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,9 @@ import msgspec
 import ftharness
 from ftharness.history import Event, RunStarted
 from ftharness.report import RUN_FILE, Kept, RunError, RunRecord, read_kept, read_run, write_report
+from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord, judge, worst
+from ftharness.scenario.by_test import with_test
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, OracleRecord
 from ftharness.scenario.runner import Cell
 
@@ -98,6 +101,25 @@ def _stored_cell(folder: Path, place: Path) -> StoredCell:
     return StoredCell(cell, read_kept(place / HISTORY_FILE), str(place.relative_to(folder)))
 
 
+def cells_to_replay(folder: Path) -> list[Cell]:
+    """What a stored run ran, as far as the harness can run it again by itself.
+
+    Raises:
+        LookupError: It is no run, or what it ran cannot be read; says which file.
+        ValueError: A part of what it ran is not stored; says how to run it again.
+    """
+    cells = [one.cell for one in stored_cells(folder)]
+    if any(cell.redacted for cell in cells):
+        raise ValueError(f"{folder}: secrets among its arguments were not stored; run it again with `ftharness run`")
+    tests = [cell.by_test.node for cell in cells if cell.by_test is not None]
+    if tests:
+        more = f" (and {amount(len(tests) - 1, 'more test')})" if len(tests) > 1 else ""
+        raise ValueError(
+            f"{folder}: what the test did is not stored; run the test again: pytest {shlex.quote(tests[0])}{more}"
+        )
+    return cells
+
+
 def judge_again(folder: Path) -> RunRecord:
     """Judge a stored run once more, from its files alone; one that was ended before its first scenario has none.
 
@@ -125,6 +147,8 @@ def _empty_run(folder: Path) -> RunRecord | None:
 def _judged(one: StoredCell) -> ScenarioRecord:
     cell, kept = one.cell, one.kept
     record = judge(cell.scenario, kept.events, path=one.path)
+    if cell.by_test is not None:
+        record = with_test(record, cell.scenario, cell.by_test, kept.events)
     if not any(isinstance(event, RunStarted) for event in kept.events):
         record = msgspec.structs.replace(record, stack=cell.stack, engine=cell.engine, params=cell.params)
     return _of_a_part(record, kept.problem) if kept.problem else record

@@ -16,6 +16,7 @@ import ftharness
 from ftharness.client import Request, Stream
 from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunRetried, RunStarted
 from ftharness.process import Processes, Redactor
+from ftharness.scenario.by_test import ByTest
 from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
@@ -40,6 +41,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         params: What was set on the command line, as the report shows it.
         sut_python: The interpreter of the system under test; "" is the provisioned one.
         redacted: Whether secrets among its arguments were left out when it was stored, so that it cannot be run again.
+        by_test: The test that drove it, and that alone can drive it again; None where the scenario says all.
     """
 
     scenario: Scenario
@@ -49,6 +51,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     sut_python: str = ""
     redacted: bool = False
+    by_test: ByTest | None = None
 
 
 async def run_cell(

@@ -182,6 +182,61 @@ def test_a_test_that_fails_is_no_pass_in_its_report(pytester: pytest.Pytester) -
     assert one["name"].endswith(".py.test_it[a/b]")
 
 
+JUDGED_AGAIN = """
+import pytest
+from ftharness.faults import kill
+from ftharness.scenario import not_migrated, succeeds, tokens_exact
+
+async def drive(ft, bug=""):
+    ft.launch(bug=bug)
+    stream = await ft.client.complete(max_tokens=100)
+    await stream.token(20)
+    ft.expect(not_migrated(stream))
+    await ft.inject(kill(ft.stack.serving(stream)))
+    await stream.finished()
+    ft.expect(tokens_exact(stream))
+
+async def test_it_fails(ft):
+    await drive(ft, bug="drop-token")
+
+async def test_it_passes(ft):
+    await drive(ft)
+
+async def test_it_fails_by_itself(ft):
+    await drive(ft)
+    raise ValueError("not so")
+
+def test_it_runs_a_scenario(ft):
+    ft.run("migration/drain", max_tokens=100)
+"""
+
+
+def test_a_stored_test_is_judged_again(pytester: pytest.Pytester) -> None:
+    """As it was: each expectation by what had happened when the test asked, and what it failed with itself."""
+    pytester.makepyfile(JUDGED_AGAIN)
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(failed=2, passed=2)
+    before = json.loads((pytester.path / "out" / "run.json").read_text())["scenarios"]
+    assert [one["verdict"] for one in before] == ["fail", "fail", "pass", "pass"]
+    again = pytester.run(sys.executable, "-m", "ftharness", "check", "out")
+    assert again.ret == 1
+    for file in pytester.path.glob("out/**/run.json"):
+        file.unlink()
+    pytester.run(sys.executable, "-m", "ftharness", "report", "out")
+    after = json.loads((pytester.path / "out" / "run.json").read_text())["scenarios"]
+    told = [[(one["name"], one["verdict"], one["reason"], one["oracles"]) for one in run] for run in (before, after)]
+    assert told[0] == told[1]
+
+
+def test_what_a_test_did_is_not_replayed(pytester: pytest.Pytester) -> None:
+    """An empty scenario in its place would pass; the refusal says how to run the test again."""
+    pytester.makepyfile(test_mine="def test_it(ft): ft.launch()")
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(passed=1)
+    result = pytester.run(sys.executable, "-m", "ftharness", "replay", "out")
+    assert result.ret == 2
+    result.stderr.fnmatch_lines(["*run the test again: pytest test_mine.py::test_it"])
+    assert not (pytester.path / "reports").exists()
+
+
 def test_invariants_hold_in_every_test(pytester: pytest.Pytester) -> None:
     """A test that expects nothing still fails when something outlives its owner."""
     pytester.makepyfile(
