@@ -149,7 +149,12 @@ class Session:
                 break
             path = "." if len(cells) == 1 else f"{place:0{len(str(len(cells)))}d}-{safe_name(cell.scenario.name)}"
             self._told.begins(cell, place, len(cells))
-            record = await self._one(cell, path)
+            try:
+                record = await self._one(cell, path)
+            except Exception:
+                if records:  # those of the others are not lost for it
+                    self._keep(lambda: write_report(self.folder, self._record(records, seed)))
+                raise
             records.append(record)
             self._told.ended(cell, record, self.folder)
             if len(cells) > 1 and place < len(cells):

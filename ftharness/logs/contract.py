@@ -126,6 +126,12 @@ def load_contract(backend: str, version: str) -> Contract:
     return fitting[-1] if fitting else own[-1]
 
 
+@cache
+def shipped_events() -> frozenset[str]:
+    """The names of all events that any shipped contract has."""
+    return frozenset(event.name for path in SHIPPED.glob("*.toml") for event in _read(path).event)
+
+
 def _read(path: Path) -> _File:
     try:
         file = read_toml(path, _File)

@@ -21,6 +21,7 @@ from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
 from ftharness.scenario.scenario import Scenario
+from ftharness.scenario.words import check_words
 from ftharness.stack import NotApplicable, Plan, RunningStack, Settings, StackFailed, StackKind
 
 _SLOTS_S = 1.0
@@ -63,11 +64,18 @@ async def run_cell(
 
     Raises:
         NotAvailable: What the stack needs is not installed.
+        LookupError: A name in the scenario means nothing on this stack; no run is left.
         OSError: The folder cannot be written.
     """
     keep_cell(cell, folder)
     with History(folder / HISTORY_FILE) as history:
-        await Run(cell, kind, folder, history, say).complete()
+        try:
+            await Run(cell, kind, folder, history, say).complete()
+        except LookupError:
+            if not history.events:  # nothing was begun: nothing is left that would look like a run
+                for name in (HISTORY_FILE, CELL_FILE):
+                    (folder / name).unlink()
+            raise
         return kept(judge(cell.scenario, history.events, path=path), history)
 
 
@@ -153,6 +161,7 @@ class Run:
             StackFailed: It did not become ready.
             NotAvailable: What it needs is not installed.
             NotApplicable: The topology does not exist there.
+            LookupError: A name in the scenario means nothing on this stack.
         """
         cell, scenario = self.cell, self.cell.scenario
         engine = cell.engine or self._kind.engines[0]
@@ -163,6 +172,12 @@ class Run:
             plan = self._plan = self._kind.plan(scenario.topology, settings)
         except NotApplicable:
             self._begins(engine, version, {})
+            raise
+        try:
+            check_words(scenario, plan)
+        except LookupError:
+            self._plan = None  # nothing is started
+            plan.close()
             raise
         for one in plan.launches:
             self._redactor.learn_arguments(one.argv)

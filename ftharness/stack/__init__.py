@@ -4,6 +4,7 @@ A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stac
 """
 
 from ftharness.stack.choice import find_stack
+from ftharness.stack.dynamo_behaviour import known_behaviours
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
 from ftharness.stack.topology import Topology, aggregated, disaggregated
@@ -21,4 +22,5 @@ __all__ = [
     "aggregated",
     "disaggregated",
     "find_stack",
+    "known_behaviours",
 ]

@@ -32,6 +32,11 @@ def documented(stack: str, version: str) -> Mapping[str, Any]:
     return {}
 
 
+def known_behaviours() -> set[str]:
+    """The names of all that is documented of any stack that ships."""
+    return {name for release in _releases() for name in release.behaviour}
+
+
 @cache
 def _releases() -> list[_Release]:
     return read_toml(_FILE, _File).release

@@ -227,7 +227,6 @@ def test_the_frontend_is_hit(ft: Ft) -> None:
 
 
 MISSES: list[tuple[Fault, str]] = [
-    (kill(named("worker-9")), "no process 'worker-9' in this stack; there are "),
     (thaw(named("worker-1")), "it was not frozen"),
     (kill(Target(role="serving", request=3)), "request 3 had not been sent"),
 ]
@@ -239,6 +238,13 @@ def test_a_fault_that_cannot_land_is_unknown(ft: Ft, fault: Fault, says: str) ->
     events = run(ft, on_token(30).inject(fault), check=False)
     assert says in only(events, FaultMissed).reason
     assert ft.records[-1].verdict == "unknown"
+
+
+def test_a_process_that_is_not_there_is_a_miss(ft: Ft) -> None:
+    """In a test, which says when it happens whom it means; a scenario that names it is refused before the start."""
+    ft.inject(kill(named("worker-9"))).wait()
+    (missed,) = ft.history.select(FaultMissed)
+    assert missed.reason.startswith("no process 'worker-9' in this stack; there are frontend, worker-1, worker-2")
 
 
 def test_a_process_that_was_gone_before_is_a_miss(ft: Ft) -> None:
@@ -389,9 +395,9 @@ def test_an_exit_that_is_still_to_come_is_waited_for(ft: Ft) -> None:
     """A handler that notices late that its engine has died: the requests are over by then, the run is not."""
     events = run(
         ft,
-        on_token(10).inject(freeze(another_worker, duration_s=0.6)),
+        on_token(10).inject(freeze(another_worker, duration_s=1.5)),
         on_token(20).inject(kill_engine(another_worker)),
-        workload=[completion(max_tokens=30)],
+        workload=[completion(max_tokens=120)],
         expect=[exits_as(1)],
     )
     struck = {e.source for e in events if isinstance(e, FaultLanded)}

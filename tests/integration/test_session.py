@@ -1,16 +1,18 @@
 """What a session leaves when the harness itself fails: a readable run, and the other runs' reports."""
 
 import os
+import re
 import resource
 import signal
 from pathlib import Path
 
 import pytest
 
+from ftharness.client import completion
 from ftharness.engine.bugs import BUGS
-from ftharness.faults import kill, serving
+from ftharness.faults import kill, named, serving
 from ftharness.report import read_run
-from ftharness.scenario import Scenario, ScenarioRecord, when
+from ftharness.scenario import Scenario, ScenarioRecord, at, fails_with, logged, never_logged, on_log, when
 from ftharness.scenario.runner import Cell
 from ftharness.session import Session, Told, cell_of
 from ftharness.stack import RunningStack
@@ -109,6 +111,61 @@ def test_a_moment_that_cannot_be_told_is_refused_before_the_start(predicate: str
     faults = [when(predicate).inject(kill(serving))]
     with pytest.raises(LookupError, match=says):
         cell_of(Scenario(name="a/b", workload=[], faults=faults), "sim")
+
+
+WORDS = {
+    "an event that is expected": (
+        {"expect": [logged("migraton_started")]},
+        "logged(event='migraton_started'): no contract has the event 'migraton_started'; did you mean migration_started?",
+    ),
+    "an event that is waited for": (
+        {"faults": [on_log("request_recieved").inject(kill(serving))]},
+        "on request_recieved of any process: no contract has the event 'request_recieved'; did you mean request_received?",
+    ),
+    "the process of an expectation": (
+        {"expect": [never_logged("draining", source="worker-9")]},
+        "the stack has no process 'worker-9'; did you mean worker-2?",
+    ),
+    "the process of a trigger": (
+        {"faults": [on_log("draining", source="fronted").inject(kill(serving))]},
+        "the stack has no process 'fronted'; did you mean frontend?",
+    ),
+    "the process of a fault": (
+        {"faults": [at(0).inject(kill(named("worker-9")))]},
+        "the stack has no process 'worker-9'",
+    ),
+    "a documented behaviour": (
+        {"expect": [fails_with(500).where("!usage_survive_migration")]},
+        "of no stack is it documented whether it does that; did you mean usage_survives_migration?",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_name_that_means_nothing_is_refused_before_the_start(tmp_path: Path, name: str) -> None:
+    """It would never be seen, or not be expected at all, and pass; nothing is left that looks like a run."""
+    fields, says = WORDS[name]
+    scenario = Scenario(name="a/b", workload=[completion()], **fields)
+    with pytest.raises(LookupError, match=re.escape(says)):
+        Session(tmp_path / "run", Told()).run([cell_of(scenario, "sim")], seed=0)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_cannot_begin_costs_no_report_of_those_before_it(tmp_path: Path) -> None:
+    """What they came to stands in the folder's report."""
+    wrong = cell_of(Scenario(name="a/b", workload=[], expect=[logged("nothing")]), "sim")
+    good = cell_of("migration/drain", "sim", params={"max_tokens": 60, "token": 10})
+    with pytest.raises(LookupError):
+        Session(tmp_path, Told()).run([good, wrong], seed=0)
+    assert [one.verdict for one in read_run(tmp_path).scenarios] == ["pass"]
+    assert (tmp_path / "report.html").exists()
+
+
+def test_an_event_of_another_backend_is_no_mistake(tmp_path: Path) -> None:
+    """The oracle says that this one does not have it."""
+    scenario = Scenario(name="a/b", workload=[completion(max_tokens=5)], expect=[logged("route_cancelled")])
+    record = Session(tmp_path, Told()).run([cell_of(scenario, "sim")], seed=0)
+    assert record.scenarios[0].drift == ["route_cancelled: not in the contract"]
 
 
 def test_planted_bugs_are_of_our_stack_only() -> None:

@@ -1,9 +1,13 @@
 """What was logged and what was not: ``logged``, ``never_logged``."""
 
+from typing import Literal
+
 from ftharness.scenario.case import Case, Finding
 
+Role = Literal["", "frontend", "aggregated", "prefill", "decode"]
 
-def logged(case: Case, event: str, role: str = "", source: str = "") -> Finding:
+
+def logged(case: Case, event: str, role: Role = "", source: str = "") -> Finding:
     """A line of that meaning was logged in the fault phase."""
     lines = case.logs(event, role=role, source=source)
     who = source or role or "any process"
@@ -19,7 +23,7 @@ def logged(case: Case, event: str, role: str = "", source: str = "") -> Finding:
     return Finding("fail", f"no line that means {event} from {who} in the fault phase")
 
 
-def never_logged(case: Case, event: str, role: str = "", source: str = "") -> Finding:
+def never_logged(case: Case, event: str, role: Role = "", source: str = "") -> Finding:
     """No line of that meaning was logged in the fault phase, which ended with the end of every process."""
     lines = case.logs(event, role=role, source=source)
     who = source or role or "any process"

@@ -1,0 +1,52 @@
+"""The names in a scenario that only a stack can give a meaning: log events, processes, documented behaviours.
+
+Looked at when it is known what is launched, and before it is: a name that means nothing would never be seen, and what is
+expected of it would be unknown, or not expected at all, where its author believes it tested.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from ftharness.logs import shipped_events
+from ftharness.scenario.scenario import Scenario
+from ftharness.stack import Plan, known_behaviours
+from ftharness.suggest import nearest
+
+
+def check_words(scenario: Scenario, plan: Plan) -> None:
+    """Whether each name means something.
+
+    An event that the contract of another backend has is let through: this backend does not say it, which is for the oracles
+    to say.
+
+    Raises:
+        LookupError: One does not; names the nearest.
+    """
+    own = {event for launch in plan.launches for event in launch.contract.events}
+    for where, event in _events(scenario):
+        if event not in own and event not in (known := own | shipped_events()):
+            raise LookupError(f"{scenario.name}: {where}: no contract has the event {event!r}; {nearest(event, known)}")
+    names = [launch.name for launch in plan.launches]
+    for where, name in _processes(scenario):
+        if name not in names:
+            raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
+    for expect in scenario.expect:
+        behaviour = expect.condition.removeprefix("!")
+        if behaviour and behaviour not in (documented := {*plan.behaviour, *known_behaviours()}):
+            raise LookupError(
+                f"{scenario.name}: {expect}.where({expect.condition!r}): of no stack is it documented whether it does that; "
+                f"{nearest(behaviour, documented)}"
+            )
+
+
+def _events(scenario: Scenario) -> Iterator[tuple[object, str]]:
+    yield from ((one, one.args["event"]) for one in scenario.expect if isinstance(one.args.get("event"), str))
+    yield from ((one.trigger, one.trigger.event) for one in scenario.faults if one.trigger.kind == "on_log")
+
+
+def _processes(scenario: Scenario) -> Iterator[tuple[object, str]]:
+    named: Iterable[tuple[object, str]] = (
+        *((one, one.args["source"]) for one in scenario.expect if isinstance(one.args.get("source"), str)),
+        *((one.trigger, one.trigger.source) for one in scenario.faults),
+        *((one.fault.target, one.fault.target.name) for one in scenario.faults),
+    )
+    yield from ((where, name) for where, name in named if name)
