@@ -240,13 +240,6 @@ def test_a_fault_that_cannot_land_is_unknown(ft: Ft, fault: Fault, says: str) ->
     assert ft.records[-1].verdict == "unknown"
 
 
-def test_a_process_that_is_not_there_is_a_miss(ft: Ft) -> None:
-    """In a test, which says when it happens whom it means; a scenario that names it is refused before the start."""
-    ft.inject(kill(named("worker-9"))).wait()
-    (missed,) = ft.history.select(FaultMissed)
-    assert missed.reason.startswith("no process 'worker-9' in this stack; there are frontend, worker-1, worker-2")
-
-
 def test_a_process_that_was_gone_before_is_a_miss(ft: Ft) -> None:
     """The second kill of the same worker finds nobody."""
     events = run(
