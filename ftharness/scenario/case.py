@@ -58,20 +58,18 @@ class Case:
 
     Args:
         events: Of one ``history.jsonl``, in any order.
-        planned_faults: How many faults the scenario has; one that was never requested did not land.
         only: The id of the request that an oracle is asked about; "" for all.
     """
 
-    def __init__(self, events: Sequence[Event], *, planned_faults: int | None = None, only: str = "") -> None:
+    def __init__(self, events: Sequence[Event], *, only: str = "") -> None:
         self.events = sorted(events, key=lambda event: (event.t, event.n))
-        self.planned_faults = planned_faults
         self._only = only
 
     def about(self, request: str) -> "Case":
         """The same case, for an oracle that is asked about one request only."""
         if not request:
             return self
-        return Case(self.events, planned_faults=self.planned_faults, only=request)
+        return Case(self.events, only=request)
 
     def select(self, kind: type[E], **fields: object) -> Iterator[E]:
         """The events of a kind whose fields have these values, in order of time."""
@@ -146,18 +144,14 @@ class Case:
         return views
 
     def fault_trouble(self, *, expecting: bool = True) -> str:
-        """Why nothing can be concluded from the faults; "" when all landed where they were aimed.
+        """Why nothing can be concluded from the faults that were asked for; "" when all landed where they were aimed.
 
         Args:
             expecting: Whether something is expected of the requests. If not, a fault that was aimed at a process by its name
                 was on target though the last request that the process had was over.
         """
         relevant = [fault for fault in self.faults if expecting or fault.landed is None or fault.requested.request]
-        trouble = next((fault.trouble for fault in relevant if fault.trouble), "")
-        fired, wanted = len({fault.requested.id for fault in self.faults}), self.planned_faults
-        if not trouble and wanted is not None and fired < wanted:
-            trouble = f"{wanted - fired} of {wanted} faults never fired: the trigger's moment did not come"
-        return trouble
+        return next((fault.trouble for fault in relevant if fault.trouble), "")
 
     def hit_requests(self) -> list[RequestView]:
         """The requests that a fault was aimed at; all, where no fault names one."""

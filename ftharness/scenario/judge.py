@@ -29,19 +29,23 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         ongoing: Whether the run still goes on: then its end is not waited for, and the invariants, which need it, are left
             for later.
     """
-    case = Case(events, planned_faults=len(scenario.faults))
+    case = Case(events)
     started = case.started
     trouble = _trouble(case, scenario, ongoing=ongoing)
     applies = not any(end.outcome == "not_applicable" for end in case.select(RunFinished))
     invariants = INVARIANTS if applies and not ongoing else ()
     behaviour = case.params.get("behaviour", {})
     expects = scenario.expected_of(behaviour) if applies else []
+    own = len(expects)
     # One that is expected of a single request, or of other versions, says nothing of the whole run.
     expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.request}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
     # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
-    deciding = [finding.verdict for _, finding in findings if not (finding.verdict == "unknown" and finding.drift)]
-    verdict = worst([*deciding, "unknown"] if trouble else deciding)
+    deciding = [finding.verdict for _, finding in findings if not _is_drift(finding)]
+    # Unless that is all that was expected: then nothing of it has been seen.
+    if trouble or (own and all(_is_drift(finding) for _, finding in findings[:own])):
+        deciding.append("unknown")
+    verdict = worst(deciding)
     return ScenarioRecord(
         name=scenario.name,
         stack=started.stack if started else "",
@@ -75,6 +79,10 @@ def pending(expects: Sequence[Expect], events: Sequence[Event]) -> list[Expect]:
     return [] if not expects or case.fault_trouble() else [one for one in expects if apply(one, case).pending]
 
 
+def _is_drift(finding: Finding) -> bool:
+    return finding.verdict == "unknown" and bool(finding.drift)
+
+
 def _finding(expect: Expect, case: Case, trouble: str) -> Finding:
     finding = apply(expect, case)
     if not trouble:
@@ -98,7 +106,22 @@ def _trouble(case: Case, scenario: Scenario, *, ongoing: bool) -> str:
     for view in case.control:
         if view.finished is None or view.finished.outcome != "success":
             return f"the run without the fault did not pass: {view.name}: {view.how_it_ended}"
-    return case.fault_trouble(expecting=bool(scenario.expect))
+    return case.fault_trouble(expecting=bool(scenario.expect)) or _never_fired(case, scenario)
+
+
+def _never_fired(case: Case, scenario: Scenario) -> str:
+    """Which of the scenario's faults were not asked for, as their moments did not come; "" when all were."""
+    asked = {fault.requested.id for fault in case.faults}
+    missing = [one for place, one in enumerate(scenario.faults, 1) if f"fault-{place}" not in asked]
+    if not missing:
+        return ""
+    first, count = missing[0], f"{len(missing)} of {len(scenario.faults)}"
+    seen = ""
+    if first.trigger.kind == "on_token":
+        view = next((view for view in case.requests if view.sent.index == first.trigger.request), None)
+        seen = f"; {f'{view.name} got {view.tokens} tokens' if view else 'it was not sent'}"
+    what = f"{first.fault.kind} {first.fault.target}, {first.trigger}{seen}"
+    return f"{count} faults never fired: the trigger's moment did not come: {what}"
 
 
 def _documented(scenario: Scenario, behaviour: Mapping[str, Any], version: str) -> list[Annotation]:

@@ -132,6 +132,21 @@ def test_drift_is_listed_and_does_not_decide(story: Make) -> None:
     ]
 
 
+def test_where_drift_is_all_there_is_it_decides(story: Make) -> None:
+    """Nothing that was expected has been seen: that is no pass."""
+    one = story()
+    one.migrates()
+    scenario = Scenario(
+        name="a/b", workload=SCENARIO.workload, faults=SCENARIO.faults, expect=[logged("moon_rises", role="frontend")]
+    )
+    record = judge(scenario, one.end())
+    assert record.verdict == "unknown"
+    assert (
+        record.reason
+        == "logged(event='moon_rises', role='frontend'): no contract of frontend knows a line for moon_rises"
+    )
+
+
 def test_documented_behaviour_chooses_and_is_said(story: Make) -> None:
     """Of two expectations the one that the version documents; where nothing is documented it is taken to be so."""
     expect = [succeeds().where("sings"), migrated(times=5).where("!sings")]

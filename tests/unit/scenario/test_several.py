@@ -36,6 +36,7 @@ from ftharness.scenario import (
     never_logged,
     no_leaks,
     not_migrated,
+    on_token,
     recovers_within,
     succeeds,
     tokens_exact,
@@ -278,7 +279,17 @@ def test_faults_that_never_fired_are_counted(story: Make, ids: list[int]) -> Non
     one = story()
     struck_all(one, returncode=1)
     one.request(100, "r", ids)
-    assert Case(one.end(), planned_faults=3).fault_trouble().startswith("2 of 3 faults never fired")
+    faults = [
+        at(0).inject(kill(serving)),
+        on_token(99).inject(kill(serving)),
+        on_token(5, request=7).inject(kill(serving)),
+    ]
+    record = judge(Scenario(name="a/b", workload=OTHER.workload, faults=faults), one.end())
+    assert record.verdict == "unknown"
+    assert record.reason.startswith(
+        "2 of 3 faults never fired: the trigger's moment did not come: kill serving, on token 99"
+    )
+    assert record.reason.endswith("request 0 (r) got 10 tokens")
 
 
 def test_a_grace_that_ended_is_the_last_faults_before_it(story: Make, ids: list[int]) -> None:
