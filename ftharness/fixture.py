@@ -1,6 +1,7 @@
 """The fixture ``ft``: a stack to break, a client to drive it, and the judgement."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +26,29 @@ class Ft:
 
     Args:
         portal: The harness's loop.
-        folder: Of this test's run.
+        place: Where the folder of this test's run is to be, unless there is one already.
         defaults: The command line's options.
         node: The test's id.
 
     Attributes:
-        folder: Of this test's run.
         records: What :meth:`run` came to, in order.
     """
 
-    def __init__(self, portal: Portal, folder: Path, defaults: dict[str, Any], node: str) -> None:
+    def __init__(self, portal: Portal, place: Path, defaults: dict[str, Any], node: str) -> None:
         self._portal = portal
-        self.folder = folder
+        self._place = place
         self._defaults = defaults
         self._node = node
         self._run: Run | None = None
         self._close_history: Callable[[], None] = lambda: None
         self.records: list[ScenarioRecord] = []
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of this test's run, made when it is first asked for; a test that is run twice has two."""
+        from ftharness.session import unused_folder
+
+        return unused_folder(self._place)
 
     @property
     def client(self) -> ClientHandle:

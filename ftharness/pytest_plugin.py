@@ -6,6 +6,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,30 @@ def pytest_configure(config: pytest.Config) -> None:
     """Look at the options; in an xdist worker, end when the controller does: execnet would keep it alive for 15 s more.
 
     Raises:
-        pytest.UsageError: A stack or an engine that does not exist, or a stack's file is wrong.
+        pytest.UsageError: A stack or an engine that does not exist, a stack's file is wrong, or there is a run in the
+            folder that is given for this one.
     """
     if hasattr(config, "workerinput"):
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True, name="ftharness: controller").start()
     stack, engine = config.getoption("--ft-stack"), config.getoption("--ft-engine")
     if (stack, engine) != ("sim", ""):  # whoever gives neither pays for no import
         _check_options(stack, engine)
+    out = config.getoption("--ft-out")
+    if out and not hasattr(config, "workerinput") and not config.option.collectonly:  # xdist's workers share it
+        _claim(config, Path(out))
+
+
+def _claim(config: pytest.Config, folder: Path) -> None:
+    """Have the folder until the session's end, and leave none behind where no test made a run."""
+    from ftharness.session import claimed
+
+    claims = ExitStack()
+    try:
+        claims.enter_context(claimed(folder))
+    except (ValueError, OSError) as error:
+        raise pytest.UsageError(f"--ft-out: {error}") from error
+    config.add_cleanup(claims.close)
+    config.stash[_OUT] = folder
 
 
 def _check_options(stack: str, engine: str) -> None:

@@ -17,16 +17,15 @@ import msgspec
 
 from ftharness.engine.bugs import BUGS
 from ftharness.faults import fault_kind
-from ftharness.report import RUN_FILE, ReportError, RunRecord, prepare, write_report, write_run
+from ftharness.report import ReportError, RunRecord, prepare, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge
 from ftharness.scenario.expect import find_oracle
 from ftharness.scenario.library import find
-from ftharness.scenario.record import CELL_FILE, HISTORY_FILE
 from ftharness.scenario.runner import Cell, keep_cell, run_cell
 from ftharness.scenario.scenario import with_params
 from ftharness.scenario.trigger import find_predicate
 from ftharness.stack import find_stack
-from ftharness.stored_runs import read_events, run_of
+from ftharness.stored_runs import holds_run, read_events, run_of
 from ftharness.suggest import nearest
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -52,15 +51,24 @@ def new_folder(name: str, base: Path = Path("reports")) -> Path:
     Raises:
         OSError: It cannot be made.
     """
-    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{safe_name(name)}"
-    base.mkdir(parents=True, exist_ok=True)
+    return unused_folder(base / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{safe_name(name)}")
+
+
+def unused_folder(place: Path) -> Path:
+    """A folder that nobody else has, made now: at ``place``, or beside it with a number behind its name.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = place.with_name(f"{place.name}{ending}")
         try:
-            (base / f"{stem}{ending}").mkdir()
-        except FileExistsError:  # another one began in the same second
+            folder.mkdir()
+        except FileExistsError:  # another one was quicker
             continue
-        return base / f"{stem}{ending}"
-    raise FileExistsError(f"{base / stem}: a thousand runs of that name began in this second")
+        return folder
+    raise FileExistsError(f"{place}: there are a thousand folders of that name")
 
 
 @contextmanager
@@ -78,7 +86,7 @@ def claimed(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder}: another run is being written into this folder") from None
-        if any((folder / name).exists() for name in (RUN_FILE, HISTORY_FILE, CELL_FILE)):
+        if holds_run(folder):
             raise ValueError(f"{folder}: there is a run in this folder already")
         yield
     finally:

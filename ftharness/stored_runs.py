@@ -76,6 +76,11 @@ def stored_cells(folder: Path) -> list[StoredCell]:
     return [_stored_cell(folder, place) for place in places]
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run in the folder, or a part of one."""
+    return (folder / RUN_FILE).exists() or bool(_places(folder))
+
+
 def _places(folder: Path) -> list[Path]:
     """The folders of its scenarios: itself, one for each scenario, or those of the tests of one call of pytest."""
     files = (f"{below}{name}" for below in ("", "*/", "*/*/") for name in (CELL_FILE, HISTORY_FILE))

@@ -344,6 +344,58 @@ def test_xdist_workers_share_one_folder_and_report(pytester: pytest.Pytester) ->
     assert (pytester.path / "out" / "report.html").exists()
 
 
+def test_a_folder_with_runs_is_not_written_over(pytester: pytest.Pytester) -> None:
+    """Two sessions in one folder would be one history each test; the second is told so before any test."""
+    pytester.makepyfile("def test_it(ft): ft.launch()")
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(passed=1)
+    (history,) = pytester.path.glob("out/*/history.jsonl")
+    before = history.read_bytes()
+    for arguments in ([], ["-n", "2"]):
+        result = pytester.runpytest_subprocess("--ft-out", "out", *arguments)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*--ft-out: out: there is a run in this folder already"])
+    assert history.read_bytes() == before
+
+
+def test_a_folder_that_is_in_use_is_refused(pytester: pytest.Pytester) -> None:
+    """Another session's, which has made no run yet."""
+    pytester.makepyfile(
+        """
+        import subprocess, sys
+
+        def test_it(pytestconfig):
+            argv = [sys.executable, "-m", "pytest", "--ft-out", "out"]
+            other = subprocess.run(argv, cwd=pytestconfig.rootpath, capture_output=True, text=True)
+            assert other.returncode == 4
+            assert "--ft-out: out: another run is being written into this folder" in other.stderr
+        """
+    )
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(passed=1)
+    assert not (pytester.path / "out").exists()  # no test made a run
+
+
+def test_a_test_that_runs_twice_has_two_folders(pytester: pytest.Pytester) -> None:
+    """As plugins that repeat tests do it; each run has its own history, and both are in the report."""
+    pytester.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for _ in range(2):
+                item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+                for report in runtestprotocol(item, nextitem=nextitem, log=False):
+                    item.ihook.pytest_runtest_logreport(report=report)
+            return True
+        """
+    )
+    pytester.makepyfile(test_mine="def test_it(ft): ft.launch()")
+    pytester.runpytest_subprocess("--ft-out", "out").assert_outcomes(passed=2)
+    run = json.loads((pytester.path / "out" / "run.json").read_text())
+    assert [one["path"] for one in run["scenarios"]] == ["test_mine.py.test_it", "test_mine.py.test_it-2"]
+    for one in run["scenarios"]:
+        assert (pytester.path / "out" / one["path"] / "history.jsonl").read_text().count('"run.started"') == 1
+
+
 STREAM = """
 async def test_it(ft):
     stream = await ft.client.complete(max_tokens=100_000)
