@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -201,6 +202,39 @@ def test_a_folder_with_a_run_is_not_written_over(call: Call, tmp_path: Path) -> 
     (tmp_path / "run" / "run.json").write_text("{}")
     assert "there is a run in this folder already" in call("run", "migration/drain", "--out", "run", status=2).stderr
     assert (tmp_path / "run" / "run.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("end", ["| head -c 0", ">/dev/full", ">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("bug,status", [("", 0), ("drop-token", 1)])
+def test_an_output_that_nobody_reads_costs_no_run(tmp_path: Path, end: str, bug: str, status: int) -> None:
+    """The run goes on, its report is whole, and the status is the verdict's; a full disk is said on standard error."""
+    call = shlex.join([*FTHARNESS, "run", "migration/worker_failure", f"--bug={bug}", "--out=run"])
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"set -o pipefail; {call} {end}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DONE_S,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stderr == (
+        "ftharness: standard output: No space left on device: not everything is there; the exit status stands\n"
+        if "full" in end
+        else ""
+    )
+    assert _run(tmp_path / "run")["verdict"] == ("fail" if bug else "pass")
+    assert (tmp_path / "run" / "report.html").exists()
+    assert read_history(tmp_path / "run" / "history.jsonl")[-1].kind == "run.finished"
+
+
+@pytest.mark.parametrize("command", ["list", "doctor", "--help"])
+def test_a_full_output_is_no_traceback(command: str) -> None:
+    """It is said in one line."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*FTHARNESS, command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith("ftharness: standard output: No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_list_of_bugs_has_a_line_each(call: Call) -> None:
