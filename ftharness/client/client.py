@@ -11,7 +11,7 @@ import msgspec
 from ftharness.client.answer import CountTokens
 from ftharness.client.apart import ConnectionApart
 from ftharness.client.connection import Connection
-from ftharness.client.request import Request, chat, completion
+from ftharness.client.request import Request, chat, check_order, completion
 from ftharness.client.stream import Stream
 from ftharness.history import History, RequestSent
 
@@ -132,9 +132,7 @@ class Client:
         Raises:
             ValueError: A request is to be sent after one that is not before it in the workload.
         """
-        for index, request in enumerate(requests):
-            if request.after is not None and not 0 <= request.after < index:
-                raise ValueError(f"request {index}: after = {request.after}: must be the place of an earlier one")
+        check_order(requests)
         ended = [asyncio.Event() for _ in requests]
 
         async def one(index: int, request: Request) -> Stream:

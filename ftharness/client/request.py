@@ -1,6 +1,6 @@
 """What a client asks: a completion or a chat, as data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -109,3 +109,14 @@ def _request(endpoint: Endpoint, prompt: str, fields: Mapping[str, Any]) -> Requ
         except msgspec.ValidationError as error:
             raise TypeError(f"{name} = {value!r}: {error}") from error
     return Request(endpoint=endpoint, **checked)
+
+
+def check_order(requests: Sequence[Request]) -> None:
+    """Whether each request that is to be sent after another comes after it in the workload.
+
+    Raises:
+        ValueError: One does not; says which.
+    """
+    for index, request in enumerate(requests):
+        if request.after is not None and not 0 <= request.after < index:
+            raise ValueError(f"request {index}: after = {request.after}: must be the place of an earlier one")

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ftharness.client import Request
+from ftharness.client.request import check_order
 from ftharness.faults import kinds
 from ftharness.scenario.expect import Expect, find_oracle
 from ftharness.scenario.trigger import Injection
@@ -44,7 +45,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stop_grace_s: float = 5.0
 
     def __post_init__(self) -> None:
-        """Refuse times in which nothing can be run.
+        """Refuse times in which nothing can be run, and an order in which nothing can be sent.
 
         Raises:
             ValueError: Says which, and what it may be.
@@ -54,6 +55,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if not self.stop_grace_s >= 0:
             raise ValueError(f"stop_grace_s = {self.stop_grace_s:g}: must not be less than 0")
+        check_order(self.workload)
 
     def expected_of(self, behaviour: Mapping[str, Any]) -> list[Expect]:
         """What is expected of a version with this documented behaviour."""

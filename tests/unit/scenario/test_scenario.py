@@ -187,3 +187,9 @@ def test_families_and_names_are_found() -> None:
     assert all(one.description.endswith(".") and one.faults and one.expect for one in shipped().values())
     with pytest.raises(LookupError, match="did you mean migration/drain"):
         find(["migration/drane"])
+
+
+def test_a_request_after_one_that_comes_later_is_refused() -> None:
+    """When the scenario is made, not when its stack runs."""
+    with pytest.raises(ValueError, match="request 1: after = 1: must be the place of an earlier one"):
+        Scenario(name="a/b", workload=[completion(), completion(after=1)])
