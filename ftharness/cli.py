@@ -34,6 +34,7 @@ StackOption = Annotated[
     str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, or the path of a TOML file.")
 ]
 EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.")]
+OneEngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; one of them.")]
 PythonOption = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the system under test.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="The run's folder [default: a new one under reports/].")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -270,20 +271,24 @@ def provision(spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as 
 
 @contract_app.command("check")
 def contract_check(
-    stack: StackOption = "sim", engine: EngineOption = "", sut_python: PythonOption = None, out: OutOption = None
+    stack: StackOption = "sim", engine: OneEngineOption = "", sut_python: PythonOption = None, out: OutOption = None
 ) -> None:
     """Run one clean, one cancelled and one migrated request, and say which events of the contract were seen."""
     import asyncio
 
     from ftharness.contract_check import check_contract
-    from ftharness.session import new_folder
-    from ftharness.stack import find_stack
+    from ftharness.scenario import Scenario
+    from ftharness.session import cell_of, claimed, new_folder
+    from ftharness.stack import aggregated, find_stack
 
     with _said():
         kind = find_stack(stack)
+        scenario = Scenario(name="contract/check", topology=aggregated(workers=2), workload=[])
+        cell = cell_of(scenario, stack, engine=engine, sut_python=str(sut_python or ""))
         kind.version(sut_python)
         folder = out or new_folder("contract-check")
-        lines, complete = asyncio.run(check_contract(kind, stack, engine, sut_python, folder))
+        with claimed(folder):
+            lines, complete = asyncio.run(check_contract(kind, cell, folder))
     for line in lines:
         typer.echo(line)
     typer.echo(f"run  {folder}")

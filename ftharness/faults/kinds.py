@@ -13,7 +13,20 @@ class _Named(Protocol):
 
 
 def _target(target: Target | _Named) -> Target:
-    return target if isinstance(target, Target) else Target(role="named", name=target.name)
+    if isinstance(target, Target):
+        return target
+    name = getattr(target, "name", None)
+    if isinstance(name, str):
+        return Target(role="named", name=name)
+    hint = f"did you mean named({target!r})?" if isinstance(target, str) else "such as serving, or ft.stack.workers[0]"
+    raise TypeError(f"a fault hits a target or a process, not {target!r}; {hint}")
+
+
+def _client(target: Target) -> Target:
+    if isinstance(target, Target):
+        return target
+    index = target if isinstance(target, int) else 0
+    raise TypeError(f"this fault hits the client of a request, not {target!r}; did you mean client_of({index})?")
 
 
 def kill(target: Target | _Named, *, tree: bool = False) -> Fault:
@@ -53,24 +66,24 @@ def kill_engine(target: Target | _Named) -> Fault:
 
 def disconnect(target: Target = _FIRST) -> Fault:
     """The client closes its connection: a user who goes away."""
-    return Fault(kind="disconnect", target=target)
+    return Fault(kind="disconnect", target=_client(target))
 
 
 def reset(target: Target = _FIRST) -> Fault:
     """The client resets its connection (RST): nothing is left of it at once."""
-    return Fault(kind="reset", target=target)
+    return Fault(kind="reset", target=_client(target))
 
 
 def cancel_task(target: Target = _FIRST) -> Fault:
     """The asyncio task that awaits the answer is cancelled, and closes its connection, as client libraries do."""
-    return Fault(kind="cancel_task", target=target)
+    return Fault(kind="cancel_task", target=_client(target))
 
 
 def kill_client(target: Target = _FIRST) -> Fault:
     """SIGKILL to the process that sent the request, which has to be one of its own: ``completion(own_process=True)``."""
-    return Fault(kind="kill_client", target=target)
+    return Fault(kind="kill_client", target=_client(target))
 
 
 def half_close(target: Target = _FIRST) -> Fault:
     """The client says that it will ask nothing more (SHUT_WR), and goes on reading. Many servers take it for a disconnect."""
-    return Fault(kind="half_close", target=target)
+    return Fault(kind="half_close", target=_client(target))

@@ -72,6 +72,8 @@ WRONG = [
     (["provision", "dynmo==1.4.2"], "did you mean dynamo?"),
     (["provision", "dynamo==x"], "'x' is not a version"),
     (["contract", "check", "--stack", "simm"], "did you mean sim?"),
+    (["contract", "check", "--engine", "vlm"], "did you mean vllm?"),
+    (["contract", "check", "--engine", "all"], "has no engine 'all'"),
 ]
 
 
@@ -251,6 +253,14 @@ def test_contract_check_names_what_it_saw(call: Call) -> None:
     said = call("contract", "check", status=0).stdout
     assert re.search(r"seen \d+x +migration_started +frontend: ", said)
     assert re.search(r"seen \d+x +request_aborted +worker-\d: ", said)
+    assert "MISSING" not in said
+
+
+def test_contract_check_asks_what_is_answered(call: Call) -> None:
+    """A server that has only chats is asked for these."""
+    stack = Path(__file__).parents[2] / "examples" / "fakellm" / "stack.toml"
+    said = call("contract", "check", "--stack", str(stack), status=0).stdout
+    assert re.search(r"seen 3x +request_received +server: ", said)
     assert "MISSING" not in said
 
 

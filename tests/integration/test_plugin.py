@@ -364,7 +364,7 @@ def test_a_folder_that_is_in_use_is_refused(pytester: pytest.Pytester) -> None:
         import subprocess, sys
 
         def test_it(pytestconfig):
-            argv = [sys.executable, "-m", "pytest", "--ft-out", "out"]
+            argv = [sys.executable, "-m", "pytest", "-k", "none", "--ft-out", "out"]
             other = subprocess.run(argv, cwd=pytestconfig.rootpath, capture_output=True, text=True)
             assert other.returncode == 4
             assert "--ft-out: out: another run is being written into this folder" in other.stderr
