@@ -82,6 +82,8 @@ def _not_a_run(folder: Path) -> str:
         return f"{folder} does not exist"
     if not folder.is_dir():
         return f"{folder} is not a folder; a run is a folder with a {RUN_FILE}"
+    if (folder / HISTORY_FILE).exists() and (folder.parent / RUN_FILE).exists():
+        return f"{folder} is a part of the run {folder.parent}, whose {RUN_FILE} has its verdict"
     if (folder / HISTORY_FILE).exists():
         return f"{folder} has a history but no {RUN_FILE}: its run was cut short; `ftharness check {folder}` judges what is there"
     inside = sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))

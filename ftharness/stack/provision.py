@@ -92,7 +92,8 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
     python = folder / "bin" / "python"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock"), say) as lock:
+        place = folder.with_name(f"{folder.name}.lock")
+        with _locked(place, say) as lock:
             if _complete(folder):
                 say(f"{name}=={version} is there: {python}")
                 return python
@@ -100,7 +101,12 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
                 say(f"an earlier try to make {folder} was not finished; making it anew")
                 shutil.rmtree(folder)
             began = time.monotonic()
-            _make(folder, _RECIPES[name], version, lock, say)
+            try:
+                _make(folder, _RECIPES[name], version, lock, say)
+            except ProvisionError:  # what it started has ended, and a later try begins anew
+                shutil.rmtree(folder, ignore_errors=True)
+                place.unlink()
+                raise
             (folder / _MARKER).write_text(f"{name}=={version}\n", encoding="utf-8")
             say(f"{name}=={version} is ready after {time.monotonic() - began:.0f} s: {python}")
             return python
@@ -184,17 +190,32 @@ def _complete(folder: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path, say: Callable[[str], None]) -> Iterator[int]:
-    """One at a time; gives the lock's descriptor.
+    """One at a time; gives the lock's descriptor."""
+    lock = _lock(path, say)
+    while not _is_at(path, lock):  # whoever had it has unlinked it: it would exclude nobody
+        os.close(lock)
+        lock = _lock(path, say)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
 
-    The file stays: who waits for a lock on a file that is unlinked gets one that excludes nobody.
-    """
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that has {path}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
+
+def _lock(path: Path, say: Callable[[str], None]) -> int:
+    lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another process that has {path}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _make(folder: Path, recipe: _Recipe, version: str, lock: int, say: Callable[[str], None]) -> None:

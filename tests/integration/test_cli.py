@@ -196,6 +196,8 @@ def test_repeats_and_engines_have_an_entry_each(call: Call, tmp_path: Path) -> N
     assert [one["engine"] for one in scenarios] == ["vllm", "trtllm"] * 2
     assert all((tmp_path / "run" / one["path"] / "history.jsonl").exists() for one in scenarios)
     assert len({one["path"] for one in scenarios}) == 4
+    part = f"run/{scenarios[0]['path']}"
+    assert f"{part} is a part of the run run, whose run.json" in call("report", part, status=0).stderr
 
 
 def test_a_folder_with_a_run_is_not_written_over(call: Call, tmp_path: Path) -> None:

@@ -131,6 +131,20 @@ def test_a_version_that_does_not_exist_is_told(packages: Path) -> None:
     assert "No matching distribution found for ai-dynamo==8.8.8" in str(told.value)
 
 
+def test_a_failed_try_leaves_nothing(packages: Path, tmp_path: Path) -> None:
+    """Neither a half-made environment nor its lock; whoever waited meanwhile makes a try of its own."""
+    (packages / "ai_dynamo_runtime-9.9.9-py3-none-any.whl").unlink()
+    first = start_provision()
+    assert first.stdout is not None
+    assert first.stdout.readline().startswith("making ")  # it has the lock
+    both = [first, start_provision()]
+    outputs = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1]
+    assert outputs[1].startswith("waiting for another process")
+    assert all("installing what it requires: ai-dynamo-runtime==9.9.9" in output for output in outputs)
+    assert list((tmp_path / "cache" / "sut").iterdir()) == []
+
+
 def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder stands in the message."""
     monkeypatch.setenv("FTHARNESS_CACHE", "/proc/nothing")
