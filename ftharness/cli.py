@@ -30,13 +30,34 @@ app = typer.Typer(
 contract_app = typer.Typer(help="What log lines and metrics mean.", no_args_is_help=True)
 app.add_typer(contract_app, name="contract")
 
+
+def _folder(given: str) -> Path:
+    """An empty name, as of a variable that is not set, would be the folder where one is."""
+    if not given:
+        raise typer.BadParameter("is empty")
+    return Path(given)
+
+
+def _named(context: typer.Context, option: typer.CallbackParam, given: str) -> str:
+    """An empty name is none; whoever leaves the option out means the default."""
+    source = context.get_parameter_source(option.name or "")
+    if not given and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("is empty")
+    return given
+
+
 StackOption = Annotated[
     str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, or the path of a TOML file.")
 ]
-EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.")]
-OneEngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; one of them.")]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.", callback=_named)
+]
+OneEngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or trtllm; one of them.", callback=_named)]
 PythonOption = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the system under test.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="The run's folder [default: a new one under reports/].")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", parser=_folder, metavar="PATH", help="The run's folder [default: a new one under reports/]."),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
 

@@ -64,6 +64,8 @@ WRONG = [
     (["run", "migration/drain", "--set", "workers"], "it is KEY=VALUE"),
     (["run", "migration/drain", "--out", "/proc/nothing"], "/proc/nothing: No such file"),
     (["run", "migration/drain", "--repeat", "0"], "--repeat"),
+    (["run", "migration/drain", "--out", ""], "'--out': is empty"),
+    (["run", "migration/drain", "--engine", ""], "'--engine': is empty"),
     (["run"], "Missing argument"),
     (["rnu"], "Did you mean 'run'?"),
     (["check", "nothing"], "nothing: there is no such folder"),
