@@ -1,6 +1,8 @@
 """The fixture ``ft``: a stack to break, a client to drive it, and the judgement."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use 
     from ftharness.scenario.record import Annotation
     from ftharness.scenario.runner import Run
     from ftharness.stack import StackKind, Topology
+
+
+class ReportWarning(pytest.PytestWarning):
+    """What a test leaves could not be written; its verdict stands."""
 
 
 class Ft:
@@ -105,9 +111,11 @@ class Ft:
                 "ft.expect() needs something to expect, such as ft.expect(succeeds()); without, it says nothing"
             )
         from ftharness.report import story
+        from ftharness.scenario.by_test import Expected
 
         run = self._launched()
-        record = self._portal.call(self._judged(run, expects))
+        record, after = self._portal.call(_judged(run, expects))
+        self._keep_test(run, expected=[*_test_of(run).expected, Expected(after=after, expect=list(expects))])
         if record.verdict != "pass":
             pytest.fail(story(record, run.history.events, self.folder), pytrace=False)
 
@@ -157,9 +165,11 @@ class Ft:
             params=params,
         )
         path = f"run-{len(self.records) + 1}"
-        folder = self.folder / path
+        with _writing(self._place):
+            folder = self.folder / path
         try:
-            record = self._portal.call(run_cell(cell, kind, folder, path=path))
+            with _writing(folder):
+                record = self._portal.call(run_cell(cell, kind, folder, path=path))
         except BaseException:
             if events := read_events(folder):  # it was cut short: what it left is judged
                 self.records.append(judge(cell.scenario, events, path=path))
@@ -209,8 +219,9 @@ class Ft:
             own, name, engine=self._defaults["engine"], sut_python=self._defaults["sut_python"], seed=seed, bug=bug
         )
         cell = msgspec.structs.replace(cell, by_test=ByTest(node=self._node))
-        keep_cell(cell, self.folder)
-        history = History(self.folder / HISTORY_FILE)
+        with _writing(self._place):
+            keep_cell(cell, self.folder)
+            history = History(self.folder / HISTORY_FILE)
         self._close_history = history.close
 
         async def launch() -> Run:
@@ -231,17 +242,6 @@ class Ft:
                 self._run.ended("stack_failed", f"the stack did not start: {error}")
             pytest.fail(f"the stack did not start: {error}", pytrace=False)
 
-    async def _judged(self, run: "Run", expects: "Sequence[Expect]") -> "ScenarioRecord":
-        import msgspec
-
-        from ftharness.scenario.by_test import Expected
-
-        record = await run.judged(msgspec.structs.replace(run.cell.scenario, expect=list(expects)))
-        # Nothing has been appended since: this is the loop that does so, and it has not been let go of.
-        expected = Expected(after=len(run.history.events), expect=list(expects))
-        self._keep_test(run, expected=[*_test_of(run).expected, expected])
-        return record
-
     def _keep_test(self, run: "Run", **changed: Any) -> None:
         """Store more of what the test did, so that the run can be judged again from its files."""
         import msgspec
@@ -249,7 +249,20 @@ class Ft:
         from ftharness.scenario.runner import keep_cell
 
         run.cell = msgspec.structs.replace(run.cell, by_test=msgspec.structs.replace(_test_of(run), **changed))
-        keep_cell(run.cell, self.folder)
+        try:
+            keep_cell(run.cell, self.folder)
+        except OSError as error:  # what is stored by now is no run that could be judged again, and passes nothing
+            _warn(f"{self.folder}: what the test expected could not be stored: {error.strerror or error}")
+
+    def _report(self, records: "Sequence[ScenarioRecord]") -> None:
+        """Write this test's report; where that cannot be done, the verdict stands, and pytest's summary says so."""
+        from ftharness.report import ReportError
+        from ftharness.stored_runs import keep_records
+
+        try:
+            keep_records(self.folder, records, seed=self._defaults["seed"])
+        except ReportError as error:
+            _warn(str(error))
 
     def finish(self, error: str = "", *, interrupted: bool = False) -> None:
         """Tear down, judge the invariants, write this test's report.
@@ -267,7 +280,6 @@ class Ft:
         from ftharness.scenario import judge
         from ftharness.scenario.by_test import with_test
         from ftharness.scenario.runner import kept
-        from ftharness.stored_runs import keep_records
 
         run, whole, records = self._run, None, self.records
         lost = [f"nobody waited for what failed: {failure}" for failure in self._portal.settle()]
@@ -285,7 +297,7 @@ class Ft:
             whole = kept(whole, run.history)
             records = [with_test(whole, run.cell.scenario, _test_of(run), run.history.events), *records]
         if records:
-            keep_records(self.folder, records, seed=self._defaults["seed"])
+            self._report(records)
         if interrupted:
             return
         said = [*lost, "await it, or in a plain test .wait()"] if lost else []
@@ -299,6 +311,31 @@ def _test_of(run: "Run") -> "ByTest":
     test = run.cell.by_test
     assert test is not None
     return test
+
+
+async def _judged(run: "Run", expects: "Sequence[Expect]") -> "tuple[ScenarioRecord, int]":
+    """What is to be said of the run so far, and the number of the last event by then."""
+    import msgspec
+
+    record = await run.judged(msgspec.structs.replace(run.cell.scenario, expect=list(expects)))
+    # Nothing has been appended since: this is the loop that does so, and it has not been let go of.
+    return record, len(run.history.events)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A full disk is said in a sentence: the error of a write names no file."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a time that is over
+            raise
+        pytest.fail(f"the run cannot be written: {error.filename or folder}: {error.strerror}", pytrace=False)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(ReportWarning(message), stacklevel=3)
 
 
 def name_of(node: str) -> str:

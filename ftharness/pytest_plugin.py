@@ -16,6 +16,7 @@ from ftharness.fixture import Ft, name_of
 from ftharness.portal import Portal
 
 _OUT = pytest.StashKey[Path]()
+_TROUBLE = pytest.StashKey[str]()  # why there is no report over all runs
 _PORTAL = pytest.StashKey[Portal]()
 _ERROR = pytest.StashKey[
     str
@@ -112,7 +113,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _PORTAL in session.config.stash:
         session.config.stash[_PORTAL].close()
     if not hasattr(session.config, "workerinput") and _OUT in session.config.stash:
-        _write_whole(session.config.stash[_OUT], session.config.getoption("--ft-seed"))
+        from ftharness.report import ReportError, RunError
+
+        try:
+            _write_whole(session.config.stash[_OUT], session.config.getoption("--ft-seed"))
+        except (ReportError, RunError, OSError) as error:  # the tests have been judged, and that stands
+            session.config.stash[_TROUBLE] = str(error)
 
 
 def _write_whole(folder: Path, seed: int) -> None:
@@ -125,6 +131,8 @@ def _write_whole(folder: Path, seed: int) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Where the report is."""
     if not hasattr(config, "workerinput") and _OUT in config.stash:
+        if trouble := config.stash.get(_TROUBLE, ""):
+            terminalreporter.write_line(f"ftharness: no report over all runs: {trouble}", red=True)
         report = config.stash[_OUT] / "report.html"
         if report.exists():
             terminalreporter.write_line(f"ftharness report: {report}")

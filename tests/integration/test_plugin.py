@@ -357,6 +357,65 @@ def test_a_folder_with_runs_is_not_written_over(pytester: pytest.Pytester) -> No
     assert history.read_bytes() == before
 
 
+def test_a_full_disk_is_told_and_no_verdict_changes(pytester: pytest.Pytester) -> None:
+    """What passed has passed, with a warning; a run that cannot begin is a failure that names its folder."""
+    pytester.makepyfile(
+        test_mine="""
+        import contextlib
+        import resource
+        import pytest
+        from ftharness.scenario import succeeds
+
+        BEFORE = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        @contextlib.contextmanager
+        def full():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, BEFORE[1]))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, BEFORE)  # pytest's own output is a file, too
+
+        def refused(match):
+            return pytest.raises(pytest.fail.Exception, match=match)
+
+        def test_launch(ft):
+            with refused("cannot be written: .*test_launch: File too large"), full():
+                ft.launch()
+
+        def test_run(ft):
+            with refused("cannot be written: .*test_run/run-1: File too large"), full():
+                ft.run("migration/drain")
+
+        def test_report(ft):
+            stream = ft.client.complete(max_tokens=5).wait()
+            stream.finished().wait()
+            (ft.folder / "scenario.json").unlink()
+            (ft.folder / "scenario.json").mkdir()
+            ft.expect(succeeds(stream))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, BEFORE[1]))
+        """
+    )
+    pytester.makeconftest(
+        """
+        import resource
+
+        def pytest_sessionfinish():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, -1))
+        """
+    )
+    result = pytester.runpytest_subprocess("--ft-out", "out", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3, warnings=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*out/test_mine.py.test_report: what the test expected could not be stored: Is a directory",
+            "*cannot write out/test_mine.py.test_report/report.html *: File too large; make room*",
+            "ftharness: no report over all runs: cannot write out/report.html *: File too large; make room*",
+        ]
+    )
+
+
 def test_a_folder_that_is_in_use_is_refused(pytester: pytest.Pytester) -> None:
     """Another session's, which has made no run yet."""
     pytester.makepyfile(
