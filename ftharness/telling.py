@@ -9,7 +9,7 @@ from typing import Any
 from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.clean import one_line, plain
 from ftharness.report.recovered import went_on
-from ftharness.report.run import EXCUSES, MARKS, excuse
+from ftharness.report.run import EXCUSES, MARKS, excuse, planted
 from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.record import HISTORY_FILE
@@ -63,7 +63,8 @@ class Telling(Told):
         """One line for what passed, the story for what did not."""
         if record.verdict == "pass":
             where = "".join(f" {part}" for part in (record.stack, record.engine, record.sut_version) if part)
-            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record)}")
+            bug = f"  {named}" if (named := planted(record)) else ""
+            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record)}{bug}")
             for drift in record.drift[:3]:
                 _say(f"    drift  {drift}")
         elif (note := excuse(record)) and note.kind == "not_applicable":

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ftharness.report.atomic import write_atomically
-from ftharness.scenario.record import HISTORY_FILE, Annotation, ScenarioRecord, Verdict
+from ftharness.scenario.record import HISTORY_FILE, PLANTED, Annotation, ScenarioRecord, Verdict
 
 RUN_FILE = "run.json"
 SCHEMA = 1
@@ -94,6 +94,11 @@ def _not_a_run(folder: Path) -> str:
 def excuse(scenario: ScenarioRecord) -> Annotation | None:
     """The annotation for which a verdict other than pass does not count: a known finding, or it does not apply."""
     return next((note for note in scenario.annotations if note.kind in EXCUSES), None)
+
+
+def planted(scenario: ScenarioRecord) -> str:
+    """``bug NAME``, and where it is revealed if not here; "" where the stack was not told to misbehave."""
+    return next((f"bug {note.reason}" for note in scenario.annotations if note.kind == PLANTED), "")
 
 
 def exit_status(record: RunRecord) -> int:

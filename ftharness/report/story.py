@@ -9,7 +9,7 @@ from ftharness.history import Event
 from ftharness.report.chronicle import Entry, choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments, moments
-from ftharness.report.run import MARKS
+from ftharness.report.run import MARKS, planted
 from ftharness.report.timeline import RequestLane, Timeline, timeline
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord
@@ -39,6 +39,8 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     faults = moments(record.faults, events, lanes)
     on = " · ".join(part for part in (record.stack, record.engine, record.sut_version) if part)
     lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)}{f' on {one_line(on, 60)}' if on else ''}"]
+    if bug := planted(record):
+        lines[0] += f"  {one_line(bug, 80)}"
     # Where an oracle decided, the reason is its own, and stands among the oracles.
     if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
         # It may hold the last lines of a process that did not start: what its reader needs most.

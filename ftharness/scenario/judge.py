@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftharness.engine.bugs import BUGS
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.oracles.tokens import count_tokens
-from ftharness.scenario.record import Annotation, FaultRecord, OracleRecord, ScenarioRecord, worst
+from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, worst
 from ftharness.scenario.recovery import recovery_of
 from ftharness.scenario.scenario import Scenario
 
@@ -54,6 +55,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         params=started.params.get("set", {}) if started else {},
         path=path,
         annotations=[
+            *_planted(case.params.get("bug", ""), scenario.name),
             *_documented(scenario, behaviour, started.sut_version if started else ""),
             *(_nothing_broken(case, scenario) if applies else [Annotation(kind="not_applicable", reason=trouble)]),
         ],
@@ -122,6 +124,15 @@ def _never_fired(case: Case, scenario: Scenario) -> str:
         seen = f"; {f'{view.name} got {view.tokens} tokens' if view else 'it was not sent'}"
     what = f"{first.fault.kind} {first.fault.target}, {first.trigger}{seen}"
     return f"{count} faults never fired: the trigger's moment did not come: {what}"
+
+
+def _planted(name: str, scenario: str) -> list[Annotation]:
+    """A verdict on a stack that was told to misbehave is no verdict on one that was not."""
+    if not name:
+        return []
+    bug = BUGS.get(name)
+    elsewhere = f" ({bug.scenario} is there to reveal it)" if bug and bug.scenario != scenario else ""
+    return [Annotation(kind=PLANTED, reason=f"{name}{elsewhere}")]
 
 
 def _documented(scenario: Scenario, behaviour: Mapping[str, Any], version: str) -> list[Annotation]:

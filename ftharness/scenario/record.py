@@ -10,6 +10,8 @@ import msgspec
 
 #: The files of a scenario's folder that are read again.
 HISTORY_FILE, CELL_FILE = "history.jsonl", "scenario.json"
+#: The annotation that names the bug with which the stack was run.
+PLANTED = "planted_bug"
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -81,7 +83,8 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     """What else there is to say beside a verdict.
 
     Attributes:
-        kind: ``not_applicable``, ``known_finding``, ``quarantined``, ``documented_behaviour`` or ``no_fault``.
+        kind: ``not_applicable``, ``known_finding``, ``quarantined``, ``documented_behaviour``,
+            ``planted_bug`` or ``no_fault``.
         reason: For a person.
     """
 

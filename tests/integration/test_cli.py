@@ -183,6 +183,17 @@ def test_a_failure_is_a_small_story(call: Call, tmp_path: Path) -> None:
     assert call("check", "run", status=1).stdout.splitlines()[0] == said.splitlines()[0]
 
 
+def test_a_planted_bug_is_named(call: Call, tmp_path: Path) -> None:
+    """A pass with a bug that shows elsewhere is none of the stack without it; so in the line, and in the report."""
+    bug = "bug drop-token (migration/worker_failure is there to reveal it)"
+    said = call("run", "migration/drain", "--set", "max_tokens=100", "--bug", "drop-token", "--out", "run", status=0)
+    assert said.stdout.splitlines()[0].endswith(f"  {bug}")
+    assert call("check", "run", status=0).stdout.splitlines()[0] == said.stdout.splitlines()[0]
+    assert "planted bug" in (tmp_path / "run" / "report.html").read_text()
+    failed = call("run", "migration/worker_failure", "--bug", "drop-token", status=1).stdout.splitlines()
+    assert failed[0].endswith("  bug drop-token")
+
+
 def test_a_fault_that_never_fires_is_unknown(call: Call) -> None:
     """Status 3: the run passed, but what it was made for was not tested."""
     said = call("run", "migration/drain", "--set", "token=100000", status=3).stdout
