@@ -77,7 +77,8 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
         outlived = _outlived_its_worker(case, view, claims)
         behaviour += outlived
         if claims:
-            moves = len(claims) - _begins(view, claims)
+            # Where prefill and decode are apart each has its worker: that is no move; another attempt has one of each again.
+            moves = max(len(part) - _begins(view, part) for part in _by_role(case, claims).values())
             claimed += moves
             each.append((view, max(moves, outlived)))
     refused = _refused(case)
@@ -94,6 +95,13 @@ def _moves(case: Case, views: list[RequestView]) -> _Moves:
         evidence=tuple(sorted(evidence)),
         each=each,
     )
+
+
+def _by_role(case: Case, claims: list[Log]) -> dict[str, list[Log]]:
+    parts: dict[str, list[Log]] = {}
+    for claim in claims:
+        parts.setdefault(case.roles.get(claim.source, ""), []).append(claim)
+    return parts
 
 
 def _begins(view: RequestView, claims: list[Log]) -> int:
@@ -120,7 +128,9 @@ def _outlived_its_worker(case: Case, view: RequestView, claims: list[Log]) -> in
     """
     if not claims or view.finished is None or view.finished.outcome != "success":
         return 0
-    ended, control = case.exits.get(claims[0].source), case.control_of(view)
+    # A prefill worker may go when it has handed over: it is the decode's that had the stream.
+    first = _by_role(case, claims).get("decode", claims)[0].source
+    ended, control = case.exits.get(first), case.control_of(view)
     cut_short = control is not None and view.tokens < control.tokens
     return int(ended is not None and any(chunk.t > ended.t for chunk in view.chunks) and not cut_short)
 
