@@ -344,3 +344,22 @@ def test_a_request_that_is_not_there_was_not_tested(story: Make) -> None:
     for name in ("c", "nobody"):
         assert apply(Expect(oracle="succeeds", request=name), Case(events)).verdict == "unknown"
     assert apply(succeeds(), Case([e for e in events if not isinstance(e, RequestSent)])).verdict == "unknown"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_worker_for_each_phase_is_no_move(story: Make, ids: list[int], again: bool) -> None:
+    """Another attempt has one of each again: that is one move, though two workers say that they received it."""
+    one = story()
+    for name, role in {"worker-1": "prefill", "worker-2": "decode", "worker-3": "decode"}.items():
+        one.add(2, ProcessStarted(source=name, pid=1, role=role))
+    one.taken(101, "worker-2")
+    one.taken(102, "worker-1")
+    if again:
+        one.taken(128, "worker-3")
+        one.taken(129, "worker-1")
+    else:
+        one.add(120, ProcessExited(source="worker-1", pid=1, returncode=0))
+    one.request(100, "r", ids)
+    events = one.end()
+    assert say(migrated(times=int(again)), events).verdict == "pass", say(migrated(times=int(again)), events)
+    assert say(not_migrated(), events).verdict == ("fail" if again else "pass")
