@@ -202,6 +202,8 @@ class Nemesis:
         """Stop waiting for moments."""
         self._unsubscribe()
         self._armed.clear()
+        self._on_token.clear()
+        self._on_any.clear()
         for task in self._waiting:
             task.cancel()
         self._waiting.clear()
