@@ -16,6 +16,7 @@ from ftharness.stack.topology import MOST_WORKERS
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"workers": 0}, "workers = 0: must be at least 1"),
+    ({"migration_max_seq_len": 0}, "migration_max_seq_len = 0: must be at least 1"),
     ({"workers": 65}, "workers = 65: at most 64 in all; each is two processes or more"),
     ({"prefill": 1}, "prefill = 1: must be 0 without a strategy: disaggregated(prefill=…, decode=…, strategy=…) has"),
     ({"decode": 1}, "decode = 1: must be 0 without a strategy"),
