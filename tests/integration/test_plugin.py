@@ -393,7 +393,7 @@ def test_a_full_disk_is_told_and_no_verdict_changes(pytester: pytest.Pytester) -
             (ft.folder / "scenario.json").unlink()
             (ft.folder / "scenario.json").mkdir()
             ft.expect(succeeds(stream))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, BEFORE[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (26_000, BEFORE[1]))
         """
     )
     pytester.makeconftest(
@@ -401,7 +401,7 @@ def test_a_full_disk_is_told_and_no_verdict_changes(pytester: pytest.Pytester) -
         import resource
 
         def pytest_sessionfinish():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, -1))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (26_000, -1))
         """
     )
     result = pytester.runpytest_subprocess("--ft-out", "out", "-p", "no:cacheprovider")
