@@ -64,7 +64,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if getattr(self, name) < low:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least {low}")
         if self.migration_max_seq_len is not None and self.migration_max_seq_len < 1:
-            raise ValueError(f"migration_max_seq_len = {self.migration_max_seq_len}: must be at least 1, or none at all")
+            raise ValueError(
+                f"migration_max_seq_len = {self.migration_max_seq_len}: must be at least 1, or none at all"
+            )
         if len(self.members) > MOST_WORKERS:
             counts = " + ".join(
                 f"{name} = {getattr(self, name)}" for name in ("workers", "prefill", "decode") if getattr(self, name)
