@@ -57,12 +57,20 @@ LEFT_NOTHING = left_nothing(ms=500)
 # not, where that is another path.
 WORKERS_COUNT = "worker_counts_cancellations"
 
+
+def counted_once(*, workers: int) -> list[Expect]:
+    """The frontend counts one cancellation, and each of so many workers, where workers can be held to that."""
+    return [
+        cancellations_counted(frontend=1, workers=workers).where(WORKERS_COUNT),
+        cancellations_counted(frontend=1, workers=None).where(f"!{WORKERS_COUNT}"),
+    ]
+
+
 # And where one worker of a frontend that lives had it.
 GIVEN_UP = [
     *LEFT_NOTHING,
     aborted_in("aggregated"),
-    cancellations_counted(frontend=1, workers=1).where(WORKERS_COUNT),
-    cancellations_counted(frontend=1, workers=None).where(f"!{WORKERS_COUNT}"),
+    *counted_once(workers=1),
     logged("client_disconnected", role="frontend"),
     still_serves(),
 ]
@@ -265,8 +273,7 @@ routed_decode_cancel = both_phases(
         *LEFT_NOTHING,
         aborted_in("decode", remote="prefill").where(TELLS_PREFILL),
         aborted_in("decode").where(f"!{TELLS_PREFILL}"),
-        cancellations_counted(frontend=1, workers=2).where(WORKERS_COUNT),
-        cancellations_counted(frontend=1, workers=None).where(f"!{WORKERS_COUNT}"),
+        *counted_once(workers=2),
     ],
 )
 

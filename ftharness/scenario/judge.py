@@ -37,14 +37,14 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
     invariants = INVARIANTS if applies and not ongoing else ()
     behaviour = case.params.get("behaviour", {})
     expects = scenario.expected_of(behaviour) if applies else []
-    own = len(expects)
+    own_count = len(expects)
     # One that is expected of a single request, or of other versions, says nothing of the whole run.
     expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.request}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
     # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
     deciding = [finding.verdict for _, finding in findings if not _is_drift(finding)]
     # Unless that is all that was expected: then nothing of it has been seen.
-    if trouble or (own and all(_is_drift(finding) for _, finding in findings[:own])):
+    if trouble or (own_count and all(_is_drift(finding) for _, finding in findings[:own_count])):
         deciding.append("unknown")
     verdict = worst(deciding)
     return ScenarioRecord(
@@ -77,8 +77,10 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
 
 def pending(expects: Sequence[Expect], events: Sequence[Event]) -> list[Expect]:
     """Those of which a run that goes on may still show more; none where the faults tested nothing."""
+    if not expects:
+        return []
     case = Case(events)
-    return [] if not expects or case.fault_trouble() else [one for one in expects if apply(one, case).pending]
+    return [] if case.fault_trouble() else [one for one in expects if apply(one, case).pending]
 
 
 def _is_drift(finding: Finding) -> bool:

@@ -324,7 +324,7 @@ class Run:
             ]
             if not busy or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.05)  # a metric can only be asked for
+            await asyncio.sleep(_LOOK_S)  # a metric can only be asked for
         for sample in busy:
             self.history.append(
                 Leak(source=sample.source, what="slot", detail=f"{sample.name} = {sample.value:g} with no request left")
