@@ -17,16 +17,15 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.dynamo_api import ENDPOINTS, elsewhere, register
 from ftharness.engine.dynamo_parts import begin
 from ftharness.engine.dynamo_request import Lost, Request, Whereabouts
-from ftharness.engine.engine_child import EngineChild, EngineDied, Made
+from ftharness.engine.engine_child import Made
+from ftharness.engine.handler import Handler
 from ftharness.engine.link import Link
-from ftharness.engine.parts import Bench, Message, Part
-from ftharness.engine.peers import Peers
+from ftharness.engine.parts import Message, Part
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
-from ftharness.engine.status import Counters, Page, metrics_text, serve_status
+from ftharness.engine.status import Page, serve_status
 
 #: Seconds for the runtime to end once nothing runs: its own part of a shutdown takes 20 ms (1.4.2) to 300 ms (1.6.1).
 _RUNTIME_END_S = 2.0
@@ -36,31 +35,19 @@ _ANSWERED_S = 0.2
 _LOOK_S = 0.01
 
 
-class DynamoWorker:
+class DynamoWorker(Handler):
     """The handler: takes requests from Dynamo's runtime, gives them to the engine, passes on what it makes."""
 
     def __init__(self, arguments: argparse.Namespace, settings: EngineSettings) -> None:
-        self._name: str = arguments.name
+        super().__init__(arguments, settings, model=arguments.model or arguments.model_path)
         self._model_path: str = arguments.model_path
-        self._model: str = arguments.model or arguments.model_path
-        self._drain_s: float = arguments.drain_s
         self._hold_s: float = arguments.kv_hold_s
-        self._status_port: int = arguments.status_port
         self._seed: int = arguments.seed
-        self._settings = settings
-        self._role: str = arguments.role
-        self._log = HandlerLog(settings.engine, self._role)
-        self._counters = Counters()
-        self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
         self._held: Whereabouts | None = None  # of a prefill worker
-        self._parts: dict[str, Part] = {}
         self._serial = 0  # a request may come back under its id
         self._state = "starting"
-        self._engine: EngineChild
-        self._bench: Bench
         self._runtime: Any = None
         self._endpoint: Any = None
-        self._loop = asyncio.get_running_loop()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._drained: asyncio.Event = asyncio.Event()
@@ -75,24 +62,8 @@ class DynamoWorker:
             return 1
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            self._engine = await EngineChild.start(
-                self._settings, on_tokens=self._on_tokens, on_phase=self._on_phase, on_kv=self._on_kv
-            )
-        except EngineDied as death:
-            self._log.engine_died(str(death))
+        if not await self._start_engine():
             return 1
-        self._log.engine_started(self._engine.pid)
-        self._bench = Bench(
-            name=self._name,
-            parts=self._parts,
-            engine=self._engine,
-            log=self._log,
-            counters=self._counters,
-            peers=self._peers,
-            ended=self._on_ended,
-            bug=self._settings.bug,
-        )
         self._engine.died.add_done_callback(self._on_engine_died)
         server = await self._listen()
         if server is None:
@@ -176,19 +147,6 @@ class DynamoWorker:
         elif message["op"] in ("accepted", "pull"):  # a decode comes too late
             link.send(op="refused", key=message["key"], reason=f"{self._name} holds no KV of it")
 
-    def _on_peer_lost(self, link: Link, reason: str) -> None:
-        self._log.peer_lost(link.name, reason)
-        for part in list(self._parts.values()):
-            part.on_lost(link, reason)
-
-    def _on_phase(self, key: str, phase: str) -> None:
-        if key in self._parts:
-            self._parts[key].on_phase(phase)
-
-    def _on_kv(self, key: str, state: int) -> None:
-        if key in self._parts:
-            self._parts[key].on_kv(state)
-
     def _on_tokens(self, batch: list[Made]) -> None:
         for made in batch:
             key, _, reason = made
@@ -247,14 +205,6 @@ class DynamoWorker:
     async def _health(self) -> tuple[int, str, str]:
         body = {"status": self._state, "worker": self._name, "role": self._role, "running": len(self._parts)}
         return (200 if self._state == "ready" else 503), "application/json", json.dumps(body) + "\n"
-
-    async def _metrics(self) -> tuple[int, str, str]:
-        try:
-            status = await self._engine.status()
-        except (TimeoutError, EngineDied) as error:
-            return 503, "text/plain", f"{error}\n"
-        labels = {"worker": self._name, "model": self._model, "dynamo_endpoint": "generate"}
-        return 200, "text/plain; version=0.0.4", metrics_text(status, self._counters, labels)
 
 
 def _parser() -> argparse.ArgumentParser:

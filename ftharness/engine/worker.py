@@ -12,16 +12,15 @@ import json
 import os
 import signal
 
-from ftharness.engine.dialects import HandlerLog
-from ftharness.engine.engine_child import EngineChild, EngineDied, Made
+from ftharness.engine.engine_child import Made
+from ftharness.engine.handler import Handler
 from ftharness.engine.link import Link, Party
 from ftharness.engine.part_decode import Decode
 from ftharness.engine.part_prefill import Handover, Prefill
-from ftharness.engine.parts import Bench, Message, Part
-from ftharness.engine.peers import Peers
+from ftharness.engine.parts import Message, Part
 from ftharness.engine.registration import Registration
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
-from ftharness.engine.status import Counters, metrics_text, serve_status
+from ftharness.engine.status import serve_status
 
 #: Seconds by which a planted bug is late.
 _STALL_S = 3.0
@@ -35,24 +34,13 @@ _PARTS: dict[tuple[str, str], type[Part]] = {
 }
 
 
-class Worker:
+class Worker(Handler):
     """The handler: takes requests, gives them to the engine, passes on what it makes."""
 
     def __init__(self, arguments: argparse.Namespace, settings: EngineSettings) -> None:
-        self._name: str = arguments.name
-        self._model: str = arguments.model
-        self._role: str = arguments.role
-        self._drain_s: float = arguments.drain_s
-        self._status_port: int = arguments.status_port
+        super().__init__(arguments, settings, model=arguments.model)
         self._peer_port: int = arguments.peer_port
         self._announced_port: int = arguments.announce_port
-        self._settings = settings
-        self._log = HandlerLog(settings.engine, self._role)
-        self._counters = Counters()
-        self._engine: EngineChild
-        self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
-        self._parts: dict[str, Part] = {}
-        self._bench: Bench
         host, _, port = arguments.plane.rpartition(":")
         self._registration = Registration(
             host,
@@ -63,31 +51,14 @@ class Worker:
         )
         self._registered = False
         self._draining = False
-        self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
         """Serves until a signal, the engine's death or a frontend that stays away; the exit status."""
         for number, handler in ((signal.SIGTERM, self._drain), (signal.SIGINT, self._quit)):
             self._loop.add_signal_handler(number, handler)
-        try:
-            self._engine = await EngineChild.start(
-                self._settings, on_tokens=self._on_tokens, on_phase=self._on_phase, on_kv=self._on_kv
-            )
-        except EngineDied as death:
-            self._log.engine_died(str(death))
+        if not await self._start_engine():
             return 1
-        self._log.engine_started(self._engine.pid)
-        self._bench = Bench(
-            name=self._name,
-            parts=self._parts,
-            engine=self._engine,
-            log=self._log,
-            counters=self._counters,
-            peers=self._peers,
-            ended=self._on_ended,
-            bug=self._settings.bug,
-        )
         server = await self._listen()
         if server is None:
             await self._engine.stop()
@@ -149,29 +120,10 @@ class Worker:
             self._log.error(f"the frontend refuses this worker: {message.get('reason')}")
             self._finish(1)
 
-    def _on_lost(self, link: Link, reason: str) -> None:
-        """The frontend's connection, or a peer's, is gone: each part knows what it is to it."""
-        for part in list(self._parts.values()):
-            part.on_lost(link, reason)
-
     def _on_plane_lost(self, link: Link, reason: str) -> None:
         self._registered = False
         self._log.plane_lost(reason)
         self._on_lost(link, reason)
-
-    def _on_peer_lost(self, link: Link, reason: str) -> None:
-        self._log.peer_lost(link.name, reason)
-        self._on_lost(link, reason)
-
-    def _on_phase(self, key: str, phase: str) -> None:
-        part = self._parts.get(key)
-        if part is not None:
-            part.on_phase(phase)
-
-    def _on_kv(self, key: str, state: int) -> None:
-        part = self._parts.get(key)
-        if part is not None:
-            part.on_kv(state)
 
     def _on_tokens(self, batch: list[Made]) -> None:
         if self._draining and self._settings.bug == "stall-in-drain":
@@ -249,14 +201,6 @@ class Worker:
         state = "draining" if self._draining else "ready" if self._registered else "starting"
         body = {"status": state, "worker": self._name, "role": self._role, "running": len(self._parts)}
         return (200 if state == "ready" else 503), "application/json", json.dumps(body) + "\n"
-
-    async def _metrics(self) -> tuple[int, str, str]:
-        try:
-            status = await self._engine.status()
-        except (TimeoutError, EngineDied) as error:
-            return 503, "text/plain", f"{error}\n"
-        labels = {"worker": self._name, "model": self._model, "dynamo_endpoint": "generate"}
-        return 200, "text/plain; version=0.0.4", metrics_text(status, self._counters, labels)
 
 
 def _parser() -> argparse.ArgumentParser:
