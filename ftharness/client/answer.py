@@ -8,8 +8,9 @@ import msgspec
 from ftharness.client.request import Request
 
 CountTokens = Callable[[str], int]
-#: Told of each piece: the choice, the number of its first token in that choice, its tokens, its text, when it was read.
-Say = Callable[[int, int, int, str, int], None]
+#: Told of each piece: the choice, the number of its first token in that choice, its tokens, its text, when it was read, and
+#: the worker that made it, where the piece says so.
+Say = Callable[[int, int, int, str, int, str], None]
 
 
 class _Delta(msgspec.Struct):
@@ -29,6 +30,7 @@ class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     usage: dict[str, Any] | None = None
     error: dict[str, Any] | str | None = None
+    nvext: Any = None
 
 
 _events = msgspec.json.Decoder(_Event)
@@ -124,10 +126,12 @@ class Answer:
             self.error = self.error or _error_of(event.error)
         if event.usage is not None:
             self.usage = event.usage
+        # An answer in one piece may be of several workers: it says the name of one.
+        worker = _worker_of(event.nvext) if event.nvext is not None and self._request.stream else ""
         for choice in event.choices:
-            self._take(choice, at)
+            self._take(choice, at, worker)
 
-    def _take(self, choice: _Choice, at: int) -> None:
+    def _take(self, choice: _Choice, at: int, worker: str) -> None:
         part = choice.delta or choice.message
         text = choice.text if part is None else part.content
         if choice.finish_reason is not None:
@@ -139,12 +143,19 @@ class Answer:
             self._counts[choice.index] = first + tokens
             self._texts.setdefault(choice.index, []).append(text)
             self.tokens += tokens
-            self._say(choice.index, first, tokens, text, at)
+            self._say(choice.index, first, tokens, text, at, worker)
 
 
 def _logprob_count(logprobs: dict[str, Any]) -> int:
     values = logprobs.get("content") or logprobs.get("token_logprobs") or logprobs.get("tokens") or []
     return len(values)
+
+
+def _worker_of(nvext: Any) -> str:
+    """The worker that an engine of ours names in what the frontend passes on of it; "" of any other engine."""
+    said = nvext.get("engine_data") if isinstance(nvext, dict) else None
+    worker = said.get("worker") if isinstance(said, dict) else None
+    return worker if isinstance(worker, str) else ""
 
 
 def _error_of(error: dict[str, Any] | str) -> tuple[int | None, str]:

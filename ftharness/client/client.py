@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ class Client:
         idle_s: Seconds without a byte after which a request counts as a ``hang``.
         seed: Of the request ids; with the same seed the same run has the same ids.
         redact: What is stored of a request's body goes through this.
+        asks: What every request's body has as well, unless it says something else.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Client:
         idle_s: float = 30.0,
         seed: int | None = None,
         redact: Callable[[str], str] = str,
+        asks: Mapping[str, Any] | None = None,
     ) -> None:
         self.url = url
         self.model = model
@@ -52,6 +54,7 @@ class Client:
         self._idle_s = idle_s
         self._ids = random.Random(seed)  # noqa: S311 - ids, not secrets
         self._redact = redact
+        self._asks = asks
         self._open: set[Stream] = set()
 
     async def complete(self, prompt: str = "Once upon a time", **fields: Any) -> Stream:
@@ -83,7 +86,7 @@ class Client:
         request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
         stream = Stream(request_id, request, self._history, self._count, idle_s=self._idle_s, index=index)
         sent(stream)
-        body = request.body(self.model)
+        body = request.body(self.model, self._asks)
         encoded = msgspec.json.encode(body)
         self._history.append(
             RequestSent(

@@ -62,8 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The path of its endpoint."""
         return PATHS[self.endpoint]
 
-    def body(self, model: str) -> dict[str, Any]:
-        """The JSON body, for ``model``."""
+    def body(self, model: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON body, for ``model``; with what of ``more`` it does not ask itself."""
         body: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "stream": self.stream}
         if self.endpoint == "chat":
             body["messages"] = [{"role": "user", "content": self.prompt}]
@@ -77,7 +77,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             body["logprobs"] = True if self.endpoint == "chat" else 1
         if self.stop:
             body["stop"] = self.stop
-        return body | self.extra
+        return _with(body | self.extra, more or {})
+
+
+def _with(asked: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """``asked``, and of ``more`` what is not in it: objects are joined, and so are lists; of two values the asked one counts."""
+    joined = dict(asked)
+    for key, value in more.items():
+        there = joined.get(key)
+        if key not in joined:
+            joined[key] = value
+        elif isinstance(there, dict) and isinstance(value, Mapping):
+            joined[key] = _with(there, value)
+        elif isinstance(there, list) and isinstance(value, list):
+            joined[key] = there + [one for one in value if one not in there]
+    return joined
 
 
 def completion(prompt: str = "Once upon a time", **fields: Any) -> Request:

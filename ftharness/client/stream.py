@@ -185,9 +185,18 @@ class Stream:
         else:
             self._answer.on_part(data)
 
-    def _chunk(self, choice: int, first: int, tokens: int, text: str, at: int) -> None:
+    def _chunk(self, choice: int, first: int, tokens: int, text: str, at: int, worker: str) -> None:
         self._history.append(
-            RequestChunk(source="client", request=self.id, first=first, tokens=tokens, text=text, choice=choice), at=at
+            RequestChunk(
+                source="client",
+                request=self.id,
+                first=first,
+                tokens=tokens,
+                text=text,
+                choice=choice,
+                worker=worker,
+            ),
+            at=at,
         )
         if self._waiters:
             due = [future for number, future in self._waiters if number <= self.tokens]

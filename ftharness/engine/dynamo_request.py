@@ -36,6 +36,7 @@ class Request:
         request: As the frontend sent it.
         request_id: Its own.
         default_seed: For one that brings none.
+        worker: Who answers it: each chunk says so, for a client that asks for ``nvext.extra_fields: ["engine_data"]``.
         key: Unique among those of all workers of the stack.
         held: Where its KV will be held, without keys, when it is for a prefill; None: for an answer.
     """
@@ -43,11 +44,19 @@ class Request:
     name = "frontend"
 
     def __init__(
-        self, request: Message, request_id: str, default_seed: int, key: str, held: Whereabouts | None = None
+        self,
+        request: Message,
+        request_id: str,
+        default_seed: int,
+        key: str,
+        *,
+        worker: str,
+        held: Whereabouts | None = None,
     ) -> None:
         stop = request.get("stop_conditions") or {}
         sampling = request.get("sampling_options") or {}
         self._id = request_id
+        self._worker = worker
         self._token_ids: list[int] = request["token_ids"]
         self._max_tokens = int(stop.get("max_tokens") or DEFAULT_MAX_TOKENS)
         seed = sampling.get("seed")
@@ -116,7 +125,9 @@ class Request:
 
     def _chunk(self, index: int, token_ids: list[int], finish_reason: str | None) -> Message:
         """What Dynamo takes for one engine step of one choice."""
-        chunk: Message = {"token_ids": token_ids, "finish_reason": finish_reason}
+        # The frontend passes it on as it is. Its own word, worker_id, is that of the first worker, also after a migration.
+        served_by = {"worker": self._worker}
+        chunk: Message = {"token_ids": token_ids, "finish_reason": finish_reason, "engine_data": served_by}
         if len(self.keys) > 1:
             chunk["index"] = index
         if self._top_logprobs is not None:

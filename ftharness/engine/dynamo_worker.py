@@ -111,7 +111,7 @@ class DynamoWorker(Handler):
         """Dynamo's entry: the binding passes ``context`` by that name."""
         self._serial += 1
         key = f"{self._name}-{os.getpid()}-{self._serial}"
-        asked = Request(request, context.id(), self._seed, key, self._held)
+        asked = Request(request, context.id(), self._seed, key, worker=self._name, held=self._held)
         self._idle.clear()
         for message in asked.messages():
             begin(self._bench, asked, self._role, message | {"hold_s": self._hold_s})

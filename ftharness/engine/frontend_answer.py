@@ -34,7 +34,7 @@ class Choice:
         self.offset = 0  # characters of the tokens told of: more than were sent, where some are held back
         self.generation: Generation
 
-    def made(self, ids: list[int], reason: str | None, *, ended: bool) -> None:
+    def made(self, ids: list[int], reason: str | None, *, ended: bool, worker: str = "") -> None:
         """Tokens from a worker, whichever."""
         if self._stop is None:
             text = text_of(ids)
@@ -49,7 +49,7 @@ class Choice:
                 ended = True
             elif ended:
                 text += self._stop.end()
-        self._say(text, ids, reason, ended=ended)
+        self._say(text, ids, reason, ended=ended, worker=worker)
 
     def failed(self, status: int, message: str) -> None:
         """No worker goes on with it: the whole request fails."""
@@ -66,7 +66,7 @@ class Choice:
                 return text, count
         return text, None
 
-    def _say(self, text: str, ids: list[int], reason: str | None, *, ended: bool) -> None:
+    def _say(self, text: str, ids: list[int], reason: str | None, *, ended: bool, worker: str) -> None:
         answer, form = self._answer, self._answer.form
         if not answer.ask.stream:
             self.text.append(text)
@@ -76,10 +76,10 @@ class Choice:
                 self._opened = True
                 answer.pending.append(form.opening(self._index))
             if answer.ask.logprobs is not None:
-                answer.pending.append(form.chunk_with_logprobs(self._index, text, reason, ids, self.offset))
+                answer.pending.append(form.chunk_with_logprobs(self._index, text, reason, ids, self.offset, worker))
                 self.offset += len(text_of(ids))
             elif text or ended:
-                answer.pending.append(form.chunk(self._index, text, reason))
+                answer.pending.append(form.chunk(self._index, text, reason, worker))
         if ended:
             self.ended, self.reason = True, reason
             answer.running -= 1

@@ -16,6 +16,8 @@ _encode = msgspec.json.Encoder().encode
 
 #: How a stream ends, after an error too.
 DONE = b"data: [DONE]\n\n"
+#: How an event ends that is an object.
+_END = b"}\n\n"
 
 
 def event(payload: object) -> bytes:
@@ -32,6 +34,14 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     """The usage object."""
     total = prompt_tokens + completion_tokens
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+def _nvext(worker: str) -> dict[str, Any]:
+    """Who made a chunk: in the place in which Dynamo passes on what the engine says of it.
+
+    Dynamo's own ``worker_id`` is no such word: it stays the first worker's after a migration (docs/dynamo.md).
+    """
+    return {"engine_data": {"worker": worker}}
 
 
 def _alternatives(token_id: int, count: int) -> list[tuple[int, float]]:
@@ -87,7 +97,7 @@ class Format:
             self._head.append(f'data: {empty}{{"index":{index},{opening}'.encode())
         closing = '"}' if self._chat else '"'
         self._tail = {
-            reason: f'{closing},"logprobs":null,"finish_reason":{finish}}}]{rest}}}\n\n'.encode()
+            reason: f'{closing},"logprobs":null,"finish_reason":{finish}}}]{rest}'.encode() + _END
             for reason, finish in ((None, "null"), ("length", '"length"'), ("stop", '"stop"'))
         }
 
@@ -104,15 +114,20 @@ class Format:
         choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
         return self._event([{**choice, "finish_reason": None}])
 
-    def chunk(self, index: int, text: str, reason: str | None) -> bytes:
-        """Some text of a choice; the hot path."""
-        return self._head[index] + text.encode() + self._tail[reason]
+    def chunk(self, index: int, text: str, reason: str | None, worker: str) -> bytes:
+        """Some text of a choice, made by that worker; the hot path."""
+        said = self._head[index] + text.encode() + self._tail[reason]
+        if not self._ask.names_worker:
+            return said
+        return said[: -len(_END)] + b',"nvext":' + _encode(_nvext(worker)) + _END
 
-    def chunk_with_logprobs(self, index: int, text: str, reason: str | None, ids: list[int], offset: int) -> bytes:
+    def chunk_with_logprobs(
+        self, index: int, text: str, reason: str | None, ids: list[int], offset: int, worker: str
+    ) -> bytes:
         """The same with the log probabilities of ``ids``; ``offset`` is the length of the tokens before."""
         said = {"delta": {"content": text}} if self._chat else {"text": text}
         choice = {"index": index, **said, "logprobs": self._logprobs(ids, offset), "finish_reason": reason}
-        return self._event([choice])
+        return self._event([choice], **({"nvext": _nvext(worker)} if self._ask.names_worker else {}))
 
     def closing(self, completion_tokens: int) -> bytes:
         """What a stream ends with: the usage, when it was asked for, and the end mark."""

@@ -37,8 +37,8 @@ class Policy(NamedTuple):
 class Receiver(Protocol):
     """Who wants the tokens of a generation."""
 
-    def made(self, ids: list[int], reason: str | None, *, ended: bool) -> None:
-        """Tokens for the client; with ``ended`` the last."""
+    def made(self, ids: list[int], reason: str | None, *, ended: bool, worker: str = "") -> None:
+        """Tokens for the client, of that worker; with ``ended`` the last."""
 
     def failed(self, status: int, message: str) -> None:
         """Nothing more comes: what to tell the client."""
@@ -124,6 +124,7 @@ class Generation:
             self._fail(500, "The worker has given the request up")
             return
         self.generated += ids
+        worker = self._worker.name if self._worker is not None else ""
         if self._timer is not None:
             self._heard = asyncio.get_running_loop().time()
         ended = reason is not None
@@ -133,7 +134,7 @@ class Generation:
             self._dropping, ids = False, ids[1:]
         if self._policy.bug == "no-finish-reason" and self._migrations:
             reason = None
-        self._receiver.made(ids, reason, ended=ended)
+        self._receiver.made(ids, reason, ended=ended, worker=worker)
 
     def on_disconnected(self, error: str) -> None:
         """Its worker is lost: it goes to another, or fails."""

@@ -43,6 +43,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         stream: Server-sent events rather than one body.
         include_usage: A last event with the usage.
         logprobs: Alternatives to report per token, or None for no log probabilities.
+        names_worker: Each chunk says which worker made it.
     """
 
     endpoint: str
@@ -54,10 +55,17 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     include_usage: bool
     logprobs: int | None
+    names_worker: bool = False
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool = False
+
+
+class _NvExt(msgspec.Struct):
+    """NVIDIA's extensions of the API; the others are ignored, as by a Dynamo that does not have them."""
+
+    extra_fields: list[str] | None = None
 
 
 class _Body(msgspec.Struct, kw_only=True):
@@ -72,6 +80,7 @@ class _Body(msgspec.Struct, kw_only=True):
     stream_options: _StreamOptions | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    nvext: _NvExt | None = None
 
 
 _AnyBody = TypeVar("_AnyBody", bound=_Body)
@@ -181,4 +190,5 @@ def _ask(endpoint: str, body: _Body, prompt_ids: list[int], max_tokens: int, log
         stream=bool(body.stream),
         include_usage=options is not None and options.include_usage,
         logprobs=logprobs,
+        names_worker=body.nvext is not None and "engine_data" in (body.nvext.extra_fields or ()),
     )

@@ -149,7 +149,8 @@ class RequestSent(Event, frozen=True, tag="request.sent"):
 class RequestChunk(Event, frozen=True, tag="request.chunk"):
     """Part of an answer arrived.
 
-    It holds ``tokens`` tokens, the first of which is token number ``first`` (from 0) of the choice.
+    It holds ``tokens`` tokens, the first of which is token number ``first`` (from 0) of the choice. ``worker`` made it, by its
+    own word in the answer itself; "" where the answer does not say so.
     """
 
     request: str
@@ -157,6 +158,7 @@ class RequestChunk(Event, frozen=True, tag="request.chunk"):
     tokens: int
     text: str = ""
     choice: int = 0
+    worker: str = ""
 
 
 class RequestFinished(Event, frozen=True, tag="request.finished"):

@@ -90,6 +90,7 @@ class Plan:
         count: How many tokens a text holds.
         exact: Whether the tokens are known from prompt and seed (our engine).
         behaviour: What this version is documented to do, where versions differ.
+        asks: What every request's body has as well, unless it says something else.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
@@ -101,6 +102,7 @@ class Plan:
     count: Callable[[str], int]
     exact: bool
     behaviour: Mapping[str, Any] = field(default_factory=dict)
+    asks: Mapping[str, Any] = field(default_factory=dict)
     expired: Callable[[], Sequence[str]] = lambda: ()
     close: Callable[[], None] = lambda: None
 

@@ -60,7 +60,14 @@ class RunningStack:
         self._launches = {launch.name: launch for launch in plan.launches}
         self._mapped: set[Path] = set()
         self.client = Client(
-            history, plan.url, plan.model, count=plan.count, idle_s=idle_s, seed=seed, redact=redactor.text
+            history,
+            plan.url,
+            plan.model,
+            count=plan.count,
+            idle_s=idle_s,
+            seed=seed,
+            redact=redactor.text,
+            asks=plan.asks,
         )
 
     async def start(self, *, deadline_s: float) -> None:

@@ -41,3 +41,13 @@ def test_a_stored_request_is_looked_at_as_well() -> None:
     """A scenario's file is written by hand, too."""
     with pytest.raises(msgspec.ValidationError, match="max_tokens = 0: must be at least 1"):
         msgspec.convert({"max_tokens": 0}, Request)
+
+
+def test_what_every_request_asks_joins_what_this_one_asks() -> None:
+    """Objects and lists are joined; of two values the request's own counts, and its ``extra`` stays what it is."""
+    extra = {"nvext": {"extra_fields": ["timing", "engine_data"], "priority": 1}, "user": "me"}
+    more = {"nvext": {"extra_fields": ["engine_data", "worker_id"], "priority": 2}, "user": "all", "top_p": 1}
+    body = completion(extra=extra).body("m", more)
+    assert body["nvext"] == {"extra_fields": ["timing", "engine_data", "worker_id"], "priority": 1}
+    assert (body["user"], body["top_p"]) == ("me", 1)
+    assert extra["nvext"] == {"extra_fields": ["timing", "engine_data"], "priority": 1}
