@@ -7,7 +7,7 @@ from ftharness.portal import Done, Pending, Portal
 if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use it pays nothing
     from ftharness.client import Request
     from ftharness.history import RequestFinished
-    from ftharness.process import Process
+    from ftharness.process import Living
     from ftharness.scenario.runner import Run
 
 
@@ -93,19 +93,19 @@ class StackHandle(Done):
         return self._run.stack.client.url
 
     @property
-    def workers(self) -> "list[Process]":
+    def workers(self) -> "list[Living]":
         """The workers, also those that have ended."""
         return self._run.stack.workers
 
     @property
-    def frontend(self) -> "Process":
+    def frontend(self) -> "Living":
         """The frontend."""
         return self._run.stack.frontend
 
-    def __getitem__(self, name: str) -> "Process":
+    def __getitem__(self, name: str) -> "Living":
         """The process of that name; LookupError where there is none."""
         return self._run.stack[name]
 
-    def serving(self, request: StreamHandle) -> "Process":
+    def serving(self, request: StreamHandle) -> "Living":
         """The worker that last took the request; LookupError where none says so."""
         return self._portal.call(self._run.stack.find_serving(request.id))

@@ -1,11 +1,11 @@
 """One fault being injected: what its code gets, and how it says what came of it."""
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from ftharness.client import Stream
 from ftharness.history import FaultHealed, FaultLanded, FaultMissed, History, RequestFinished
-from ftharness.process import Process
+from ftharness.process import Living, Process
 from ftharness.registry import find_installed
 
 Heal = Callable[[], Awaitable[dict[str, Any]]]
@@ -34,14 +34,14 @@ class Strike:
     def __init__(
         self,
         fault_id: str,
-        hits: Process | Stream,
+        hits: Living | Stream,
         history: History,
         args: dict[str, Any],
         request: str,
         had: Had = lambda _: "",
     ) -> None:
         self.id = fault_id
-        self.source = hits.name if isinstance(hits, Process) else "client"
+        self.source = "client" if isinstance(hits, Stream) else hits.name
         self.history = history
         self.args = args
         self.request = request
@@ -51,14 +51,16 @@ class Strike:
 
     @property
     def process(self) -> Process:
-        """What it hits.
+        """What it hits, on this machine.
 
         Raises:
-            WrongTarget: It is a client.
+            WrongTarget: It is a client, or runs elsewhere.
         """
-        if not isinstance(self._hits, Process):
+        if isinstance(self._hits, Process):
+            return self._hits
+        if isinstance(self._hits, Stream):
             raise WrongTarget("it hits processes, and was aimed at a client")
-        return self._hits
+        raise WrongTarget(f"this kind of fault cannot reach {self.source}, which does not run on this machine")
 
     @property
     def stream(self) -> Stream:
@@ -101,6 +103,20 @@ class Strike:
 
 
 FaultKind = Callable[[Strike], Coroutine[Any, Any, None]]
+
+
+@runtime_checkable
+class HitElsewhere(Protocol):
+    """A process that does not run on this machine, and knows how it is hit where it does."""
+
+    @property
+    def fault_kinds(self) -> Mapping[str, FaultKind]:
+        """By the kinds' names; any other kind cannot reach it."""
+
+
+def kind_for(kind: FaultKind, name: str, hits: Living | Stream) -> FaultKind:
+    """The code that hits just this one with the kind ``name``: ``kind``, or what is its like where it runs."""
+    return hits.fault_kinds.get(name, kind) if isinstance(hits, HitElsewhere) else kind
 
 
 def fault_kind(name: str) -> FaultKind:

@@ -1,6 +1,8 @@
 """Processes that we own: started below a guardian, every byte of their output kept, their real end seen, all of them ended."""
 
 from ftharness.process.http_get import NoAnswer, http_get
+from ftharness.process.kept_log import KeptLog, LogBudget
+from ftharness.process.living import Living, Owner
 from ftharness.process.ports import PortReservation, listening_ports, listening_socket
 from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import Entry
@@ -14,8 +16,12 @@ __all__ = [
     "Condition",
     "Ended",
     "Entry",
+    "KeptLog",
+    "Living",
+    "LogBudget",
     "NoAnswer",
     "NotReady",
+    "Owner",
     "PortReservation",
     "Process",
     "ProcessGone",

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ftharness.history import History, ProcessStarted
+from ftharness.process.kept_log import LogBudget
 from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import command_line, read_table, send_signal, tagged
-from ftharness.process.pump import LogBudget, Pump, Sink
+from ftharness.process.pump import Pump, Sink
 from ftharness.process.redact import Redactor
 from ftharness.process.wire import PASS_FDS_LIMIT, Launch, receive, send
 
@@ -245,6 +246,11 @@ class Processes:
             process.end_tree()
         await asyncio.wait([process.alone for process in left], timeout=_END_S)
 
+    def shared_memory(self) -> set[Path]:
+        """The files in /dev/shm that those that live, and what they started, have mapped now."""
+        pids = [pid for process in self if process.exit is None for pid in (process.pid, *_pids(process))]
+        return {path for pid in pids for path in _mapped_shared_memory(pid)}
+
     def _hear(self) -> None:
         """A message of the guardian's or of a keeper's."""
         assert self._link is not None
@@ -350,6 +356,20 @@ class Processes:
                 return
 
 
+def _pids(process: Process) -> list[int]:
+    return [descendant.pid for descendant in process.descendants()]
+
+
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _mapped_shared_memory(pid: int) -> set[Path]:
+    """The files in /dev/shm that a process has mapped; none where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    names = (line.partition("/dev/shm/")[2] for line in lines)  # noqa: S108 - the kernel's folder, read only
+    return {Path("/dev/shm") / name for name in names if name and not name.endswith(" (deleted)")}  # noqa: S108

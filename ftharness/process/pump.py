@@ -5,29 +5,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
-from ftharness.process.redact import RedactedStream, Redactor
+from ftharness.process.kept_log import KeptLog, LogBudget
+from ftharness.process.redact import Redactor
 
 #: Gets each piece as it was read, and CLOCK_MONOTONIC (ns) of that read; an empty one is the end.
 Sink = Callable[[bytes, int], None]
 
 _READ = 1 << 20
-_TAIL = 16 * 1024
-
-
-class LogBudget:
-    """How many bytes of logs one run may keep, over all its processes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._left = limit
-
-    def take(self, size: int) -> int:
-        """How many of ``size`` bytes may be kept."""
-        granted = min(size, self._left)
-        self._left -= granted
-        return granted
 
 
 class Pump:
@@ -54,13 +39,8 @@ class Pump:
     ) -> None:
         self.path = path
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stream = RedactedStream(redactor)
-        self._budget = budget
         self._sink = sink
-        self._truncated = truncated
-        self._kept = 0
-        self._tail = bytearray()
-        self._file: BinaryIO | None = path.open("ab", buffering=0)
+        self._kept = KeptLog(path, redactor, budget, truncated)
         self._fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._fd, False)
         asyncio.get_running_loop().add_reader(self._fd, self._read)
@@ -76,17 +56,14 @@ class Pump:
 
     def tail(self, lines: int) -> list[str]:
         """The last lines so far, without secrets."""
-        text = bytes(self._tail) + self._stream.peek()
-        return text.decode(errors="replace").splitlines()[-lines:]
+        return self._kept.tail(lines)
 
     def close(self) -> None:
         """Stop reading."""
         if not self.ended.done():
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
-            self._keep(self._stream.end())
-            if self._file is not None:
-                self._file.close()
+            self._kept.close()
             self.ended.set_result(None)
 
     def _read(self) -> bool:
@@ -100,31 +77,5 @@ class Pump:
         if not data:
             self.close()
             return False
-        self._keep(self._stream.feed(data))
+        self._kept.feed(data)
         return True
-
-    def _keep(self, data: bytes) -> None:
-        if not data:
-            return
-        self._tail += data[-_TAIL:]
-        del self._tail[:-_TAIL]
-        if self._file is None:
-            return
-        granted = self._budget.take(len(data))
-        try:
-            view = memoryview(data)[:granted]
-            while view:
-                written = self._file.write(view) or 0
-                self._kept += written
-                view = view[written:]
-        except OSError as error:
-            self._stop_keeping(f"{self.path}: {error.strerror or error}")
-        else:
-            if granted < len(data):
-                self._stop_keeping(f"the run's limit of {self._budget.limit:,} bytes of logs is met")
-
-    def _stop_keeping(self, reason: str) -> None:
-        assert self._file is not None
-        self._file.close()
-        self._file = None
-        self._truncated(reason, self._kept)

@@ -10,7 +10,7 @@ import msgspec
 
 from ftharness.history import History, Log, ProcessReady
 from ftharness.process.http_get import NoAnswer, http_get
-from ftharness.process.process import Process
+from ftharness.process.living import Living
 
 _ASK_AGAIN_S = 0.02
 #: Seconds that one answer may take.
@@ -24,7 +24,7 @@ class NotReady(Exception):  # noqa: N818 - says what is the case
         process: Which.
     """
 
-    def __init__(self, message: str, process: Process) -> None:
+    def __init__(self, message: str, process: Living) -> None:
         super().__init__(message)
         self.process = process
 
@@ -35,7 +35,7 @@ class Condition(Protocol):
     def __str__(self) -> str:
         """What is waited for."""
 
-    async def met(self, process: Process, history: History) -> None:
+    async def met(self, process: Living, history: History) -> None:
         """Return once it holds; it is cancelled at the deadline, or when the process ends."""
 
 
@@ -46,7 +46,7 @@ class _LogEvent:
     def __str__(self) -> str:
         return f"log event {self._event}"
 
-    async def met(self, process: Process, history: History) -> None:
+    async def met(self, process: Living, history: History) -> None:
         since = process.started_ns - history.start_ns
         await history.wait_for(
             lambda event: (
@@ -66,7 +66,7 @@ class Asked(ABC):
     def __init__(self) -> None:
         self.seen = "nothing"
 
-    async def met(self, process: Process, history: History) -> None:
+    async def met(self, process: Living, history: History) -> None:
         """Ask until it is so."""
         del process, history
         while not await self._asked():
@@ -109,7 +109,7 @@ def http_ok(url: str, holds: Callable[[Any], bool] | None = None) -> Condition:
     return _HttpOk(url, holds)
 
 
-async def until_ready(process: Process, *conditions: Condition, history: History, deadline_s: float) -> None:
+async def until_ready(process: Living, *conditions: Condition, history: History, deadline_s: float) -> None:
     """Wait until all of ``conditions`` hold, and say so in the history.
 
     Raises:
@@ -139,7 +139,7 @@ async def until_ready(process: Process, *conditions: Condition, history: History
     history.append(ProcessReady(source=process.name, pid=process.pid, how=how))
 
 
-async def must_live(process: Process) -> None:
+async def must_live(process: Living) -> None:
     """Wait for a process that has no reason to end.
 
     Raises:
@@ -151,7 +151,7 @@ async def must_live(process: Process) -> None:
     raise NotReady(_said(process, what, asyncio.get_running_loop().time() - began, ()), process)
 
 
-def _said(process: Process, what: str, after_s: float, missing: Sequence[Condition]) -> str:
+def _said(process: Living, what: str, after_s: float, missing: Sequence[Condition]) -> str:
     lines = process.tail()
     waited = f"; waited for: {', '.join(map(str, missing))}" if missing else ""
     said = "\n".join(f"    {line}" for line in lines) if lines else "    (it wrote nothing)"

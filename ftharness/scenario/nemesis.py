@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ftharness.client import Stream
 from ftharness.faults import Fault, Strike, Target, WrongTarget, fault_kind
-from ftharness.faults.strike import FaultKind
+from ftharness.faults.strike import FaultKind, kind_for
 from ftharness.history import (
     Event,
     FaultMissed,
@@ -17,7 +17,7 @@ from ftharness.history import (
     RequestChunk,
     RequestSent,
 )
-from ftharness.process import Process
+from ftharness.process import Living
 from ftharness.scenario.moments import CLAIM, Moment, moment_of
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
@@ -140,18 +140,19 @@ class Nemesis:
             return
         strikes = [self._strike(fault, fault_id, target, aimed) for target in targets]
         self._strikes += strikes
+        kinds = [kind_for(kind, fault.kind, target) for target in targets]
         # Each to its own end: one that fails must not leave another half done.
-        for failure in await asyncio.gather(*(_struck(kind, strike) for strike in strikes), return_exceptions=True):
+        for failure in await asyncio.gather(*map(_struck, kinds, strikes), return_exceptions=True):
             if failure is not None:
                 raise failure
 
-    def _strike(self, fault: Fault, fault_id: str, target: Process | Stream, aimed: str) -> Strike:
+    def _strike(self, fault: Fault, fault_id: str, target: Living | Stream, aimed: str) -> Strike:
         args = dict(fault.args)
-        if isinstance(target, Process):
-            return Strike(fault_id, target, self._history, args, aimed, partial(self._had, target.name))
-        return Strike(fault_id, target, self._history, args, aimed)
+        if isinstance(target, Stream):
+            return Strike(fault_id, target, self._history, args, aimed)
+        return Strike(fault_id, target, self._history, args, aimed, partial(self._had, target.name))
 
-    async def _found(self, target: Target) -> Sequence[Process | Stream]:
+    async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.
 
         Raises:

@@ -15,7 +15,7 @@ import msgspec
 import ftharness
 from ftharness.client import Request, Stream
 from ftharness.history import History, Leak, Metric, RunFinished, RunPhase, RunRetried, RunStarted
-from ftharness.process import Processes, Redactor
+from ftharness.process import Redactor
 from ftharness.scenario.by_test import ByTest
 from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
@@ -124,7 +124,7 @@ class Run:
         self._folder = folder
         self._say = say
         self._redactor = Redactor()
-        self._processes = Processes(history, folder, redactor=self._redactor)
+        self._processes = kind.owner(history, folder, self._redactor)
         self._plan: Plan | None = None
         self._sent = 0
         self._outcome = "error"

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftharness.history import History
 from ftharness.logs import Contract
-from ftharness.process import Condition
+from ftharness.process import Condition, Living, Owner, Processes, Redactor
 from ftharness.stack.topology import Topology
 
 
@@ -138,3 +139,13 @@ class StackKind(ABC):
             NotAvailable: What it needs is not installed.
             NotApplicable: The topology does not exist on this stack.
         """
+
+    def owner(self, history: History, folder: Path, redactor: Redactor) -> Owner[Living]:
+        """Who starts what is planned, and ends it: below our guardian, unless the stack runs elsewhere.
+
+        Args:
+            history: Where starts, signals and exits go.
+            folder: Logs go to ``logs/NAME.log`` in it.
+            redactor: Keeps secrets out of them.
+        """
+        return Processes(history, folder, redactor=redactor)

@@ -13,9 +13,9 @@ from ftharness.faults import Target
 from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
 from ftharness.logs import Contract, Scanner, read_metrics
 from ftharness.process import (
+    Living,
     NotReady,
-    Process,
-    Processes,
+    Owner,
     Redactor,
     StartError,
     http_get,
@@ -51,7 +51,7 @@ class RunningStack:
     """
 
     def __init__(
-        self, plan: Plan, history: History, processes: Processes, *, idle_s: float, seed: int, redactor: Redactor
+        self, plan: Plan, history: History, processes: Owner[Living], *, idle_s: float, seed: int, redactor: Redactor
     ) -> None:
         self.plan = plan
         self.processes = processes
@@ -105,7 +105,7 @@ class RunningStack:
             for watch in watches:
                 watch.cancel()
 
-    async def _start(self, launch: Launch, deadline_s: float) -> Process:
+    async def _start(self, launch: Launch, deadline_s: float) -> Living:
         contract = launch.contract
         self._history.append(
             ContractChosen(
@@ -142,17 +142,17 @@ class RunningStack:
         return sink
 
     @property
-    def workers(self) -> list[Process]:
+    def workers(self) -> list[Living]:
         """The workers, also those that have ended, in the plan's order."""
         started = {process.name: process for process in self.processes}
         return [started[one.name] for one in self.plan.launches if one.role != "frontend" and one.name in started]
 
     @property
-    def frontend(self) -> Process:
+    def frontend(self) -> Living:
         """The frontend; the only process of a stack that has no other."""
         return next((process for process in self.processes if process.role == "frontend"), next(iter(self.processes)))
 
-    def __getitem__(self, name: str) -> Process:
+    def __getitem__(self, name: str) -> Living:
         """The process of that name.
 
         Raises:
@@ -164,7 +164,7 @@ class RunningStack:
             names = ", ".join(self._launches)
             raise LookupError(f"no process {name!r} in this stack; there are {names}") from None
 
-    def serving(self, request: Stream | str) -> Process:
+    def serving(self, request: Stream | str) -> Living:
         """The worker that last took the request, as its log says.
 
         Raises:
@@ -189,7 +189,7 @@ class RunningStack:
         late = [claim for claim in claims if claim.t > sent.t and claim.captures.get("request", "") not in known]
         return late[-1].source if late else None
 
-    async def find_serving(self, request: Stream | str) -> Process:
+    async def find_serving(self, request: Stream | str) -> Living:
         """The same, where the line that says it may still be on its way.
 
         Raises:
@@ -206,7 +206,7 @@ class RunningStack:
                 )
         return self.serving(request)
 
-    async def resolve(self, target: Target, request: Stream | None) -> list[Process]:
+    async def resolve(self, target: Target, request: Stream | None) -> list[Living]:
         """The processes that a target means now.
 
         Args:
@@ -265,14 +265,7 @@ class RunningStack:
 
     def note_shared_memory(self) -> None:
         """Remember which files in /dev/shm our processes have mapped, to see later whether they outlive them."""
-        for process in self.processes:
-            if process.exit is None:
-                for pid in (process.pid, *(descendant.pid for descendant in process.descendants())):
-                    with suppress(OSError):
-                        for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
-                            _, found, name = line.partition("/dev/shm/")  # noqa: S108 - the kernel's folder, read only
-                            if found and not name.endswith(" (deleted)"):
-                                self._mapped.add(Path(f"/dev/shm/{name}"))  # noqa: S108
+        self._mapped |= self.processes.shared_memory()
 
     async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
         """Stop everything, see what is left, record that as leaks, and kill it."""
