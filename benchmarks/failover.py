@@ -1,0 +1,122 @@
+"""From the SIGKILL of a lock's holder to the lock held by the next, and from that of an engine to its shadow's first token.
+
+The holder is a process that has the flock and nothing else. Three wait for it in turn, each in this process: our lock; a loop
+that asks for it each 100 ms, as failover locks usually do; and a thread that blocks in flock and reads the clock when it
+returns, which no engine can do (it cannot be called off), but which is what the machine itself takes.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from _figures import Figures, quantile
+
+from ftharness.failover.lock import FlockFailoverLock
+
+_POLL_S = 0.1
+_HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.write(1, b".")
+os.read(0, 1)
+"""
+
+
+@contextlib.contextmanager
+def _holder(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    argv = [sys.executable, "-I", "-S", "-c", _HOLDER, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.read(1)
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+async def _ours(path: Path) -> tuple[int, Callable[[], None]]:
+    lock = FlockFailoverLock(path)
+    await lock.acquire("next")
+    return time.perf_counter_ns(), lock.release_nowait
+
+
+async def _polled(path: Path) -> tuple[int, Callable[[], None]]:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(_POLL_S)
+        else:
+            return time.perf_counter_ns(), lambda: os.close(fd)
+
+
+async def _blocking(path: Path) -> tuple[int, Callable[[], None]]:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def block() -> int:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return time.perf_counter_ns()
+
+    return await asyncio.to_thread(block), lambda: os.close(fd)
+
+
+async def _round(
+    wait: Callable[[Path], Awaitable[tuple[int, Callable[[], None]]]], path: Path, pause_s: float
+) -> float:
+    """Milliseconds from the SIGKILL to the lock held."""
+    with _holder(path) as holder:
+        waiting = asyncio.ensure_future(wait(path))
+        while wait is not _polled and not _someone_blocks(path):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(pause_s)  # at whatever moment of the poll's period
+        killed = time.perf_counter_ns()
+        holder.kill()
+        held, release = await waiting
+        release()
+    return (held - killed) / 1e6
+
+
+def _someone_blocks(path: Path) -> bool:
+    """/proc/locks shows who waits for a lock below it, with an arrow (proc(5))."""
+    inode = str(path.stat().st_ino)
+    waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+    return any(fields[6].rpartition(":")[2] == inode for fields in waiting)
+
+
+async def _locks(figures: Figures, folder: Path) -> None:
+    rounds = 40 if figures.quick else 200
+    moments = random.Random(7)  # noqa: S311 - not for secrets
+    contestants = {"ours": _ours, "poll": _polled, "flock": _blocking}
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name in sorted(contestants, key=lambda _: moments.random()):
+            path = folder / f"{name}.lock"
+            taken[name].append(await _round(contestants[name], path, moments.uniform(0.0, _POLL_S)))
+    for q, poll_bound, flock_bound in ((0.5, "ratio <= 0.04", "ratio <= 2"), (0.99, "", "")):
+        ours, poll, flock = (quantile(taken[name], q) for name in contestants)
+        figure = f"failover.lock.kill_to_held_p{round(q * 100)}"
+        figures.tell(figure, ours, "ms", n=rounds, bound=poll_bound, peer="a 100 ms poll", peer_value=poll)
+        figures.tell(
+            figure, ours, "ms", n=rounds, bound=flock_bound, peer="a thread that blocks in flock", peer_value=flock
+        )
+
+
+def main() -> None:
+    figures = Figures(__doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_locks(figures, Path(folder)))
+    figures.end()
+
+
+if __name__ == "__main__":
+    main()
