@@ -1,21 +1,22 @@
-"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor``.
+"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check |
+doctor | k8s render``.
 
 Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was started), 3 some unknown and none failed,
 130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said
+from ftharness.cli_k8s import k8s_app
 
 if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a tenth of a second
     from ftharness.report import RunRecord
     from ftharness.scenario.runner import Cell
-
-PASSED, FAILED, WRONG, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="ftharness",
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 contract_app = typer.Typer(help="What log lines and metrics mean.", no_args_is_help=True)
 app.add_typer(contract_app, name="contract")
+app.add_typer(k8s_app, name="k8s")
 
 
 def _folder(given: str) -> Path:
@@ -78,31 +80,6 @@ def _options(
     """Fault-injection testing for LLM serving stacks."""
 
 
-def _die(message: object, status: int = WRONG) -> NoReturn:
-    typer.echo(f"ftharness: {message}", err=True)
-    raise typer.Exit(status)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Errors that are the caller's, or that say what is missing, become a message and a status."""
-    from ftharness.logs import ContractError, TomlError
-    from ftharness.report import ReportError, RunError
-    from ftharness.scenario.library import ScenarioFileError
-    from ftharness.stack import NotAvailable
-
-    try:
-        yield
-    except NotAvailable as error:
-        _die(error, UNKNOWN)
-    except (TomlError, ContractError, ScenarioFileError, RunError, ReportError) as error:
-        _die(error)
-    except (LookupError, ValueError) as error:
-        _die(error.args[0] if error.args else error)
-    except OSError as error:
-        _die(f"{error.filename}: {error.strerror}" if error.filename else error)
-
-
 @app.command("list")
 def list_(
     bugs: Annotated[bool, typer.Option("--bugs", help="The planted bugs, and what reveals each.")] = False,
@@ -114,7 +91,7 @@ def list_(
     from ftharness.engine.bugs import BUGS
     from ftharness.scenario.library import shipped
 
-    with _said():
+    with said():
         scenarios = shipped()
     if bugs and json:
         typer.echo(msgspec.json.encode([bug._asdict() for bug in BUGS.values()]).decode())
@@ -147,7 +124,7 @@ def run(
     bug: Annotated[str, typer.Option(help="A planted bug (see list --bugs); the sim stack only.")] = "",
 ) -> None:
     """Run scenarios, judge them, and write a report."""
-    with _said():
+    with said():
         cells = _cells(names, stack, engine, sut_python, seed, settings or [], bug) * repeat
         record, trouble, interrupted = _session(cells, out, seed, names[0])
     raise typer.Exit(_status(record, trouble=trouble, interrupted=interrupted))
@@ -213,7 +190,7 @@ def check(folder: RunArgument) -> None:
     from ftharness.stored_runs import judge_again
     from ftharness.telling import Telling
 
-    with _said():
+    with said():
         record = judge_again(folder)
         telling = Telling(len(record.scenarios))
         for scenario in record.scenarios:
@@ -228,7 +205,7 @@ def replay(folder: RunArgument, out: OutOption = None) -> None:
     from ftharness.stack import find_stack
     from ftharness.stored_runs import cells_to_replay
 
-    with _said():
+    with said():
         cells = cells_to_replay(folder)
         for cell in cells:
             find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
@@ -242,7 +219,7 @@ def report(folder: RunArgument) -> None:
     from ftharness.report import RunError, read_run, write_report
     from ftharness.stored_runs import judge_again
 
-    with _said():
+    with said():
         try:
             record = read_run(folder)
         except RunError as error:
@@ -265,7 +242,7 @@ def compare(
     from ftharness.report import compare, read_run
     from ftharness.stored_runs import damage
 
-    with _said():
+    with said():
         runs = {folder: read_run(folder) for folder in (before, now)}
         comparison = compare(runs[before], runs[now])
         for problem in (problem for folder, run in runs.items() for problem in damage(folder, run)):
@@ -283,11 +260,11 @@ def provision(spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as 
     """Make an environment with a system under test, in a cache folder; prints its interpreter."""
     from ftharness.stack.provision import ProvisionError, SpecError, provision
 
-    with _said():
+    with said():
         try:
             typer.echo(provision(spec, lambda line: typer.echo(line, err=True)))
         except ProvisionError as error:
-            _die(error, WRONG if isinstance(error, SpecError) else UNKNOWN)
+            die(error, WRONG if isinstance(error, SpecError) else UNKNOWN)
 
 
 @contract_app.command("check")
@@ -302,7 +279,7 @@ def contract_check(
     from ftharness.session import cell_of, claimed, new_folder
     from ftharness.stack import aggregated, find_stack
 
-    with _said():
+    with said():
         kind = find_stack(stack)
         scenario = Scenario(name="contract/check", topology=aggregated(workers=2), workload=[])
         cell = cell_of(scenario, stack, engine=engine, sut_python=str(sut_python or ""))
