@@ -148,7 +148,7 @@ _ALL = (
         "A draining worker says that it aborted a request, and finishes it.",
         _WORKER,
     ),
-    Bug("orphan-engine", _FAILURE, "no_leaks", "An engine child outlives its handler.", _CORE),
+    Bug("orphan-engine", _FAILURE, "no_leaks", "An engine child outlives its handler.", "engine_process.py"),
     Bug("busy-slot", _FAILURE, "no_leaks", "A slot stays busy after a migrated or cancelled request ended.", _CORE),
     Bug(
         "ignored-abort",

@@ -1,27 +1,19 @@
-"""The engine child: slots, a queue, prefill, and tokens on an absolute schedule. JSON lines in, JSON lines out.
+"""The engine: slots, a queue, prefill, and tokens on an absolute schedule; asleep it makes none.
 
-It is a process of its own below its handler, as EngineCore, the scheduler or an MPI rank is in the real engines, and it
-lives as long as the handler's end of its standard input. In come the ops of :meth:`Core.receive`; out go ``ready``,
-``phases``, ``tokens`` and ``kv`` (each all that one tick made, in one line) and ``status``.
+In come the ops of :meth:`Core.receive`; out go ``phases``, ``tokens``, ``kv`` and ``awake`` (each all that one tick made, in
+one line), ``paused`` and ``status``.
 
 A request that two engines share is a ``prefill`` in the one and a ``decode`` in the other. The first reads the prompt and
 holds its KV; the second takes a slot, has the KV sent to it once it is told that there is one, and decodes. All that a KV
 cache of this model holds is the state of its chain: a decode goes on from what it was sent, and from nothing else.
 """
 
-import argparse
-import contextlib
 import heapq
-import json
-import os
-import select
-import signal
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ftharness.engine.settings import EngineSettings, add_engine_arguments, settings_of
+from ftharness.engine.settings import EngineSettings
 from ftharness.engine.tokens import Chain
 
 #: Tokens of a KV block.
@@ -73,19 +65,29 @@ class Core:
         self.held: dict[str, Sequence] = {}  # prefilled, for an engine that decodes
         self.due: list[tuple[float, int, _Deed, Sequence]] = []
         self.generated = 0
+        self.paused = False  # asleep: it takes requests, and makes nothing of them
+        self._wakes_at: float | None = None
+        self._wake_fails = False
         self._stale_abort = False  # a planted bug's
         self._order = 0  # a tie in the heap goes by age
-        self._said: dict[str, list[Any]] = {"phases": [], "tokens": [], "kv": []}
+        self._said: dict[str, list[Any]] = {"phases": [], "tokens": [], "kv": [], "awake": []}
 
     def receive(self, message: dict[str, Any], now: float) -> list[dict[str, Any]]:
         """One line of the handler's; the answers that cannot wait.
 
         ``generate``, ``prefill`` and ``decode`` begin a request, ``abort`` ends any. ``prefilled`` tells a decode that its
-        KV is to be had, ``kv`` brings it. ``send`` has a held KV sent, ``release`` lets it go.
+        KV is to be had, ``kv`` brings it. ``send`` has a held KV sent, ``release`` lets it go. ``pause`` puts the engine to
+        sleep at once, ``resume`` wakes it, which takes ``wake_s`` seconds.
         """
         op = message["op"]
         if op == "status":
             return [{"op": "status", "status": self.status()}]
+        if op == "pause":
+            self.paused, self._wakes_at = True, None
+            return [{"op": "paused"}]
+        if op == "resume":
+            self._wakes_at, self._wake_fails = now + message["wake_s"], message["fails"]
+            return []
         if op in ("generate", "prefill", "decode"):
             self._tell_phase(message["id"], "queued")
             self.queue.append(Sequence(message))
@@ -113,11 +115,19 @@ class Core:
             "kv_used": sum(sequence.blocks() for held in (self.slots, self.held) for sequence in held.values()),
             "generated": self.generated,
             "queued": len(self.queue),
+            "paused": int(self.paused),
         }
+
+    def next_at(self) -> float | None:
+        """When something is due, in the clock of :meth:`step`; None: not before somebody says something."""
+        due = [when for when, *_ in self.due[:1] if not self.paused]
+        return min([*due, *([] if self._wakes_at is None else [self._wakes_at])], default=None)
 
     def step(self, now: float) -> None:
         """Everything that is due: prefills that end, KV that has been sent, tokens that are made."""
-        while self.due and self.due[0][0] <= now:
+        if self._wakes_at is not None and self._wakes_at <= now:
+            self._wake(now)
+        while self.due and self.due[0][0] <= now and not self.paused:
             when, _, deed, sequence = heapq.heappop(self.due)
             if not sequence.ended:
                 deed(sequence, when, now)
@@ -131,10 +141,15 @@ class Core:
                 self._said[op] = []
         return lines
 
+    def _wake(self, now: float) -> None:
+        self._wakes_at, self.paused = None, self._wake_fails
+        self._said["awake"].append("the engine did not wake: it was told to fail" if self._wake_fails else "")
+        self._admit(now)
+
     # A sequence's life, in its order.
 
     def _admit(self, now: float) -> None:
-        while self.queue and len(self.slots) < self.settings.slots:
+        while self.queue and len(self.slots) < self.settings.slots and not self.paused:
             sequence = self.queue.popleft()
             self.slots[sequence.request_id] = sequence
             if sequence.op != "decode":
@@ -247,49 +262,3 @@ class Core:
 
     def _tell_phase(self, request_id: str, phase: str) -> None:
         self._said["phases"].append((request_id, phase))
-
-
-def _say(lines: list[dict[str, Any]]) -> None:
-    """Writes to the handler. When it is gone, the end of our input says so: that decides, not this."""
-    data = "".join([json.dumps(line, separators=(",", ":")) + "\n" for line in lines]).encode()
-    with contextlib.suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(1, data) :]
-
-
-def serve(core: Core) -> None:
-    """Ticks until the handler is gone."""
-    _say([{"op": "ready", "pid": os.getpid()}])
-    partial, last_tick, listen = b"", 0.0, [0]
-    while True:
-        timeout = None
-        if core.due:
-            timeout = max(core.due[0][0], last_tick + TICK_S) - time.monotonic()
-        readable, _, _ = select.select(listen, [], [], None if timeout is None else max(0.0, timeout))
-        now = time.monotonic()
-        answers: list[dict[str, Any]] = []
-        if readable:
-            data = os.read(0, 1 << 20)
-            if not data and core.settings.bug != "orphan-engine":
-                return  # the handler is gone, however it went
-            if not data:
-                listen = []
-            *complete, partial = (partial + data).split(b"\n")
-            for line in complete:
-                answers += core.receive(json.loads(line), now)
-        if not readable or now >= last_tick + TICK_S:
-            core.step(now)
-            last_tick = now
-        answers += core.drain_lines()
-        if answers and listen:
-            _say(answers)
-
-
-def main(argv: list[str]) -> int:
-    """Runs an engine below the handler that started this process."""
-    parser = argparse.ArgumentParser(prog="core", description=__doc__)
-    add_engine_arguments(parser)
-    # A Ctrl-C is for the handler to decide about; SIGTERM to the tree ends an engine at once, as it does the real ones.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Core(settings_of(parser.parse_args(argv))))
-    return 0

@@ -1,6 +1,12 @@
 """What our worker says to Dynamo's Python worker API: the one place that knows it, and where its releases differ."""
 
+import contextlib
+import os.path
+import sys
 from typing import Any
+
+from ftharness import failover
+from ftharness.engine.shadow import Elect
 
 _GENERATE = "dynamo.backend.generate"
 #: Where a worker of each role serves, as Dynamo's own workers do: those that prefill are a component of their own.
@@ -40,3 +46,25 @@ def elsewhere(reason: str) -> Exception:
 
     shutdown: Exception = EngineShutdown(reason)
     return shutdown
+
+
+def log_as_dynamo() -> None:
+    """Has all that is logged in this process written as Dynamo's workers do."""
+    with contextlib.suppress(ImportError):  # no dynamo: that is said when it is needed
+        from dynamo.runtime.logging import configure_dynamo_logging  # noqa: PLC0415  see register
+
+        configure_dynamo_logging()
+
+
+def election() -> Elect | None:
+    """Dynamo's own code of the election and the waking, which takes the lock from ``gpu_memory_service``; None before 1.5.
+
+    No public package provides that name. Where nothing else does, the stand-in over our lock is found from now on.
+    """
+    try:
+        from dynamo.common.snapshot.lifecycle import elect_and_wake  # noqa: PLC0415  see register
+    except ImportError:
+        return None
+    sys.path.append(os.path.join(next(iter(failover.__path__)), "gms"))  # noqa: PTH118  pathlib costs 10 ms
+    elect: Elect = elect_and_wake
+    return elect

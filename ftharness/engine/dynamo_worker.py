@@ -11,13 +11,12 @@ Discovery and the request plane come from the environment, as for Dynamo's own w
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ftharness.engine.dynamo_api import ENDPOINTS, elsewhere, register
+from ftharness.engine.dynamo_api import ENDPOINTS, election, elsewhere, log_as_dynamo, register
 from ftharness.engine.dynamo_parts import begin
 from ftharness.engine.dynamo_request import Lost, Request, Whereabouts
 from ftharness.engine.engine_child import Made
@@ -25,6 +24,7 @@ from ftharness.engine.handler import Handler
 from ftharness.engine.link import Link
 from ftharness.engine.parts import Message, Part
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
+from ftharness.engine.shadow import NoTurn, Shadow
 from ftharness.engine.status import Page, serve_status
 
 #: Seconds for the runtime to end once nothing runs: its own part of a shutdown takes 20 ms (1.4.2) to 300 ms (1.6.1).
@@ -71,11 +71,45 @@ class DynamoWorker(Handler):
         backend = os.environ.get("DYN_DISCOVERY_BACKEND", "file")
         self._runtime = DistributedRuntime(self._loop, backend, os.environ.get("DYN_REQUEST_PLANE", "tcp"))
         self._endpoint = self._runtime.endpoint(ENDPOINTS[self._role])
+        status = await self._come_to_serve(self._shadow) if self._shadow is not None else await self._serve()
+        if not self._drained.is_set():  # otherwise it is to end, wherever it was
+            return status
+        self._peers.close()
+        server.close()
+        await self._engine.stop()
+        if self._shadow is not None:  # not before: nobody serves any more
+            self._shadow.ends()
+        return 0
+
+    async def _come_to_serve(self, shadow: Shadow) -> int:
+        """The same as :meth:`_serve`, once it is this worker's turn; or not at all, where it is told to end before."""
+        self._endpoint.metrics.register_prometheus_expfmt_callback(shadow.metrics.text)
+        elect = election()
+        turn = asyncio.create_task(
+            shadow.take_turn(self._engine) if elect is None else shadow.take_turn_by(elect, self._engine, self._runtime)
+        )
+        told = asyncio.create_task(self._drained.wait())
+        await asyncio.wait([turn, told], return_when=asyncio.FIRST_COMPLETED)
+        if self._drained.is_set():
+            turn.cancel()
+            await asyncio.wait([turn])
+            return 0
+        try:
+            turn.result()
+        except NoTurn as why:
+            self._log.error(str(why))
+            return 1
+        return await self._serve()
+
+    async def _serve(self) -> int:
+        """Announces the model and serves until it has drained; the exit status where it ends before."""
         try:
             await register(self._endpoint, self._role, self._model_path, self._model)
         except Exception as error:  # noqa: BLE001  the binding raises Exception itself
             self._log.error(f"Dynamo does not take the model {self._model_path}: {error}")
             return 1
+        if self._shadow is not None:
+            self._shadow.serves()
         serving = asyncio.ensure_future(self._endpoint.serve_endpoint(self.generate, graceful_shutdown=True))
         looking = asyncio.create_task(self._say_ready())
         await asyncio.wait([serving, asyncio.create_task(self._drained.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -88,9 +122,6 @@ class DynamoWorker(Handler):
         if not self._parts:  # what is left behind after the drain time would keep the runtime from ending
             self._runtime.shutdown()
             await asyncio.wait([serving], timeout=_RUNTIME_END_S)
-        self._peers.close()
-        server.close()
-        await self._engine.stop()
         return 0
 
     async def _listen(self) -> asyncio.Server | None:
@@ -203,8 +234,8 @@ class DynamoWorker(Handler):
             self._log.ready(self._name, self._model)
 
     async def _health(self) -> tuple[int, str, str]:
-        body = {"status": self._state, "worker": self._name, "role": self._role, "running": len(self._parts)}
-        return (200 if self._state == "ready" else 503), "application/json", json.dumps(body) + "\n"
+        waiting = self._shadow.state if self._shadow is not None else "starting"
+        return self._health_page(waiting if self._state == "starting" else self._state)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,6 +257,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     # Its metadata is read from the folder; without this, a line warns of every worker that does not serve it by HTTP.
     os.environ.setdefault("DYN_SELF_HOST_METADATA", "0")
+    if Shadow.is_told():
+        log_as_dynamo()
 
     async def serve() -> int:
         return await DynamoWorker(arguments, settings_of(arguments)).run()

@@ -46,6 +46,12 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._gone(-1 if returncode is None else returncode)
 
 
+def _resolve(asked: "asyncio.Future[str] | None", answer: str) -> None:
+    """Whoever asked may have gone away."""
+    if asked is not None and not asked.done():
+        asked.set_result(answer)
+
+
 class EngineChild:
     """A running engine. Made by :meth:`start`; :meth:`stop` ends it.
 
@@ -69,6 +75,8 @@ class EngineChild:
         self._stdin: asyncio.WriteTransport
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked: list[asyncio.Future[dict[str, int]]] = []
+        self._pausing: asyncio.Future[str] | None = None
+        self._waking: asyncio.Future[str] | None = None
 
     @classmethod
     async def start(
@@ -92,7 +100,7 @@ class EngineChild:
             EngineDied: It ended before it was ready.
         """
         self = cls(on_tokens, on_phase, on_kv)
-        argv = [sys.executable, "-I", "-S", LAUNCH, "core", *settings.argv()]
+        argv = [sys.executable, "-I", "-S", LAUNCH, "engine_process", *settings.argv()]
         transport, _ = await asyncio.get_running_loop().subprocess_exec(
             lambda: _Pipes(self._receive, self._gone), *argv, stderr=None, start_new_session=True
         )
@@ -157,8 +165,35 @@ class EngineChild:
         """Ends a request. Its last entry then has the finish reason ``abort``, unless it ended first."""
         self._send(op="abort", id=request_id)
 
+    async def pause(self) -> None:
+        """Puts it to sleep: from then on it takes requests, and makes nothing of them. Returns when it sleeps.
+
+        Raises:
+            EngineDied: It is gone.
+        """
+        self._pausing = asyncio.get_running_loop().create_future()
+        self._send(op="pause")
+        await self._or_died(self._pausing)
+
+    async def resume(self, wake_s: float, *, fails: bool = False) -> str:
+        """Wakes it, which takes ``wake_s`` seconds; why it does not wake, or "" once it is awake.
+
+        Raises:
+            EngineDied: It is gone.
+        """
+        self._waking = asyncio.get_running_loop().create_future()
+        self._send(op="resume", wake_s=wake_s, fails=fails)
+        return await self._or_died(self._waking)
+
+    async def _or_died(self, answer: "asyncio.Future[str]") -> str:
+        first: list[asyncio.Future[Any]] = [answer, self.died]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise EngineDied(self.died.result())
+        return answer.result()
+
     async def status(self, deadline_s: float = 2.0) -> dict[str, int]:
-        """``slots_busy slots_total kv_used generated queued``, from the engine itself.
+        """``slots_busy slots_total kv_used generated queued paused``, from the engine itself.
 
         Raises:
             TimeoutError: No answer: the engine is frozen.
@@ -199,6 +234,10 @@ class EngineChild:
             assert self._on_kv is not None, "who asks for a KV takes it"
             for request_id, state in message["batch"]:
                 self._on_kv(request_id, state)
+        elif op == "paused":
+            _resolve(self._pausing, "")
+        elif op == "awake":
+            _resolve(self._waking, message["batch"][-1])
         elif op == "status":
             answer = self._asked.pop(0)
             if not answer.done():

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 from abc import ABC, abstractmethod
 
 from ftharness.engine.dialects import HandlerLog
@@ -10,6 +11,7 @@ from ftharness.engine.link import Link
 from ftharness.engine.parts import Bench, Message, Part
 from ftharness.engine.peers import Peers
 from ftharness.engine.settings import EngineSettings
+from ftharness.engine.shadow import Shadow
 from ftharness.engine.status import Counters, metrics_text
 
 
@@ -27,6 +29,7 @@ class Handler(ABC):
         self._counters = Counters()
         self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
         self._parts: dict[str, Part] = {}
+        self._shadow = Shadow(arguments, model=model) if Shadow.is_told() else None
         self._engine: EngineChild
         self._bench: Bench
         self._loop = asyncio.get_running_loop()
@@ -85,4 +88,16 @@ class Handler(ABC):
         except (TimeoutError, EngineDied) as error:
             return 503, "text/plain", f"{error}\n"
         labels = {"worker": self._name, "model": self._model, "dynamo_endpoint": "generate"}
-        return 200, "text/plain; version=0.0.4", metrics_text(status, self._counters, labels)
+        text = metrics_text(status, self._counters, labels)
+        if self._shadow is not None:
+            text += self._shadow.metrics.text()
+        return 200, "text/plain; version=0.0.4", text
+
+    def _health_page(self, status: str) -> tuple[int, str, str]:
+        """Healthy is who serves, and who waits in shadow mode for its turn; a probe is not to kill it for that."""
+        healthy = status in ("ready", "standby")
+        body: dict[str, object] = {"status": status, "worker": self._name, "role": self._role}
+        body["running"] = len(self._parts)
+        if self._shadow is not None:
+            body["engine_id"] = self._shadow.engine_id
+        return (200 if healthy else 503), "application/json", json.dumps(body) + "\n"

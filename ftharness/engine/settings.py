@@ -84,6 +84,11 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drain-s", type=float, default=30.0, help="what SIGTERM leaves to running requests")
     parser.add_argument("--status-port", type=int, default=0, help="0: any, see the log")
     parser.add_argument("--seed", type=int, default=0, help="for requests that bring none")
+    parser.add_argument("--wake-s", type=float, default=0.05, help="of an engine in shadow mode: what its waking takes")
+    parser.add_argument("--wake-fails", action="store_true", help="the same: it does not wake")
+    parser.add_argument(
+        "--fence-s", type=float, help="the same: asleep, it kills a holder of the lock silent for so long"
+    )
     add_engine_arguments(parser)
 
 

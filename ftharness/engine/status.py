@@ -38,6 +38,7 @@ def metrics_text(status: Mapping[str, int], counters: Counters, labels: Mapping[
         ("ftsim_queued", "gauge", status["queued"]),
         ("ftsim_kv_used", "gauge", status["kv_used"]),
         ("ftsim_generated_tokens_total", "counter", status["generated"]),
+        ("ftsim_paused", "gauge", status["paused"]),
         ("dynamo_component_requests_total", "counter", counters.received),
         ("dynamo_component_cancellation_total", "counter", counters.cancelled),
     ]

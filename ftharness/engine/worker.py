@@ -8,11 +8,11 @@ listens for its peers besides. What becomes of a request is in :mod:`parts`.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 
-from ftharness.engine.engine_child import Made
+from ftharness.engine.dialects import write_line
+from ftharness.engine.engine_child import EngineDied, Made
 from ftharness.engine.handler import Handler
 from ftharness.engine.link import Link, Party
 from ftharness.engine.part_decode import Decode
@@ -20,6 +20,7 @@ from ftharness.engine.part_prefill import Handover, Prefill
 from ftharness.engine.parts import Message, Part
 from ftharness.engine.registration import Registration
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
+from ftharness.engine.shadow import NoTurn, Shadow, log_by
 from ftharness.engine.status import serve_status
 
 #: Seconds by which a planted bug is late.
@@ -64,14 +65,17 @@ class Worker(Handler):
             await self._engine.stop()
             return 1
         self._engine.died.add_done_callback(self._on_engine_died)
-        dialling = asyncio.create_task(self._stay_registered())
+        serving = asyncio.create_task(self._serve())
         status = await self._end
-        dialling.cancel()
+        serving.cancel()
+        await asyncio.wait([serving])
         self._registration.close()
         self._peers.close()
         server.close()
         if not self._engine.died.done():
             await self._engine.stop()
+        if self._shadow is not None:  # not before: nobody serves any more
+            self._shadow.ends()
         return status
 
     async def _listen(self) -> asyncio.Server | None:
@@ -89,7 +93,17 @@ class Worker(Handler):
         self._log.listening(port)
         return server
 
-    async def _stay_registered(self) -> None:
+    async def _serve(self) -> None:
+        """Registered, and so again when the frontend was lost; in shadow mode once it is this worker's turn."""
+        if self._shadow is not None:
+            try:
+                await self._shadow.take_turn(self._engine)
+            except NoTurn as why:
+                self._log.error(str(why))
+                self._finish(1)
+                return
+            except EngineDied:
+                return  # that ends it, and is said, elsewhere
         hello = {"worker": self._name, "role": self._role, "model": self._model, "engine": self._settings.engine}
         away = await self._registration.keep({**hello, "port": self._announced_port or self._peer_port})
         self._log.error(away)
@@ -113,6 +127,8 @@ class Worker(Handler):
             self._peers.announced([peer for peer in message["peers"] if peer["worker"] != self._name])
         elif op == "welcome":
             self._registered = True
+            if self._shadow is not None:
+                self._shadow.serves()
             self._log.ready(self._name, self._model)
             if self._draining:  # SIGTERM came while we dialled
                 link.send(op="draining")
@@ -198,9 +214,8 @@ class Worker(Handler):
             self._end.set_result(status)
 
     async def _health(self) -> tuple[int, str, str]:
-        state = "draining" if self._draining else "ready" if self._registered else "starting"
-        body = {"status": state, "worker": self._name, "role": self._role, "running": len(self._parts)}
-        return (200 if state == "ready" else 503), "application/json", json.dumps(body) + "\n"
+        waiting = self._shadow.state if self._shadow is not None else "starting"
+        return self._health_page("draining" if self._draining else "ready" if self._registered else waiting)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -219,6 +234,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs a worker until it is told to end."""
     arguments = _parser().parse_args(argv)
+    if Shadow.is_told():
+        log_by(write_line)
 
     async def serve() -> int:
         return await Worker(arguments, settings_of(arguments)).run()

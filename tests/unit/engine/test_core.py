@@ -94,6 +94,7 @@ def test_what_has_no_slot_waits_for_one() -> None:
         "kv_used": 1,
         "generated": 0,
         "queued": 2,
+        "paused": 0,
     }
     order = [name for at in (0.001, 0.002, 0.003, 0.004) for name in made(one, at)]
     assert order == ["a", "b", "c"]
@@ -259,3 +260,40 @@ def test_an_abort_frees_everything_in_each_phase(when: str) -> None:
     assert said(one, 1.0) == {}
     status = one.status()
     assert status["slots_busy"] == status["queued"] == status["kv_used"] == 0
+
+
+def awake(one: Core, at: float) -> list[str]:
+    """What it says of its waking in a tick at ``at``: why it failed, or nothing that did."""
+    one.step(at)
+    return [reason for line in one.drain_lines() if line["op"] == "awake" for reason in line["batch"]]
+
+
+def test_asleep_it_takes_requests_and_makes_nothing_of_them() -> None:
+    """Neither of what ran nor of what comes; it says that it sleeps; awake it goes on at its speed, not in a burst."""
+    one = core()
+    ask(one, "ran", 0.0, max_tokens=1000)
+    assert made(one, 0.001)
+    assert one.receive({"op": "pause"}, 0.002) == [{"op": "paused"}]
+    ask(one, "came", 0.003)
+    assert made(one, 5.0) == {}
+    assert one.next_at() is None
+    assert (one.status()["paused"], one.status()["queued"]) == (1, 1)
+    assert one.receive({"op": "resume", "wake_s": 0.5, "fails": False}, 5.0) == []
+    assert one.next_at() == 5.5
+    assert awake(one, 5.4) == []
+    assert awake(one, 5.5) == [""]
+    assert one.status()["paused"] == 0
+    later = made(one, 5.51)
+    assert set(later) == {"ran", "came"}
+    assert len(later["ran"][0]) <= 2
+
+
+def test_one_that_fails_to_wake_sleeps_on() -> None:
+    """At the end of the time that waking takes it says so, and makes no token after that."""
+    one = core()
+    one.receive({"op": "pause"}, 0.0)
+    one.receive({"op": "resume", "wake_s": 0.1, "fails": True}, 0.0)
+    ask(one, "r", 0.0)
+    assert awake(one, 0.1) == ["the engine did not wake: it was told to fail"]
+    assert made(one, 9.0) == {}
+    assert one.status()["paused"] == 1

@@ -1,0 +1,5 @@
+"""What Dynamo calls ``gpu_memory_service.failover_lock.interface``."""
+
+from ftharness.failover.lock import FailoverLock, FailoverLockContended, FailoverLockError
+
+__all__ = ["FailoverLock", "FailoverLockContended", "FailoverLockError"]
