@@ -13,7 +13,7 @@ from ftharness.client.client import one_a_chunk
 from ftharness.logs import Contract, TomlError, load_contract, read_contract, read_toml
 from ftharness.logs.toml_file import line_of
 from ftharness.process import Condition, PortReservation, http_ok, log_event
-from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys
 from ftharness.stack.topology import Topology
 from ftharness.suggest import nearest
 
@@ -93,8 +93,10 @@ class CustomStack(StackKind):
         Raises:
             TomlError: A placeholder is not known.
             NotAvailable: The interpreter that was named is not there.
+            NotApplicable: The topology has shadow engines.
             ValueError: The topology has only workers of kinds that this stack has not.
         """
+        has_no_standbys(topology, self.name, "a stack of your own has the processes that its file names")
         python = settings.sut_python or Path(sys.executable)
         if not python.exists():
             raise NotAvailable(f"there is no interpreter {python}")

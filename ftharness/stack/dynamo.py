@@ -17,9 +17,10 @@ from ftharness.stack.dynamo_behaviour import documented
 from ftharness.stack.dynamo_discovery import expired, new_store
 from ftharness.stack.dynamo_environment import dynamo_environment
 from ftharness.stack.dynamo_ready import Serves
-from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_strategy
+from ftharness.stack.groups import Groups
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
 from ftharness.stack.provision import DEFAULT, find_interpreter, provisioned, sut_version
-from ftharness.stack.sim import LAUNCHER, count_tokens, worker_arguments
+from ftharness.stack.sim import LAUNCHER, SERVED_BY, count_tokens, worker_arguments
 from ftharness.stack.topology import Topology
 
 MODEL = Path(ftharness.__file__).parent / "engine" / "model"
@@ -90,15 +91,21 @@ class _DynamoStack(StackKind):
             cwd=folder,  # python -m looks for modules where it is; there are none
             metrics_url=url,
         )
-        workers = [self._worker(name, role, release, topology, settings) for name, role in topology.members]
+        groups = Groups(topology, folder)
+
+        def worker(name: str, role: str = "aggregated") -> Launch:
+            return self._worker(name, role, release, topology, settings, groups)
+
         return Plan(
-            launches=[frontend, *workers],
+            launches=[frontend, *(worker(name, role) for name, role in topology.members)],
             url=url,
             model=str(MODEL),
-            ready=Serves(url, str(MODEL), len(workers)),
+            ready=Serves(url, str(MODEL), topology.serving, exactly=bool(groups)),
             count=count_tokens,
             exact=self._exact,
             behaviour=documented(self.name, version),
+            asks=SERVED_BY if groups else {},
+            join=(lambda group: worker(groups.joins(group))) if groups else None,
             expired=lambda: expired(store),
             close=http.close,
         )
@@ -106,7 +113,9 @@ class _DynamoStack(StackKind):
     _exact: bool  # whether the tokens are known from prompt and seed
 
     @abstractmethod
-    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch: ...
+    def _worker(
+        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
+    ) -> Launch: ...
 
 
 def _frontend_arguments(topology: Topology, port: int) -> list[str]:
@@ -123,17 +132,20 @@ class DynamoSimStack(_DynamoStack):
     name = "dynamo-sim"
     _exact = True
 
-    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+    def _worker(
+        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
+    ) -> Launch:
         argv = [release.python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
         return Launch(
             name=name,
             role=role,
             argv=[*argv, *worker_arguments(name, topology, settings, role=role)],
-            env=release.env,
+            env=release.env | groups.told(name),
             contract=load_contract("dynamo-sim", release.version),
-            ready=[log_event("ready")],
+            ready=[log_event("standby" if groups else "ready")],
             status_event="listening",
             cwd=release.folder,
+            group=groups.of(name),
         )
 
 
@@ -143,7 +155,15 @@ class DynamoMockerStack(_DynamoStack):
     name = "dynamo-mocker"
     _exact = False
 
-    def _worker(self, name: str, role: str, release: _Release, topology: Topology, settings: Settings) -> Launch:
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """The same, without shadow engines."""
+        has_no_standbys(topology, self.name, "the mocker has no shadow mode")
+        return super().plan(topology, settings)
+
+    def _worker(
+        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
+    ) -> Launch:
+        del groups
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]

@@ -38,13 +38,15 @@ class Serves(Asked):
         url: The frontend's.
         model: The model's name.
         workers: How many serve it.
+        exactly: Whether there may be no more: of engines that share a lock each one more is one too many.
     """
 
-    def __init__(self, url: str, model: str, workers: int) -> None:
+    def __init__(self, url: str, model: str, workers: int, *, exactly: bool = False) -> None:
         super().__init__()
         self._url = url
         self._model = model
         self._workers = workers
+        self._exactly = exactly
 
     def __str__(self) -> str:
         """What is waited for, and what there is."""
@@ -58,7 +60,7 @@ class Serves(Asked):
         health = await self._answer("/health", _Health)
         count = sum(instance.endpoint == "generate" for instance in health.instances)
         self.seen = f"{count} workers"
-        return count >= self._workers
+        return count == self._workers if self._exactly else count >= self._workers
 
     async def _lists_model(self) -> bool:
         listed = [model.id for model in (await self._answer("/v1/models", _Models)).data]

@@ -32,6 +32,16 @@ def has_strategy(topology: Topology, stack: str, *strategies: str) -> None:
         raise NotApplicable(f"{topology.strategy} ({counts}) does not exist on {stack}{there_is}")
 
 
+def has_no_standbys(topology: Topology, stack: str, why: str) -> None:
+    """For a stack without shadow engines.
+
+    Raises:
+        NotApplicable: This topology has some.
+    """
+    if topology.standbys:
+        raise NotApplicable(f"standbys = {topology.standbys} does not exist on {stack}: {why}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a run asks of its stack, beside the topology.
@@ -64,6 +74,7 @@ class Launch:
         ready: All of these hold once it is ready. ``{listening}`` conditions read the log.
         status_event: The log event whose capture ``port`` tells where it serves ``/metrics``; "" if nowhere.
         metrics_url: Where it serves ``/metrics``, if that is known beforehand.
+        group: Of those that share a failover lock, the name of their worker; "" where it is in none.
     """
 
     name: str
@@ -77,6 +88,7 @@ class Launch:
     cwd: Path | None = None
     status_event: str = ""
     metrics_url: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,7 @@ class Plan:
         exact: Whether the tokens are known from prompt and seed (our engine).
         behaviour: What this version is documented to do, where versions differ.
         asks: What every request's body has as well, unless it says something else.
+        join: Makes the launch of one more standby of a group, of that name; None where there are none.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
@@ -104,6 +117,7 @@ class Plan:
     exact: bool
     behaviour: Mapping[str, Any] = field(default_factory=dict)
     asks: Mapping[str, Any] = field(default_factory=dict)
+    join: Callable[[str], Launch] | None = None
     expired: Callable[[], Sequence[str]] = lambda: ()
     close: Callable[[], None] = lambda: None
 

@@ -8,10 +8,13 @@ import ftharness
 from ftharness.engine import tokens
 from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket, log_event
+from ftharness.stack.groups import Groups
 from ftharness.stack.plan import Launch, Plan, Settings, StackKind
 from ftharness.stack.topology import Topology
 
 MODEL = "ftharness-sim"
+#: What a request asks, so that each chunk names the worker that made it.
+SERVED_BY = {"nvext": {"extra_fields": ["engine_data"]}}
 LAUNCHER = Path(ftharness.__file__).parent / "engine" / "launch.py"
 
 
@@ -28,6 +31,9 @@ def worker_arguments(name: str, topology: Topology, settings: Settings, *, role:
     arguments += ["--prefill-tokens-per-s", str(topology.prefill_tokens_per_s)]
     arguments += ["--kv-tokens-per-s", str(topology.kv_tokens_per_s)]
     arguments += ["--drain-s", f"{topology.drain_s:g}", "--seed", str(settings.seed)]
+    if topology.standbys:
+        arguments += ["--wake-s", f"{topology.wake_s:g}"]
+        arguments += [] if topology.fence_s is None else ["--fence-s", f"{topology.fence_s:g}"]
     if settings.bug:
         arguments += ["--bug", settings.bug]
     return [*arguments, *topology.worker_args]
@@ -70,17 +76,20 @@ class SimStack(StackKind):
             ports={"http": http_port, "plane": plane_port},
             metrics_url=url,
         )
-        workers = [self._worker(name, role, plane_port, topology, settings, env) for name, role in topology.members]
+        groups = Groups(topology, settings.folder)
+
+        def worker(name: str, role: str = "aggregated") -> Launch:
+            return self._worker(name, role, plane_port, topology, settings, env, groups)
 
         def close() -> None:
             http.close()
             plane.close()
 
         return Plan(
-            launches=[frontend, *workers],
+            launches=[frontend, *(worker(name, role) for name, role in topology.members)],
             url=url,
             model=MODEL,
-            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) >= len(workers)),
+            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) == topology.serving),
             count=count_tokens,
             exact=True,
             behaviour={
@@ -88,11 +97,20 @@ class SimStack(StackKind):
                 "migration_exhausted_stream": 500,
                 "migration_exhausted_unary": 500,
             },
+            asks=SERVED_BY if groups else {},
+            join=(lambda group: worker(groups.joins(group))) if groups else None,
             close=close,
         )
 
     def _worker(
-        self, name: str, role: str, plane_port: int, topology: Topology, settings: Settings, env: dict[str, str]
+        self,
+        name: str,
+        role: str,
+        plane_port: int,
+        topology: Topology,
+        settings: Settings,
+        env: dict[str, str],
+        groups: Groups,
     ) -> Launch:
         # -I -S: the worker needs the standard library alone, and starts in half the time without site-packages.
         argv = [sys.executable, "-I", "-S", "-u", str(LAUNCHER), "worker", "--plane", f"127.0.0.1:{plane_port}"]
@@ -101,8 +119,9 @@ class SimStack(StackKind):
             name=name,
             role=role,
             argv=argv,
-            env=env,
+            env=env | groups.told(name),
             contract=load_contract("sim", self.version(None)),
-            ready=[log_event("ready")],
+            ready=[log_event("standby" if groups else "ready")],
             status_event="listening",
+            group=groups.of(name),
         )

@@ -18,6 +18,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         workers: Workers that do prefill and decode; 0 where these are apart.
+        standbys: Shadow engines for each worker, which share its weights and its failover lock. All of such a group run for the
+            lock from their start; one of them serves, the others sleep until it is gone. 0: no lock at all.
         prefill: Workers that do the prefill only.
         decode: Workers that do the decode only.
         strategy: Where prefill and decode are apart, who asks whom. ``decode_first``: the frontend asks a decode worker, which
@@ -29,12 +31,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         prefill_tokens_per_s: How fast a prompt is read: with a long one there is a prefill to strike at.
         kv_tokens_per_s: How fast the KV of a context comes from a prefill worker to a decode worker.
         slots: Requests that one worker runs at once; the rest waits.
+        wake_s: Seconds that it takes to wake a shadow engine.
+        heartbeat_s: Seconds between two heartbeats of whoever holds the failover lock; None: it does not beat.
+        fence_s: Seconds without a heartbeat after which those that wait kill the holder; None: they wait for its end.
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
         frontend_args: More arguments for the frontend.
         worker_args: More arguments for each worker.
     """
 
     workers: int = 2
+    standbys: int = 0
     prefill: int = 0
     decode: int = 0
     strategy: StrategyName | None = None
@@ -44,6 +50,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prefill_tokens_per_s: float = 100_000.0
     kv_tokens_per_s: float = 400_000.0
     slots: int = 256
+    wake_s: float = 0.05
+    heartbeat_s: float | None = None
+    fence_s: float | None = None
     drain_s: float = 60.0
     frontend_args: list[str] = []
     worker_args: list[str] = []
@@ -60,23 +69,45 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name in ("workers",) if self.strategy else ("prefill", "decode"):
             if getattr(self, name) != 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be 0 {self._why_not(name)}")
-        for name, low in (("migration_limit", 0), ("slots", 1)):
+        for name, low in (("migration_limit", 0), ("slots", 1), ("standbys", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least {low}")
         if self.migration_max_seq_len is not None and self.migration_max_seq_len < 1:
             raise ValueError(
                 f"migration_max_seq_len = {self.migration_max_seq_len}: must be at least 1, or none at all"
             )
+        self._check_standbys()
         if len(self.members) > MOST_WORKERS:
             counts = " + ".join(
                 f"{name} = {getattr(self, name)}" for name in ("workers", "prefill", "decode") if getattr(self, name)
             )
+            if self.standbys:
+                counts += f" with standbys = {self.standbys} each"
             raise ValueError(f"{counts}: at most {MOST_WORKERS} in all; each is two processes or more")
         for name in ("speed", "prefill_tokens_per_s", "kv_tokens_per_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name):g}: must be more than 0")
-        if self.drain_s < 0:
-            raise ValueError(f"drain_s = {self.drain_s:g}: must not be less than 0")
+        for name in ("drain_s", "wake_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name):g}: must not be less than 0")
+
+    def _check_standbys(self) -> None:
+        if self.standbys and self.strategy:
+            raise ValueError(
+                f"standbys = {self.standbys}: must be 0 with strategy = {self.strategy}; shadow engines do both phases"
+            )
+        for name in ("heartbeat_s", "fence_s"):
+            value = getattr(self, name)
+            if value is not None and not self.standbys:
+                raise ValueError(f"{name} = {value:g}: must be none without standbys, who would need it")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value:g}: must be more than 0, or none at all")
+        if self.fence_s is not None and (self.heartbeat_s is None or self.fence_s <= self.heartbeat_s):
+            beats = "none" if self.heartbeat_s is None else f"{self.heartbeat_s:g}"
+            raise ValueError(
+                f"fence_s = {self.fence_s:g}: must be more than heartbeat_s, which is {beats}; a few times as much, since a "
+                "holder on a busy machine is late at times"
+            )
 
     def _why_not(self, name: str) -> str:
         if name == "workers":
@@ -88,10 +119,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Each worker's name and role, in the order in which they are launched: ``("prefill-1", "prefill")``."""
         kinds = (
             ("worker", "aggregated", self.workers),
+            ("standby", "aggregated", self.workers * self.standbys),
             ("prefill", "prefill", self.prefill),
             ("decode", "decode", self.decode),
         )
         return [(f"{name}-{place + 1}", role) for name, role, count in kinds for place in range(count)]
+
+    @property
+    def serving(self) -> int:
+        """How many workers the frontend knows when all is well: of each group one."""
+        return self.workers + self.prefill + self.decode
 
 
 def aggregated(*, workers: int = 2, **fields: Any) -> Topology:

@@ -36,6 +36,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prefill_tokens_per_s": -1}, "prefill_tokens_per_s = -1: must be more than 0"),
     ({"kv_tokens_per_s": float("nan")}, "kv_tokens_per_s = nan: must be more than 0"),
     ({"drain_s": -1}, "drain_s = -1: must not be less than 0"),
+    ({"standbys": -1}, "standbys = -1: must be at least 0"),
+    ({"standbys": 32}, "workers = 2 with standbys = 32 each: at most 64 in all"),
+    ({"standbys": 1, "wake_s": -1}, "wake_s = -1: must not be less than 0"),
+    ({"heartbeat_s": 0.1}, "heartbeat_s = 0.1: must be none without standbys"),
+    ({"standbys": 1, "heartbeat_s": 0}, "heartbeat_s = 0: must be more than 0, or none at all"),
+    ({"standbys": 1, "fence_s": 1}, "fence_s = 1: must be more than heartbeat_s, which is none"),
+    ({"standbys": 1, "heartbeat_s": 0.5, "fence_s": 0.5}, "fence_s = 0.5: must be more than heartbeat_s, which is 0.5"),
+    (
+        {"workers": 0, "strategy": "decode_first", "prefill": 1, "decode": 1, "standbys": 1},
+        "standbys = 1: must be 0 with strategy = decode_first; shadow engines do both phases",
+    ),
 ]
 
 
