@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ftharness.failover.heartbeat import last_beat
+from ftharness.failover.lock.flock.heartbeat import last_beat
 from ftharness.failover.lock.flock.record import Record, holds, newest
 from ftharness.failover.lock.interface import FailoverLockError
 

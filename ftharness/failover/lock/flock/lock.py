@@ -11,9 +11,9 @@ import weakref
 from functools import partial
 from pathlib import Path
 
-from ftharness.failover.heartbeat import start_beating
 from ftharness.failover.identity import Identity, myself
 from ftharness.failover.lock.filesystem import network_filesystem
+from ftharness.failover.lock.flock.heartbeat import start_beating
 from ftharness.failover.lock.flock.record import newest, take
 from ftharness.failover.lock.flock.waiting import try_lock, until_locked
 from ftharness.failover.lock.interface import (

@@ -1,0 +1,183 @@
+"""The answer to a frozen holder: who misses its heartbeat is killed, and nobody else ever is."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from ftharness.failover.fence import Fenced, Fencer
+from ftharness.failover.lock import FlockFailoverLock
+from ftharness.failover.lock.flock.record import newest
+from ftharness.failover.slots import Slots
+
+_BEAT_S = 0.05
+_DEADLINE_S = 0.4
+_HOLDER = """
+import asyncio, sys, time
+from ftharness.failover.lock import FlockFailoverLock
+async def main():
+    lock = FlockFailoverLock(sys.argv[1], heartbeat_s=float(sys.argv[2]) or None)
+    await lock.acquire("engine-0")
+    print("held", flush=True)
+    while order := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        if order == "release":
+            await lock.release()
+        elif order == "block":
+            print("blocks", flush=True)
+            time.sleep(60)
+        print(order, flush=True)
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def holder(path: Path, beat_s: float = _BEAT_S) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", _HOLDER, str(path), str(beat_s)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.asynccontextmanager
+async def fencer(path: Path, deadline_s: float = _DEADLINE_S) -> AsyncIterator["asyncio.Queue[Fenced]"]:
+    fenced: asyncio.Queue[Fenced] = asyncio.Queue()
+    task = asyncio.create_task(Fencer(path, deadline_s=deadline_s, on_fenced=fenced.put_nowait).run())
+    try:
+        yield fenced
+    finally:
+        assert not task.done()
+        task.cancel()
+
+
+def _started(code: str, path: Path) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", code, str(path)]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
+def tell(process: subprocess.Popen[str], order: str) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(order + "\n")
+    process.stdout.readline()
+
+
+async def test_a_frozen_holder_is_killed_within_its_deadline(tmp_path: Path) -> None:
+    """And the next has the lock, 100 ms after that at the latest."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path)
+    with holder(path) as process:
+        waiting = asyncio.ensure_future(lock.acquire("engine-1"))
+        async with fencer(path) as fenced:
+            assert not (await asyncio.wait([waiting], timeout=3 * _DEADLINE_S))[0], "a holder that beats is not killed"
+            froze = time.monotonic()
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.wait_for(waiting, 10)
+            took = time.monotonic() - froze
+        assert fenced.get_nowait()[:3] == ("engine-0", process.pid, 1)
+        assert process.wait() == -signal.SIGKILL
+    assert took < _DEADLINE_S + 0.1
+    assert lock.token == 2
+    lock.release_nowait()
+
+
+async def test_an_event_loop_that_does_not_turn_is_frozen_as_well(tmp_path: Path) -> None:
+    """The heartbeat is of the loop that serves, not of a thread beside it."""
+    path = tmp_path / "lock"
+    with holder(path) as process:
+        tell(process, "block")
+        async with fencer(path) as fenced:
+            assert (await asyncio.wait_for(fenced.get(), 10)).pid == process.pid
+
+
+@pytest.mark.parametrize(
+    "case", ["no heartbeat promised", "let go", "dead", "of another start", "of another namespace"]
+)
+async def test_nobody_else_is_killed(tmp_path: Path, case: str) -> None:
+    """Who promised no heartbeat, who has let the lock go, and whoever may only have the number of one that had it."""
+    path = tmp_path / "lock"
+    with holder(path, 0 if case == "no heartbeat promised" else _BEAT_S) as process:
+        if case == "let go":
+            tell(process, "release")
+        process.send_signal(signal.SIGKILL if case == "dead" else signal.SIGSTOP)
+        record = newest(path)
+        assert record is not None
+        if case.startswith("of another"):
+            other = {"started": 1} if "start" in case else {"namespace": 1}
+            _rewrite(path, record.identity._replace(**other))
+        async with fencer(path, _DEADLINE_S / 4) as fenced:
+            await asyncio.sleep(_DEADLINE_S)  # the window in which it must not happen: four deadlines
+        assert fenced.empty()
+        if case != "dead":
+            assert process.poll() is None
+
+
+async def test_a_fencer_that_was_frozen_itself_starts_anew(tmp_path: Path) -> None:
+    """It may have been the whole machine: the holder, thawed a moment later, beats again and lives."""
+    path = tmp_path / "lock"
+    code = (
+        "import asyncio, sys; from ftharness.failover.fence import Fencer; print('runs', flush=True); "
+        f"asyncio.run(Fencer(sys.argv[1], deadline_s={_DEADLINE_S}, on_fenced=lambda f: print(f, flush=True)).run())"
+    )
+    with holder(path) as process, _started(code, path) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "runs\n"
+        await asyncio.sleep(_DEADLINE_S)  # it watches
+        for each in (process, watcher):
+            each.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(3 * _DEADLINE_S)
+        watcher.send_signal(signal.SIGCONT)
+        await asyncio.sleep(_DEADLINE_S / 8)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(2 * _DEADLINE_S)
+        assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)  # and it still does its work
+        assert str(process.pid) in await asyncio.to_thread(watcher.stdout.readline)
+        watcher.kill()
+
+
+async def test_a_heartbeat_ends_with_the_lock(tmp_path: Path) -> None:
+    """Nothing beats for one that has let go; nor for one that another has taken the place of."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path, heartbeat_s=0.01)
+    beat = path.with_name("lock.heartbeat")
+    await lock.acquire("engine-0")
+    first = beat.read_bytes()
+    await asyncio.sleep(0.1)
+    assert beat.read_bytes() != first
+    lock.release_nowait()
+    last = beat.read_bytes()
+    await asyncio.sleep(0.1)
+    assert beat.read_bytes() == last
+    await lock.acquire("engine-0")
+    path.unlink()
+    usurper = FlockFailoverLock(path)
+    await usurper.acquire("engine-1")
+    await asyncio.sleep(0.05)
+    last = beat.read_bytes()
+    await asyncio.sleep(0.1)
+    assert beat.read_bytes() == last
+    usurper.release_nowait()
+    lock.release_nowait()
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0])
+def test_times_that_are_none(tmp_path: Path, wrong: float) -> None:
+    """Are refused."""
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        Fencer(tmp_path / "lock", deadline_s=wrong)
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        FlockFailoverLock(tmp_path / "lock", heartbeat_s=wrong)
+
+
+def _rewrite(path: Path, identity: object) -> None:
+    Slots(path.with_name("lock.holder")).replace(lambda last: {**(last or {}), "identity": identity})
