@@ -86,7 +86,9 @@ class DynamoWorker(Handler):
         self._endpoint.metrics.register_prometheus_expfmt_callback(shadow.metrics.text)
         elect = election()
         turn = asyncio.create_task(
-            shadow.take_turn(self._engine) if elect is None else shadow.take_turn_by(elect, self._engine, self._runtime)
+            shadow.take_turn(self._engine, asleep="sleeping")  # the word of 1.4, which has no such code
+            if elect is None
+            else shadow.take_turn_by(elect, self._engine, self._runtime)
         )
         told = asyncio.create_task(self._drained.wait())
         await asyncio.wait([turn, told], return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,9 @@ ENGINES = ("vllm", "sglang", "trtllm")
 #: What a worker does of a request: both phases, or one.
 ROLES = ("aggregated", "prefill", "decode")
 
+#: When an engine in shadow mode does not wake: when it takes the lock from another, or also when it is the first.
+WAKE_FAILS = ("never", "takeover", "always")
+
 
 class Strategy(NamedTuple):
     """In which order the frontend and the workers of a disaggregated stack come to a request.
@@ -85,7 +88,9 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status-port", type=int, default=0, help="0: any, see the log")
     parser.add_argument("--seed", type=int, default=0, help="for requests that bring none")
     parser.add_argument("--wake-s", type=float, default=0.05, help="of an engine in shadow mode: what its waking takes")
-    parser.add_argument("--wake-fails", action="store_true", help="the same: it does not wake")
+    parser.add_argument(
+        "--wake-fails", choices=WAKE_FAILS, default=WAKE_FAILS[0], help="the same: whether it wakes at all"
+    )
     parser.add_argument(
         "--fence-s", type=float, help="the same: asleep, it kills a holder of the lock silent for so long"
     )

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ class Sleeper:
     Args:
         engine: Which.
         wake_s: Seconds that its waking takes.
-        fails: Whether it fails at the end of that.
+        fails: Whether it fails at the end of that; asked when it begins.
     """
 
-    def __init__(self, engine: EngineChild, *, wake_s: float, fails: bool) -> None:
+    def __init__(self, engine: EngineChild, *, wake_s: float, fails: Callable[[], bool]) -> None:
         self._engine = engine
         self._wake_s = wake_s
         self._fails = fails
@@ -60,7 +61,7 @@ class Sleeper:
             EngineDied: It is gone.
         """
         del how
-        reason = await self._engine.resume(self._wake_s, fails=self._fails)
+        reason = await self._engine.resume(self._wake_s, fails=self._fails())
         if reason:
             raise NoTurn(f"[Shadow] Wake failed, not registering: {reason}")
 
@@ -84,7 +85,7 @@ class Shadow:
             endpoint, self.engine_id, model, "backend", str(self.lock_path.parent)
         )
         self._wake_s: float = arguments.wake_s
-        self._fails: bool = arguments.wake_fails
+        self._wake_fails: str = arguments.wake_fails
         self._fence_s: float | None = arguments.fence_s
         self._lock: Any = None
         self.metrics.set_state("init")
@@ -104,16 +105,20 @@ class Shadow:
         """Whether it waits as it should, or serves."""
         return self.state in HEALTHY
 
-    async def take_turn(self, engine: EngineChild) -> None:
+    async def take_turn(self, engine: EngineChild, *, asleep: str = "paused") -> None:
         """Sleep until the lock is ours, and wake; returns when the engine may be announced.
 
         Cancelled, it lets go of everything.
+
+        Args:
+            engine: Awake.
+            asleep: How it is told that it sleeps: Dynamo's workers had another word for it.
 
         Raises:
             NoTurn: There is no lock to be had; or it is ours, and the engine does not wake.
             EngineDied: It is gone.
         """
-        await self._elected(self._elect, engine)
+        await self._elected(partial(self._elect, asleep), engine)
 
     async def take_turn_by(self, elect: Elect, engine: EngineChild, runtime: Any) -> None:
         """The same by Dynamo's own code, which takes the lock where it imports it from; what is raised is the same."""
@@ -124,7 +129,7 @@ class Shadow:
         await self._elected(election, engine)
 
     async def _elected(self, election: Callable[[Sleeper], Any], engine: EngineChild) -> None:
-        sleeper = Sleeper(engine, wake_s=self._wake_s, fails=self._fails)
+        sleeper = Sleeper(engine, wake_s=self._wake_s, fails=self._does_not_wake)
         await sleeper.pause(1)
         async with self._fencing():
             try:
@@ -133,9 +138,9 @@ class Shadow:
             except failover_lock.FailoverLockError as error:
                 raise NoTurn(f"[Shadow] Cannot take the failover lock: {error}") from error
 
-    async def _elect(self, sleeper: Sleeper) -> failover_lock.FailoverLock:
+    async def _elect(self, asleep: str, sleeper: Sleeper) -> failover_lock.FailoverLock:
         self.metrics.set_state("standby")
-        _log.info("[Shadow] Engine paused, startup probe now passing, waiting for lock")
+        _log.info("[Shadow] Engine %s, startup probe now passing, waiting for lock", asleep)
         lock = failover_lock.FlockFailoverLock(self.lock_path, heartbeat_s=_heartbeat_s())
         await lock.acquire(engine_id=f"engine-{self.engine_id}")
         try:
@@ -149,6 +154,9 @@ class Shadow:
             raise
         _log.info("[Shadow] Engine awake, registering with discovery")
         return lock
+
+    def _does_not_wake(self) -> bool:
+        return self._wake_fails == "always" or (self._wake_fails == "takeover" and self.metrics.switching)
 
     def serves(self) -> None:
         """It is registered: requests may come. Said again, it means nothing."""

@@ -29,6 +29,10 @@ class FailoverMetrics:
         engine_id: Its own: another engine beside the same lock has another one.
         labels: Of every sample.
         persist_dir: Where its counters are kept; the lock's folder.
+
+    Attributes:
+        engine_id: The same.
+        switching: Whether this process has begun to take over from another.
     """
 
     def __init__(self, engine_id: str, labels: Mapping[str, str], persist_dir: Path) -> None:
@@ -36,6 +40,7 @@ class FailoverMetrics:
         self._labels = {"engine_id": engine_id, **labels}
         self._kept = Slots(persist_dir / f"failover_metrics_engine-{engine_id}")
         self._busy = threading.Lock()  # a page of metrics may be asked for by another thread
+        self.switching = False
         self._state = ""
         self._entered = 0.0  # Unix time
         self._lasted: dict[str, float] = {}
@@ -67,6 +72,7 @@ class FailoverMetrics:
     def record_switch_attempt(self) -> None:
         """It has taken the lock from another: it is to take over."""
         with self._busy:
+            self.switching = True
             self._attempts += 1
             self._keep()
 

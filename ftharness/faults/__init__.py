@@ -3,7 +3,20 @@
 A kind of fault is an async function ``(Strike) -> None``, found by the entry point group ``ftharness.faults``.
 """
 
-from ftharness.faults.fault import Fault, Target, another_worker, client_of, every_worker, frontend, named, serving
+from ftharness.faults.fault import (
+    TURNS,
+    Fault,
+    Target,
+    active,
+    another_worker,
+    client_of,
+    every_worker,
+    frontend,
+    named,
+    serving,
+    standby,
+    waking,
+)
 from ftharness.faults.kinds import (
     cancel_task,
     disconnect,
@@ -14,16 +27,19 @@ from ftharness.faults.kinds import (
     kill_client,
     kill_engine,
     reset,
+    start_standby,
     terminate,
     thaw,
 )
 from ftharness.faults.strike import Strike, WrongTarget, fault_kind
 
 __all__ = [
+    "TURNS",
     "Fault",
     "Strike",
     "Target",
     "WrongTarget",
+    "active",
     "another_worker",
     "cancel_task",
     "client_of",
@@ -40,6 +56,9 @@ __all__ = [
     "named",
     "reset",
     "serving",
+    "standby",
+    "start_standby",
     "terminate",
     "thaw",
+    "waking",
 ]

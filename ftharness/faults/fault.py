@@ -4,7 +4,11 @@ from typing import Any, Literal
 
 import msgspec
 
-Role = Literal["serving", "another_worker", "every_worker", "frontend", "named", "client"]
+Role = Literal[
+    "serving", "another_worker", "every_worker", "frontend", "named", "client", "active", "waking", "standby"
+]
+#: Those of an engine among others that share a lock with it.
+TURNS = ("active", "waking", "standby")
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,19 +17,29 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         role: ``serving``: the worker that last took the request; ``another_worker``: the first that did not;
             ``every_worker``; ``frontend``; ``named``: the process ``name``; ``client``: no process of the stack, but who
-            sent the request.
+            sent the request. Of engines that share a failover lock ``active``: the one that serves; ``waking``: the one that
+            has the lock and is not ready yet; ``standby``: the first that waits.
         request: The request's place in the workload.
         name: Of the process, for ``named``.
+        group: For those that share a lock: the number of their worker, from 1.
     """
 
     role: Role
     request: int = 0
     name: str = ""
+    group: int = 1
+
+    @property
+    def by_request(self) -> bool:
+        """Whether it is a request that tells whom it means."""
+        return self.role != "named" and self.role not in TURNS
 
     def __str__(self) -> str:
         """As it stands in a report."""
         if self.role == "named":
             return self.name
+        if self.group != 1:
+            return f"{self.role} (group {self.group})"
         return self.role if self.request == 0 else f"{self.role} (request {self.request})"
 
 
@@ -41,6 +55,9 @@ serving = Target(role="serving")
 another_worker = Target(role="another_worker")
 every_worker = Target(role="every_worker")
 frontend = Target(role="frontend")
+active = Target(role="active")
+waking = Target(role="waking")
+standby = Target(role="standby")
 
 
 def named(name: str) -> Target:

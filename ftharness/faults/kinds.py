@@ -2,7 +2,7 @@
 
 from typing import Literal, Protocol
 
-from ftharness.faults.fault import Fault, Target, client_of
+from ftharness.faults.fault import Fault, Target, active, client_of
 
 _FIRST = client_of(0)
 
@@ -62,6 +62,11 @@ def thaw(target: Target | _Named, *, tree: bool = True) -> Fault:
 def kill_engine(target: Target | _Named) -> Fault:
     """SIGKILL to the worker's engine process only; its handler lives on, and has to notice."""
     return Fault(kind="kill_engine", target=_target(target))
+
+
+def start_standby(beside: Target | _Named = active) -> Fault:
+    """No harm, but what has to follow one: a further shadow engine joins the group of ``beside``, under a new name."""
+    return Fault(kind="start_standby", target=_target(beside))
 
 
 def disconnect(target: Target = _FIRST) -> Fault:

@@ -22,6 +22,7 @@ class Strike:
 
     Args:
         had: Of a process that is hit by its name: which request it had.
+        joins: Starts one more shadow engine beside the process.
 
     Attributes:
         id: This fault's name in the history.
@@ -39,6 +40,7 @@ class Strike:
         args: dict[str, Any],
         request: str,
         had: Had = lambda _: "",
+        joins: Callable[[], Awaitable[Living]] | None = None,
     ) -> None:
         self.id = fault_id
         self.source = "client" if isinstance(hits, Stream) else hits.name
@@ -47,6 +49,7 @@ class Strike:
         self.request = request
         self._hits = hits
         self._had = had
+        self._joins = joins
         self._heal: Heal | None = None
 
     @property
@@ -61,6 +64,19 @@ class Strike:
         if isinstance(self._hits, Stream):
             raise WrongTarget("it hits processes, and was aimed at a client")
         raise WrongTarget(f"this kind of fault cannot reach {self.source}, which does not run on this machine")
+
+    async def join(self) -> Living:
+        """Start one more shadow engine of the group of the process; returns when it waits for the lock.
+
+        Raises:
+            WrongTarget: It is a client.
+            LookupError: The process is in no group.
+            StartError: It could not be started.
+            NotReady: It did not come so far.
+        """
+        if self._joins is None:
+            raise WrongTarget("it starts an engine beside a process, and was aimed at a client")
+        return await self._joins()
 
     @property
     def stream(self) -> Stream:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ftharness.client import Stream
-from ftharness.faults import Fault, Strike, Target, WrongTarget, fault_kind
+from ftharness.faults import TURNS, Fault, Strike, Target, WrongTarget, fault_kind
 from ftharness.faults.strike import FaultKind, kind_for
 from ftharness.history import (
     Event,
@@ -131,7 +131,7 @@ class Nemesis:
         if not fault_id:
             self._count += 1
             fault_id = f"fault-{self._count}"
-        aimed = "" if fault.target.role == "named" else self._id_at(fault.target.request)
+        aimed = self._id_at(fault.target.request) if fault.target.by_request else ""
         asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
             targets = await self._found(fault.target)
@@ -150,7 +150,10 @@ class Nemesis:
         args = dict(fault.args)
         if isinstance(target, Stream):
             return Strike(fault_id, target, self._history, args, aimed)
-        return Strike(fault_id, target, self._history, args, aimed, partial(self._had, target.name))
+        # Of one that is hit for its turn it does not matter whether it has a request just now.
+        had = (lambda _: "") if fault.target.role in TURNS else partial(self._had, target.name)
+        joins = partial(self._stack.join, target.name)
+        return Strike(fault_id, target, self._history, args, aimed, had, joins)
 
     async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.

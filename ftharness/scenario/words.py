@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from ftharness.logs import shipped_events
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, known_behaviours
+from ftharness.stack.groups import is_standby
 from ftharness.suggest import nearest
 
 
@@ -27,7 +28,7 @@ def check_words(scenario: Scenario, plan: Plan) -> None:
             raise LookupError(f"{scenario.name}: {where}: no contract has the event {event!r}; {nearest(event, known)}")
     names = [launch.name for launch in plan.launches]
     for where, name in _processes(scenario):
-        if name not in names:
+        if name not in names and not (plan.join is not None and is_standby(name)):  # one may join later
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
     for expect in scenario.expect:
         behaviour = expect.condition.removeprefix("!")

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ftharness.client import Client, Stream
-from ftharness.faults import Target
+from ftharness.faults import TURNS, Target
 from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
 from ftharness.logs import Contract, Scanner, read_metrics
 from ftharness.process import (
@@ -24,9 +24,11 @@ from ftharness.process import (
     until_ready,
 )
 from ftharness.stack.plan import Launch, Plan
+from ftharness.stack.turns import engine_for
 
 _READ_METRICS_S = 2.0
 _CLAIM_S = 2.0
+_JOINS_S = 30.0
 
 
 _PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|(?:os )?error 98\b|errno 98\b", re.IGNORECASE)
@@ -141,11 +143,26 @@ class RunningStack:
 
         return sink
 
+    async def join(self, beside: str, *, deadline_s: float = _JOINS_S) -> Living:
+        """Start one more shadow engine of the group of the process ``beside``; returns when it waits for the lock.
+
+        Raises:
+            LookupError: That process is in no group.
+            StartError: It could not be started.
+            NotReady: It did not come so far within ``deadline_s`` seconds.
+        """
+        group = self._launches[beside].group if beside in self._launches else ""
+        if self.plan.join is None or not group:
+            raise LookupError(f"{beside} shares no lock: aggregated(standbys=1) makes groups of engines that one can join")
+        launch = self.plan.join(group)
+        self._launches[launch.name] = launch
+        return await self._start(launch, deadline_s)
+
     @property
     def workers(self) -> list[Living]:
-        """The workers, also those that have ended, in the plan's order."""
+        """The workers, also those that have ended, in the plan's order; then those that joined."""
         started = {process.name: process for process in self.processes}
-        return [started[one.name] for one in self.plan.launches if one.role != "frontend" and one.name in started]
+        return [started[one.name] for one in self._launches.values() if one.role != "frontend" and one.name in started]
 
     @property
     def frontend(self) -> Living:
@@ -220,6 +237,10 @@ class RunningStack:
             return [self[target.name]]
         if target.role == "frontend":
             return [self.frontend]
+        if target.role in TURNS:
+            group = f"worker-{target.group}"
+            members = [worker for worker in self.workers if self._launches[worker.name].group == group]
+            return [engine_for(target, members, self._history)]
         if target.role == "every_worker":  # of those that are left; where none is, each misses and says why
             return [worker for worker in self.workers if worker.exit is None] or self.workers
         if request is None:
