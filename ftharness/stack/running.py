@@ -153,7 +153,9 @@ class RunningStack:
         """
         group = self._launches[beside].group if beside in self._launches else ""
         if self.plan.join is None or not group:
-            raise LookupError(f"{beside} shares no lock: aggregated(standbys=1) makes groups of engines that one can join")
+            raise LookupError(
+                f"{beside} shares no lock: aggregated(standbys=1) makes groups of engines that one can join"
+            )
         launch = self.plan.join(group)
         self._launches[launch.name] = launch
         return await self._start(launch, deadline_s)
