@@ -52,7 +52,8 @@ def take(lock_path: Path, engine_id: str, identity: Identity, heartbeat_s: float
         OSError: The disk does not take it.
     """
     # What counted may be gone: time has grown meanwhile, more than any count of acquisitions.
-    first = time.time_ns() // 1_000_000 if had_owner else 1
+    # What counted may be gone: of microseconds more have passed than there were acquisitions.
+    first = time.time_ns() // 1_000 if had_owner else 1
 
     def following(last: dict[str, Any] | None) -> dict[str, Any]:
         token = last["token"] + 1 if last is not None else first
