@@ -10,7 +10,7 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.failover.states import illegal_step
-from ftharness.faults import Fault, kill, kill_engine, named, standby, start_standby, terminate, waking
+from ftharness.faults import Fault, freeze, kill, kill_engine, named, standby, start_standby, terminate, waking
 from ftharness.faults import active as active_one
 from ftharness.history import Event, FaultLanded, FaultMissed, Log, ProcessExited, ProcessStarted, RequestChunk
 from ftharness.pytest_plugin import Ft
@@ -214,6 +214,35 @@ def ran(folder: Path, topology: Topology, *faults: Injection) -> list[Event]:
     cell = cell_of(scenario, "sim", engine="vllm", sut_python="", params={})
     asyncio.run(run_cell(cell, find_stack("sim"), folder / "run"))
     return read_events(folder / "run")
+
+
+def test_a_frozen_holder_is_fenced_where_that_is_asked_for(tmp_path: Path) -> None:
+    """It is killed by the one that waits, when its heartbeat is late by the deadline, and not before; that one takes over."""
+    topology = aggregated(workers=1, standbys=1, heartbeat_s=0.05, fence_s=0.5)
+    events = ran(tmp_path, topology, on_token(10).inject(freeze(active_one)))
+    frozen = next(event for event in events if isinstance(event, FaultLanded))
+    end = next(event for event in events if isinstance(event, ProcessExited) and event.source == frozen.source)
+    assert end.signal == "SIGKILL"
+    assert 0.4 < (end.t - frozen.t) / 1e9 < 1.5
+    lines = [event for event in events if isinstance(event, Log)]
+    fenced = next(line for line in lines if line.event == "fenced")
+    assert fenced.source != frozen.source
+    assert fenced.captures["engine"] == f"engine-{GROUP.index(frozen.source)}"
+    ready = [line.source for line in lines if line.event == "ready"]
+    assert ready == [frozen.source, fenced.source]
+    served = {event.worker for event in events if isinstance(event, RequestChunk) and event.t > end.t}
+    assert served == {fenced.source}
+    assert not [event for event in events if event.kind == "leak"]
+
+
+def test_a_frozen_holder_keeps_the_lock_where_it_is_not(tmp_path: Path) -> None:
+    """Nobody takes over from it, for as long as the run lasts: the one that waits is healthy, and waits."""
+    events = ran(tmp_path, aggregated(workers=1, standbys=1), on_token(10).inject(freeze(active_one, duration_s=1.5)))
+    lines = [event for event in events if isinstance(event, Log)]
+    assert len([line for line in lines if line.event == "lock_acquired"]) == 1
+    assert {event.worker for event in events if isinstance(event, RequestChunk)} == {
+        line.source for line in lines if line.event == "ready"
+    }
 
 
 def test_one_that_does_not_wake_is_never_registered(tmp_path: Path) -> None:
