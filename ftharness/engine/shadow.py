@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ftharness.engine.engine_child import EngineChild
-from ftharness.failover import lock as failover_lock
 from ftharness.failover.fence import Fencer
+from ftharness.failover.lock import FailoverLock, FailoverLockError, FlockFailoverLock
 from ftharness.failover.metrics import FailoverMetrics, create_failover_metrics
 from ftharness.failover.states import HEALTHY
 
@@ -135,13 +135,13 @@ class Shadow:
             try:
                 # Kept: whoever drops it has it until the process ends, and can never let it go before.
                 self._lock = await election(sleeper)
-            except failover_lock.FailoverLockError as error:
+            except FailoverLockError as error:
                 raise NoTurn(f"[Shadow] Cannot take the failover lock: {error}") from error
 
-    async def _elect(self, asleep: str, sleeper: Sleeper) -> failover_lock.FailoverLock:
+    async def _elect(self, asleep: str, sleeper: Sleeper) -> FailoverLock:
         self.metrics.set_state("standby")
         _log.info("[Shadow] Engine %s, startup probe now passing, waiting for lock", asleep)
-        lock = failover_lock.FlockFailoverLock(self.lock_path, heartbeat_s=_heartbeat_s())
+        lock = FlockFailoverLock(self.lock_path, heartbeat_s=_heartbeat_s())
         await lock.acquire(engine_id=f"engine-{self.engine_id}")
         try:
             _log.info("[Shadow] Lock acquired, waking engine")

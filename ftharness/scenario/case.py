@@ -25,6 +25,7 @@ from ftharness.history import (
 )
 from ftharness.scenario.record import Verdict
 from ftharness.scenario.views import FaultView, RequestView
+from ftharness.stack.groups import group_of
 
 E = TypeVar("E", bound=Event)
 
@@ -162,6 +163,10 @@ class Case:
     def roles(self) -> dict[str, str]:
         """The role of each process."""
         return {event.source: event.role for event in self.select(ProcessStarted)}
+
+    def group(self, source: str) -> str:
+        """The group of engines beside one failover lock that a process is in, by its worker's name; "" where it is in none."""
+        return group_of(source, int(self.params.get("groups", 0)))
 
     @cached_property
     def exits(self) -> dict[str, ProcessExited]:

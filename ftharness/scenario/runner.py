@@ -182,7 +182,11 @@ class Run:
         for one in plan.launches:
             self._redactor.learn_arguments(one.argv)
         metrics = {m.event: m.name for launch in plan.launches for m in launch.contract.metrics}
-        about = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
+        groups = (
+            scenario.topology.workers if scenario.topology.standbys else 0
+        )  # the names of their members tell the rest
+        about = {"groups": groups} if groups else {}
+        about |= {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
         self._begins(engine, version, about)
         self._phase("launch")
         await self._processes.__aenter__()
