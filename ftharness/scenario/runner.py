@@ -182,11 +182,9 @@ class Run:
         for one in plan.launches:
             self._redactor.learn_arguments(one.argv)
         metrics = {m.event: m.name for launch in plan.launches for m in launch.contract.metrics}
-        groups = (
-            scenario.topology.workers if scenario.topology.standbys else 0
-        )  # the names of their members tell the rest
-        about = {"groups": groups} if groups else {}
-        about |= {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
+        about: dict[str, Any] = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
+        if scenario.topology.standbys:  # the names of the processes tell who is in which
+            about["groups"] = scenario.topology.workers
         self._begins(engine, version, about)
         self._phase("launch")
         await self._processes.__aenter__()
