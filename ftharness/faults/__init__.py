@@ -4,15 +4,18 @@ A kind of fault is an async function ``(Strike) -> None``, found by the entry po
 """
 
 from ftharness.faults.fault import (
+    ROLE_OF,
     TURNS,
     Fault,
     Target,
     active,
     another_worker,
     client_of,
+    decode_worker,
     every_worker,
     frontend,
     named,
+    prefill_worker,
     serving,
     standby,
     waking,
@@ -34,6 +37,7 @@ from ftharness.faults.kinds import (
 from ftharness.faults.strike import Strike, WrongTarget, fault_kind
 
 __all__ = [
+    "ROLE_OF",
     "TURNS",
     "Fault",
     "Strike",
@@ -43,6 +47,7 @@ __all__ = [
     "another_worker",
     "cancel_task",
     "client_of",
+    "decode_worker",
     "disconnect",
     "every_worker",
     "fault_kind",
@@ -54,6 +59,7 @@ __all__ = [
     "kill_client",
     "kill_engine",
     "named",
+    "prefill_worker",
     "reset",
     "serving",
     "standby",

@@ -5,8 +5,20 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal[
-    "serving", "another_worker", "every_worker", "frontend", "named", "client", "active", "waking", "standby"
+    "serving",
+    "prefill_worker",
+    "decode_worker",
+    "another_worker",
+    "every_worker",
+    "frontend",
+    "named",
+    "client",
+    "active",
+    "waking",
+    "standby",
 ]
+#: Those of a request's workers where prefill and decode are apart: by the role of the process.
+ROLE_OF = {"prefill_worker": "prefill", "decode_worker": "decode"}
 #: Those of an engine among others that share a lock with it.
 TURNS = ("active", "waking", "standby")
 
@@ -15,9 +27,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whom a fault hits, by its role in a request; which process that is, is found when the trigger fires.
 
     Attributes:
-        role: ``serving``: the worker that last took the request; ``another_worker``: the first that did not;
-            ``every_worker``; ``frontend``; ``named``: the process ``name``; ``client``: no process of the stack, but who
-            sent the request. Of engines that share a failover lock ``active``: the one that serves; ``waking``: the one that
+        role: ``serving``: the worker that works for the request now: of its last phase, once a token has come of the decode;
+            ``prefill_worker``, ``decode_worker``: the one that took it last, where these are apart; ``another_worker``: the
+            first of the serving one's role that the request was never on; ``every_worker``; ``frontend``; ``named``: the
+            process ``name``; ``client``: no process of the stack, but who sent the request. Of engines that share a failover lock ``active``: the one that serves; ``waking``: the one that
             has the lock and is not ready yet; ``standby``: the first that waits.
         request: The request's place in the workload.
         name: Of the process, for ``named``.
@@ -63,6 +76,16 @@ standby = Target(role="standby")
 def named(name: str) -> Target:
     """The process of that name, such as ``worker-1``."""
     return Target(role="named", name=name)
+
+
+def prefill_worker(request: int = 0) -> Target:
+    """The prefill worker that took the request last, whatever phase that is in; of a stack that has such workers."""
+    return Target(role="prefill_worker", request=request)
+
+
+def decode_worker(request: int = 0) -> Target:
+    """The decode worker that took the request last; of a stack that has such workers."""
+    return Target(role="decode_worker", request=request)
 
 
 def client_of(request: int = 0) -> Target:

@@ -22,6 +22,7 @@ class Strike:
 
     Args:
         had: Of a process that is hit by its name: which request it had.
+        holds: Whether what is hit was not done with a request by a moment, in ns since the run's start.
         joins: Starts one more shadow engine beside the process.
 
     Attributes:
@@ -41,6 +42,7 @@ class Strike:
         request: str,
         had: Had = lambda _: "",
         joins: Callable[[], Awaitable[Living]] | None = None,
+        holds: Callable[[str, int], bool] = lambda *_: True,
     ) -> None:
         self.id = fault_id
         self.source = "client" if isinstance(hits, Stream) else hits.name
@@ -49,6 +51,7 @@ class Strike:
         self.request = request
         self._hits = hits
         self._had = had
+        self._holds = holds
         self._joins = joins
         self._heal: Heal | None = None
 
@@ -94,11 +97,10 @@ class Strike:
         t = at - self.history.start_ns
         request = self.request or self._had(t)
         ended = next(self.history.select(RequestFinished, request=request), None) if request else None
-        on_target = ended is None or ended.t >= t  # at the same moment: it is this that ended it
-        if not on_target:
-            evidence["request"] = "had already ended"
-        elif request:
-            evidence["request"] = "was running"
+        runs = ended is None or ended.t >= t  # at the same moment: it is this that ended it
+        on_target = runs and (not request or self._holds(request, t))
+        if request:
+            evidence["request"] = "was running" if on_target else "was done with there" if runs else "had already ended"
         self.history.append(
             FaultLanded(source=self.source, id=self.id, evidence=dict(evidence), on_target=on_target), at=at
         )

@@ -172,7 +172,9 @@ def _told(event: Event, names: dict[str, str]) -> tuple[str, str, str, str] | No
             why = f" ({one_line(event.trigger, 80)})" if event.trigger else ""
             return "fault", f"{event.fault} {one_line(event.target, 40)} asked for{why}", "", event.request
         case FaultLanded():
-            aim = "" if event.on_target else ", but not on what it was aimed at: that request had ended"
+            ended = ", but not on what it was aimed at: that request had ended"
+            done = ", but that process was done with the request"
+            aim = "" if event.on_target else done if event.evidence.get("request") == "was done with there" else ended
             proof = pairs(event.evidence, 200)
             return "fault", f"fault landed{': ' if proof else ''}{proof}{aim}", "", ""
         case FaultMissed():

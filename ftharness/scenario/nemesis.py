@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ftharness.client import Stream
-from ftharness.faults import TURNS, Fault, Strike, Target, WrongTarget, fault_kind
+from ftharness.faults import ROLE_OF, TURNS, Fault, Strike, Target, WrongTarget, fault_kind
 from ftharness.faults.strike import FaultKind, kind_for
 from ftharness.history import (
     Event,
@@ -21,6 +21,7 @@ from ftharness.process import Living
 from ftharness.scenario.moments import CLAIM, Moment, moment_of
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
+from ftharness.stack.holders import Holders
 
 
 class _Armed(NamedTuple):
@@ -44,6 +45,7 @@ class Nemesis:
         self._stack = stack
         self._history = history
         self._speed = speed
+        self._holders = Holders(history, {})
         self._requests: dict[int, Stream] = {}  # by the place in the workload
         self._count = 0
         self._strikes: list[Strike] = []
@@ -153,7 +155,9 @@ class Nemesis:
         # Of one that is hit for its turn it does not matter whether it has a request just now.
         had = (lambda _: "") if fault.target.role in TURNS else partial(self._had, target.name)
         joins = partial(self._stack.join, target.name)
-        return Strike(fault_id, target, self._history, args, aimed, had, joins)
+        by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
+        holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
+        return Strike(fault_id, target, self._history, args, aimed, had, joins, holds)
 
     async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.
@@ -180,16 +184,20 @@ class Nemesis:
         return self._requests[place].id if place in self._requests else ""
 
     def _had(self, process: str, t: int) -> str:
-        """Of the requests that a process took the last that still ran at ``t``; the last of all, where none did."""
+        """Of the requests that a process took the last that it had at ``t``; else the last that still ran; else the last."""
         by_id = {stream.id: stream for stream in self._requests.values()}
-        last = ""
+        runs = last = ""
         for event in reversed(list(self._history.select(Log, source=process, event=CLAIM))):
             claim = event.captures.get("request", "")
             stream = by_id.get(claim) or by_id.get(claim.rpartition("-")[0])  # ID-1 is a choice of ID
-            if stream is not None and (stream.result is None or stream.result.t >= t):
-                return stream.id
-            last = last or (stream.id if stream is not None else "")
-        return last
+            if stream is None:
+                continue
+            if stream.result is None or stream.result.t >= t:
+                if self._holders.has(process, stream.id, t):
+                    return stream.id
+                runs = runs or stream.id
+            last = last or stream.id
+        return runs or last
 
     async def settled(self, *, deadline_s: float) -> None:
         """Wait until every fault that has begun is over; what has not begun by now never does."""

@@ -105,6 +105,8 @@ class FaultView(NamedTuple):
         if self.landed is None:
             why = self.missed.reason if self.missed else "no evidence that it landed"
             return f"fault {self.requested.fault} on {self.requested.target} did not land: {why}"
+        if not self.landed.on_target and self.landed.evidence.get("request") == "was done with there":
+            return f"fault {self.requested.fault} landed on {self.process}, which was done with the request"
         if not self.landed.on_target:
             return f"fault {self.requested.fault} landed after the request it was aimed at had ended"
         return ""

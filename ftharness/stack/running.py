@@ -9,8 +9,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from ftharness.client import Client, Stream
-from ftharness.faults import TURNS, Target
-from ftharness.history import ContractChosen, History, Leak, Log, Metric, RequestSent
+from ftharness.faults import ROLE_OF, TURNS, Target
+from ftharness.history import ContractChosen, History, Leak, Log, Metric
 from ftharness.logs import Contract, Scanner, read_metrics
 from ftharness.process import (
     Living,
@@ -23,6 +23,7 @@ from ftharness.process import (
     must_live,
     until_ready,
 )
+from ftharness.stack.holders import Holders
 from ftharness.stack.plan import Launch, Plan
 from ftharness.stack.turns import engine_for
 
@@ -50,6 +51,7 @@ class RunningStack:
         plan: What was launched.
         client: Sends requests to its frontend.
         processes: Everything that was started.
+        holders: Who has which request.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class RunningStack:
         self._history = history
         self._redactor = redactor
         self._launches = {launch.name: launch for launch in plan.launches}
+        self._roles = {launch.name: launch.role for launch in plan.launches}
+        self.holders = Holders(history, self._roles)
         self._mapped: set[Path] = set()
         self.client = Client(
             history,
@@ -158,6 +162,7 @@ class RunningStack:
             )
         launch = self.plan.join(group)
         self._launches[launch.name] = launch
+        self._roles[launch.name] = launch.role
         return await self._start(launch, deadline_s)
 
     @property
@@ -184,29 +189,16 @@ class RunningStack:
             raise LookupError(f"no process {name!r} in this stack; there are {names}") from None
 
     def serving(self, request: Stream | str) -> Living:
-        """The worker that last took the request, as its log says.
+        """The worker that works for the request now, or did so last; see :class:`ftharness.stack.holders.Holders`.
 
         Raises:
             LookupError: No worker said that it has it.
         """
         request_id = request if isinstance(request, str) else request.id
-        name = self._claimed_by(request_id)
+        name = self.holders.now(request_id)
         if name is None:
             raise LookupError(f"no worker's log says that it received request {request_id}")
         return self.processes[name]
-
-    def _claimed_by(self, request_id: str) -> str | None:
-        claims = list(self._history.select(Log, event="request_received"))
-        own = [claim for claim in claims if claim.captures.get("request", "").startswith(request_id)]
-        if own:
-            return own[-1].source
-        # A backend that gives the request a name of its own: the last claim since it was sent, if nothing else was sent.
-        sent = next(self._history.select(RequestSent, request=request_id), None)
-        if sent is None or any(other.t > sent.t for other in self._history.select(RequestSent)):
-            return None
-        known = {event.request for event in self._history.select(RequestSent)}
-        late = [claim for claim in claims if claim.t > sent.t and claim.captures.get("request", "") not in known]
-        return late[-1].source if late else None
 
     async def find_serving(self, request: Stream | str) -> Living:
         """The same, where the line that says it may still be on its way.
@@ -215,15 +207,44 @@ class RunningStack:
             LookupError: No worker said it within 2 s.
         """
         request_id = request if isinstance(request, str) else request.id
-        if self._claimed_by(request_id) is None:
+        await self._said(lambda: self.holders.now(request_id), f"a worker that says it has request {request_id}")
+        return self.serving(request)
+
+    async def _said(self, by: Callable[[], str | None], what: str) -> str | None:
+        """The worker that a line names, which may still be on its way; None where it does not come within 2 s."""
+        if by() is None:
             with suppress(TimeoutError):
                 await self._history.wait_for(
-                    lambda event: isinstance(event, Log) and self._claimed_by(request_id) is not None,
+                    lambda event: isinstance(event, Log) and by() is not None,
                     deadline_s=_CLAIM_S,
-                    what=f"a worker that says it received request {request_id}",
+                    what=what,
                     past=False,
                 )
-        return self.serving(request)
+        return by()
+
+    async def _in_role(self, target: Target, role: str, request: Stream) -> Living:
+        """The worker of that role that took the request last."""
+        what = f"{target}: a {role} worker that says it has request {request.index}"
+        name = await self._said(lambda: self.holders.of_role(request.id, role), what)
+        if name is None:
+            raise LookupError(f"{target}: no {role} worker's log says that it received request {request.index}")
+        return self.processes[name]
+
+    async def _another(self, request: Stream) -> Living:
+        """The first living worker of the serving one's role that the request has never been on."""
+        serving, had = await self.find_serving(request), self.holders.ever(request.id)
+        role = self._launches[serving.name].role
+        peers = [worker for worker in self.workers if self._launches[worker.name].role == role]
+        others = [worker for worker in peers if worker.name not in had and worker.exit is None]
+        if not others:
+            told = ", ".join(
+                f"{one.name}: {'had it' if one.name in had else 'ended'}" for one in peers if one is not serving
+            )
+            raise LookupError(
+                f"no {role} worker beside {serving.name} is alive that request {request.index} was not on; "
+                f"{told or 'there is no other'}"
+            )
+        return others[0]
 
     async def resolve(self, target: Target, request: Stream | None) -> list[Living]:
         """The processes that a target means now.
@@ -248,13 +269,9 @@ class RunningStack:
         if request is None:
             raise LookupError(f"{target}: request {target.request} had not been sent")
         # The worker logged the request before its tokens came, but that line may still be in the pipe.
-        serving = await self.find_serving(request)
-        if target.role == "serving":
-            return [serving]
-        others = [worker for worker in self.workers if worker is not serving and worker.exit is None]
-        if not others:
-            raise LookupError(f"no worker beside {serving.name} is alive")
-        return others[:1]
+        if target.role in ROLE_OF:
+            return [await self._in_role(target, ROLE_OF[target.role], request)]
+        return [await (self.find_serving(request) if target.role == "serving" else self._another(request))]
 
     async def read_metrics(self) -> None:
         """Read ``/metrics`` of every process that serves it and lives, into the history."""

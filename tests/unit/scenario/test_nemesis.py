@@ -1,5 +1,6 @@
 """Which request a process had when a fault hit it: that decides whether the fault was on target."""
 
+from functools import partial
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ from ftharness.faults import Strike, disconnect
 from ftharness.history import FaultLanded, FaultRequested, History, Log, RequestChunk, RequestSent
 from ftharness.process import Process
 from ftharness.scenario import on_log, on_token
+from ftharness.scenario.case import Case
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.stack import RunningStack
 
@@ -26,7 +28,8 @@ async def nemesis() -> Nemesis:
         stream = Stream(name, completion(), history, len, idle_s=1, index=index)
         one.follow(stream)
         history.append(
-            Log(source="worker-2" if name == "c" else "worker-1", event="request_received", captures={"request": name})
+            Log(source="worker-2" if name == "c" else "worker-1", event="request_received", captures={"request": name}),
+            at=10 + index,
         )
         if ends:
             stream._finish("cancelled", at=ends)
@@ -60,6 +63,22 @@ async def test_what_it_had_is_asked_of_the_moment_of_the_landing(nemesis: Nemesi
     (landed,) = history.select(FaultLanded)
     assert landed.on_target == on_target
     assert landed.evidence["request"] == ("was running" if on_target else "had already ended")
+
+
+async def test_a_worker_that_is_done_with_the_request_is_not_on_target(nemesis: Nemesis) -> None:
+    """The request goes on elsewhere: whoever hits here hits nothing of it. Of several it is one that the worker still has."""
+    history = nemesis._history
+    process = cast("Process", nemesis._requests[0])  # only whom the event is about
+    history.append(Log(source="worker-1", event="request_finished", captures={"request": "b"}), at=30)
+    assert had(nemesis, 40) == "a"
+    history.append(Log(source="worker-1", event="request_finished", captures={"request": "a"}), at=35)
+    assert had(nemesis, 40) == "b"
+    history.append(FaultRequested(source="harness", id="fault-1", fault="kill", target="worker-1"))
+    holds = partial(nemesis._holders.has, "worker-1")
+    Strike("fault-1", process, history, {}, "", lambda _: "b", holds=holds).landed(at=40)
+    (landed,) = history.select(FaultLanded)
+    assert (landed.on_target, landed.evidence["request"]) == (False, "was done with there")
+    assert Case(history.events).fault_trouble().endswith("which was done with the request")
 
 
 @pytest.mark.parametrize("tokens,asked", [(2, 0), (3, 1)])

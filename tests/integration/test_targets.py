@@ -1,0 +1,104 @@
+"""Whom a fault hits where a request has two workers, and whether it was on target."""
+
+import pytest
+
+from ftharness.client import completion
+from ftharness.faults import Fault, Target, another_worker, decode_worker, freeze, kill, prefill_worker, serving
+from ftharness.history import FaultLanded, FaultMissed, Log, RunPhase, read_history
+from ftharness.pytest_plugin import Ft
+from ftharness.scenario import Scenario, ScenarioRecord, on_token, succeeds
+from ftharness.stack import Topology, aggregated, disaggregated
+
+STRATEGIES = ("decode_first", "prefill_first", "frontend_routed")
+by_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def hit(ft: Ft, topology: Topology, *faults: tuple[int, Fault], tokens: int = 60) -> ScenarioRecord:
+    """Each fault at its token of the only request."""
+    one = Scenario(
+        name="targets/one",
+        topology=topology,
+        workload=[completion(max_tokens=tokens)],
+        faults=[on_token(token).inject(fault) for token, fault in faults],
+        expect=[succeeds()],
+    )
+    return ft.run(one, stack="sim", check=False)
+
+
+def decoder(ft: Ft, record: ScenarioRecord) -> str:
+    """The worker that said, before the first fault landed, that it decodes."""
+    events = read_history(ft.folder / record.path / "history.jsonl")
+    landed = min(event.t for event in events if isinstance(event, FaultLanded))
+    lines = [e for e in events if isinstance(e, Log) and e.captures.get("phase") == "decode" and e.t < landed]
+    return max(lines, key=lambda line: line.t).source
+
+
+@by_strategy
+def test_in_mid_decode_it_is_the_decode_worker_that_serves(ft: Ft, strategy: str) -> None:
+    """Not the prefill worker, whose claim may be read last; the request goes on elsewhere, and misses nothing."""
+    topology = disaggregated(prefill=2, decode=2, strategy=strategy)  # type: ignore[arg-type]
+    record = hit(ft, topology, (30, kill(serving)))
+    assert (record.verdict, record.reason) == ("pass", "")
+    (fault,) = record.faults
+    assert fault.process == decoder(ft, record)
+    assert fault.on_target
+    assert fault.recovery.reroute_ms is not None
+
+
+@by_strategy
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_either_of_a_requests_workers_is_a_target(ft: Ft, strategy: str, role: str) -> None:
+    """Until the decode is over a prefill worker holds the KV for it, and has the request."""
+    target = prefill_worker() if role == "prefill" else decode_worker()
+    topology = disaggregated(prefill=2, decode=2, strategy=strategy)  # type: ignore[arg-type]
+    record = hit(ft, topology, (30, freeze(target, duration_s=0.01)))
+    (fault,) = record.faults
+    assert fault.process.startswith(role)
+    assert fault.on_target
+    assert record.verdict == "pass"
+
+
+def test_another_worker_is_one_of_the_same_role_that_never_had_the_request(ft: Ft) -> None:
+    """Neither a prefill worker, nor the decode worker that had it before."""
+    topology = disaggregated(prefill=2, decode=3)
+    record = hit(ft, topology, (20, kill(serving)), (40, freeze(another_worker, duration_s=0.01)))
+    assert record.verdict == "pass"
+    first, second = record.faults
+    assert second.process.startswith("decode")
+    events = read_history(ft.folder / record.path / "history.jsonl")
+    start = next(e.t for e in events if isinstance(e, RunPhase) and e.phase == "fault")
+    had = {e.source for e in events if isinstance(e, Log) and e.event == "request_received" and e.t > start}
+    assert second.process not in had
+    assert first.process in had
+
+
+@pytest.mark.parametrize(
+    "topology,faults,why",
+    [
+        (
+            disaggregated(prefill=1, decode=1),
+            [(20, kill(another_worker))],
+            "no decode worker beside decode-1 is alive that request 0 was not on; there is no other",
+        ),
+        (
+            aggregated(workers=2),
+            [(20, kill(serving)), (40, kill(another_worker))],
+            "is alive that request 0 was not on; worker-",
+        ),
+    ],
+    ids=["one of each", "moved"],
+)
+def test_where_there_is_no_other_it_misses_and_says_why(
+    ft: Ft, topology: Topology, faults: list[tuple[int, Fault]], why: str
+) -> None:
+    """Rather than hit one that has, or had, the request."""
+    record = hit(ft, topology, *faults)
+    assert record.verdict == "unknown"
+    (missed,) = [e for e in read_history(ft.folder / record.path / "history.jsonl") if isinstance(e, FaultMissed)]
+    assert why in missed.reason
+
+
+def test_a_targets_name_as_data() -> None:
+    """As in scenario.json."""
+    assert prefill_worker(2) == Target(role="prefill_worker", request=2)
+    assert str(decode_worker(1)) == "decode_worker (request 1)"
