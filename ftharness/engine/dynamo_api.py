@@ -3,10 +3,12 @@
 import contextlib
 import os.path
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftharness import failover
-from ftharness.engine.shadow import Elect
+
+if TYPE_CHECKING:
+    from ftharness.engine.shadow import Elect
 
 _GENERATE = "dynamo.backend.generate"
 #: Where a worker of each role serves, as Dynamo's own workers do: those that prefill are a component of their own.
@@ -56,7 +58,7 @@ def log_as_dynamo() -> None:
         configure_dynamo_logging()
 
 
-def election() -> Elect | None:
+def election() -> "Elect | None":
     """Dynamo's own code of the election and the waking, which takes the lock from ``gpu_memory_service``; None before 1.5.
 
     No public package provides that name. Where nothing else does, the stand-in over our lock is found from now on.

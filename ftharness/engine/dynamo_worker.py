@@ -14,18 +14,20 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftharness.engine.dynamo_api import ENDPOINTS, election, elsewhere, log_as_dynamo, register
 from ftharness.engine.dynamo_parts import begin
 from ftharness.engine.dynamo_request import Lost, Request, Whereabouts
 from ftharness.engine.engine_child import Made
-from ftharness.engine.handler import Handler
+from ftharness.engine.handler import Handler, in_shadow_mode
 from ftharness.engine.link import Link
 from ftharness.engine.parts import Message, Part
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
-from ftharness.engine.shadow import NoTurn, Shadow
 from ftharness.engine.status import Page, serve_status
+
+if TYPE_CHECKING:
+    from ftharness.engine.shadow import Shadow
 
 #: Seconds for the runtime to end once nothing runs: its own part of a shutdown takes 20 ms (1.4.2) to 300 ms (1.6.1).
 _RUNTIME_END_S = 2.0
@@ -81,7 +83,7 @@ class DynamoWorker(Handler):
             self._shadow.ends()
         return 0
 
-    async def _come_to_serve(self, shadow: Shadow) -> int:
+    async def _come_to_serve(self, shadow: "Shadow") -> int:
         """The same as :meth:`_serve`, once it is this worker's turn; or not at all, where it is told to end before."""
         self._endpoint.metrics.register_prometheus_expfmt_callback(shadow.metrics.text)
         elect = election()
@@ -96,10 +98,8 @@ class DynamoWorker(Handler):
             turn.cancel()
             await asyncio.wait([turn])
             return 0
-        try:
-            turn.result()
-        except NoTurn as why:
-            self._log.error(str(why))
+        if why_not := turn.result():
+            self._log.error(why_not)
             return 1
         return await self._serve()
 
@@ -259,7 +259,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     # Its metadata is read from the folder; without this, a line warns of every worker that does not serve it by HTTP.
     os.environ.setdefault("DYN_SELF_HOST_METADATA", "0")
-    if Shadow.is_told():
+    if in_shadow_mode():
         log_as_dynamo()
 
     async def serve() -> int:

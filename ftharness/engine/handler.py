@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import os
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from ftharness.engine.dialects import HandlerLog
 from ftharness.engine.engine_child import EngineChild, EngineDied, Made
@@ -11,8 +13,23 @@ from ftharness.engine.link import Link
 from ftharness.engine.parts import Bench, Message, Part
 from ftharness.engine.peers import Peers
 from ftharness.engine.settings import EngineSettings
-from ftharness.engine.shadow import Shadow
 from ftharness.engine.status import Counters, metrics_text
+
+if TYPE_CHECKING:
+    from ftharness.engine.shadow import Shadow
+
+
+def in_shadow_mode() -> bool:
+    """Whether this process is told to be one of several engines beside a failover lock."""
+    return bool(os.environ.get("FAILOVER_LOCK_PATH"))
+
+
+def _shadow_of(arguments: argparse.Namespace, model: str) -> "Shadow | None":
+    if not in_shadow_mode():
+        return None
+    from ftharness.engine.shadow import Shadow  # noqa: PLC0415  10 ms of a worker's start, for those that need it
+
+    return Shadow(arguments, model=model)
 
 
 class Handler(ABC):
@@ -29,7 +46,7 @@ class Handler(ABC):
         self._counters = Counters()
         self._peers = Peers(self._name, self._on_message, self._on_peer_lost)
         self._parts: dict[str, Part] = {}
-        self._shadow = Shadow(arguments, model=model) if Shadow.is_told() else None
+        self._shadow = _shadow_of(arguments, model)
         self._engine: EngineChild
         self._bench: Bench
         self._loop = asyncio.get_running_loop()

@@ -30,8 +30,8 @@ HEARTBEAT_S = "FAILOVER_HEARTBEAT_S"
 Elect = Callable[..., Any]
 
 
-class NoTurn(Exception):  # noqa: N818  it names what happened
-    """The engine does not come to serve, and never will in this process; says why."""
+class NotAwake(Exception):  # noqa: N818  it names what happened
+    """The engine did not wake, and never will in this process; says why."""
 
 
 class Sleeper:
@@ -57,13 +57,13 @@ class Sleeper:
         """Wake it; returns when it is awake.
 
         Raises:
-            NoTurn: It is not, and will not be.
+            NotAwake: It is not, and will not be.
             EngineDied: It is gone.
         """
         del how
         reason = await self._engine.resume(self._wake_s, fails=self._fails())
         if reason:
-            raise NoTurn(f"[Shadow] Wake failed, not registering: {reason}")
+            raise NotAwake(reason)
 
     def mark_resumed(self) -> None:
         """Nothing more to do."""
@@ -90,11 +90,6 @@ class Shadow:
         self._lock: Any = None
         self.metrics.set_state("init")
 
-    @classmethod
-    def is_told(cls) -> bool:
-        """Whether this process is to be one."""
-        return bool(os.environ.get(LOCK_PATH))
-
     @property
     def state(self) -> str:
         """``init``, ``standby``, ``waking``, ``active`` or ``dead``."""
@@ -105,8 +100,8 @@ class Shadow:
         """Whether it waits as it should, or serves."""
         return self.state in HEALTHY
 
-    async def take_turn(self, engine: EngineChild, *, asleep: str = "paused") -> None:
-        """Sleep until the lock is ours, and wake; returns when the engine may be announced.
+    async def take_turn(self, engine: EngineChild, *, asleep: str = "paused") -> str:
+        """Sleep until the lock is ours, and wake.
 
         Cancelled, it lets go of everything.
 
@@ -114,29 +109,35 @@ class Shadow:
             engine: Awake.
             asleep: How it is told that it sleeps: Dynamo's workers had another word for it.
 
+        Returns:
+            Why the engine never will serve: there is no lock to be had, or it is ours and the engine does not wake. "" once
+            the engine may be announced.
+
         Raises:
-            NoTurn: There is no lock to be had; or it is ours, and the engine does not wake.
             EngineDied: It is gone.
         """
-        await self._elected(partial(self._elect, asleep), engine)
+        return await self._elected(partial(self._elect, asleep), engine)
 
-    async def take_turn_by(self, elect: Elect, engine: EngineChild, runtime: Any) -> None:
-        """The same by Dynamo's own code, which takes the lock where it imports it from; what is raised is the same."""
+    async def take_turn_by(self, elect: Elect, engine: EngineChild, runtime: Any) -> str:
+        """The same by Dynamo's own code, which takes the lock from where it imports it."""
 
         async def election(sleeper: Sleeper) -> Any:
             return await elect(sleeper, runtime, lock_path=str(self.lock_path), failover_metrics=self.metrics)
 
-        await self._elected(election, engine)
+        return await self._elected(election, engine)
 
-    async def _elected(self, election: Callable[[Sleeper], Any], engine: EngineChild) -> None:
+    async def _elected(self, election: Callable[[Sleeper], Any], engine: EngineChild) -> str:
         sleeper = Sleeper(engine, wake_s=self._wake_s, fails=self._does_not_wake)
         await sleeper.pause(1)
-        async with self._fencing():
-            try:
+        try:
+            async with self._fencing():
                 # Kept: whoever drops it has it until the process ends, and can never let it go before.
                 self._lock = await election(sleeper)
-            except FailoverLockError as error:
-                raise NoTurn(f"[Shadow] Cannot take the failover lock: {error}") from error
+        except NotAwake as why:
+            return f"[Shadow] Wake failed, not registering: {why}"
+        except FailoverLockError as error:
+            return f"[Shadow] Cannot take the failover lock: {error}"
+        return ""
 
     async def _elect(self, asleep: str, sleeper: Sleeper) -> FailoverLock:
         self.metrics.set_state("standby")

@@ -13,14 +13,13 @@ import signal
 
 from ftharness.engine.dialects import write_line
 from ftharness.engine.engine_child import EngineDied, Made
-from ftharness.engine.handler import Handler
+from ftharness.engine.handler import Handler, in_shadow_mode
 from ftharness.engine.link import Link, Party
 from ftharness.engine.part_decode import Decode
 from ftharness.engine.part_prefill import Handover, Prefill
 from ftharness.engine.parts import Message, Part
 from ftharness.engine.registration import Registration
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
-from ftharness.engine.shadow import NoTurn, Shadow, log_by
 from ftharness.engine.status import serve_status
 
 #: Seconds by which a planted bug is late.
@@ -97,13 +96,13 @@ class Worker(Handler):
         """Registered, and so again when the frontend was lost; in shadow mode once it is this worker's turn."""
         if self._shadow is not None:
             try:
-                await self._shadow.take_turn(self._engine)
-            except NoTurn as why:
-                self._log.error(str(why))
-                self._finish(1)
-                return
+                why_not = await self._shadow.take_turn(self._engine)
             except EngineDied:
                 return  # that ends it, and is said, elsewhere
+            if why_not:
+                self._log.error(why_not)
+                self._finish(1)
+                return
         hello = {"worker": self._name, "role": self._role, "model": self._model, "engine": self._settings.engine}
         away = await self._registration.keep({**hello, "port": self._announced_port or self._peer_port})
         self._log.error(away)
@@ -234,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs a worker until it is told to end."""
     arguments = _parser().parse_args(argv)
-    if Shadow.is_told():
+    if in_shadow_mode():
+        from ftharness.engine.shadow import log_by  # noqa: PLC0415  as in the handler
+
         log_by(write_line)
 
     async def serve() -> int:
