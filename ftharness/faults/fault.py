@@ -30,8 +30,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         role: ``serving``: the worker that works for the request now: of its last phase, once a token has come of the decode;
             ``prefill_worker``, ``decode_worker``: the one that took it last, where these are apart; ``another_worker``: the
             first of the serving one's role that the request was never on; ``every_worker``; ``frontend``; ``named``: the
-            process ``name``; ``client``: no process of the stack, but who sent the request. Of engines that share a failover lock ``active``: the one that serves; ``waking``: the one that
-            has the lock and is not ready yet; ``standby``: the first that waits.
+            process ``name``; ``client``: no process of the stack, but who sent the request. Of engines that share a failover
+            lock ``active``: the one that serves; ``waking``: the one that has the lock and is not ready yet; ``standby``: the
+            first that waits.
         request: The request's place in the workload.
         name: Of the process, for ``named``.
         group: For those that share a lock: the number of their worker, from 1.

@@ -9,6 +9,7 @@ from ftharness.report.clean import middle, one_line
 from ftharness.report.density import density
 from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
 from ftharness.report.moments import Moments
+from ftharness.report.phases import KEY_HEIGHT, key
 from ftharness.report.placing import Flag, place_flags
 from ftharness.report.scale import Scale, ticks
 from ftharness.report.svg import element, label, text_width
@@ -121,7 +122,9 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         *body,
         *(line.text() for line in lines),
     ]
-    height = bottom + _AXIS
+    phases = key([span for lane in processes for span in lane.served], scale, bottom + _AXIS + 9)
+    parts += phases
+    height = bottom + _AXIS + (KEY_HEIGHT if phases else 0)
     svg = element(
         "svg",
         "".join(parts),

@@ -154,8 +154,12 @@ def _told(event: Event, names: dict[str, str]) -> tuple[str, str, str, str] | No
             return "exit", f"exited: {exit_text(event)}", "", ""
         case Log():
             request = event.captures.get("request", "")
-            name = f": {names[request]}" if request in names else ""
-            return "log", f"{one_line(event.event, 60).replace('_', ' ')}{name}", plain(event.line).strip("\n"), request
+            name, phase = names.get(request, ""), event.captures.get("phase", "")
+            said = one_line(event.event, 60).replace("_", " ")
+            what = f"{said}: {name}" if name else said
+            if event.event == "request_phase" and phase:
+                what = f"{name or said}: {one_line(phase, 40)}"
+            return "log", what, plain(event.line).strip("\n"), request
         case LogTruncated():
             return "process", f"its log is not complete from here on: {one_line(event.reason, 120)}", "", ""
         case RequestSent():

@@ -7,9 +7,10 @@ import msgspec
 
 from ftharness.report.clean import middle
 from ftharness.report.density import Density, draw_tokens
+from ftharness.report.phases import draw_parts, words
 from ftharness.report.placing import Row
 from ftharness.report.scale import Scale
-from ftharness.report.served import Served
+from ftharness.report.served import PHASES, Served
 from ftharness.report.svg import element, label, text_width
 from ftharness.report.timeline import ProcessLane, RequestLane
 from ftharness.report.units import NS_PER_MS, milliseconds
@@ -56,7 +57,7 @@ def draw_process(lane: ProcessLane, frame: Frame, y: float) -> Iterator[str]:
     if lane.ready is not None:
         yield from _bar(scale, lane.ready, lane.end, top, f"alive {color}", f"{lane.name}, pid {lane.pid}")
     for span in lane.served:
-        yield from _bar(scale, span.start, span.end, top, f"busy {color}", f"{lane.name}: {_name(frame, span)}")
+        yield from draw_parts(span, scale, (top, _BAR), color, f"{lane.name}: {_name(frame, span)}")
     for start, end in _frozen(lane):
         yield from _bar(scale, start, end, top, "frozen", f"{lane.name} is stopped")
     if lane.started < scale.end and lane.end > scale.start:
@@ -75,10 +76,7 @@ def draw_process(lane: ProcessLane, frame: Frame, y: float) -> Iterator[str]:
         yield from _logged(lane, scale, top + _BAR / 2, above, color)
     else:
         for span in lane.served:
-            wide = scale.x(span.end) - scale.x(span.start)
-            name = _name(frame, span)
-            if wide > text_width(name, SIZE) and above.take(scale.x(span.start), scale.x(span.end)):
-                yield label(scale.x(span.start) + 1, y + 14, name, class_="detail")
+            yield from _who(frame, span, y + 14, above)
 
 
 def draw_request(
@@ -100,10 +98,8 @@ def draw_request(
     if lane.sent <= scale.end and lane.end >= scale.start:
         yield element("path", d=f"M{scale.x(lane.sent):.1f} {base}H{scale.x(lane.end):.1f}", class_="request")
     for span in lane.served:
-        if span.start < scale.end and span.end > scale.start:
-            color = frame.colors.get(span.worker, "wx")
-            d = f"M{scale.x(span.start):.1f} {base + 2.5}H{max(scale.x(span.end), scale.x(span.start) + 1):.1f}"
-            yield element("path", element("title", f"served by {_safe(span.worker)}"), d=d, class_=f"served {color}")
+        color = frame.colors.get(span.worker, "wx")
+        yield from draw_parts(span, scale, (base + 2, 5.0), color, f"served by {_safe(span.worker)}", held=False)
     yield from draw_tokens(lane, scale, how, base - 1, frame.colors)
     if gap is not None and gap[1] >= scale.start and gap[0] <= scale.end:
         yield from _gap(gap, scale, y, above)
@@ -121,6 +117,21 @@ def draw_request(
             yield label(room[0], base - 5, text, class_=class_, anchor=_anchor(room[1]))
         else:
             yield from _beside(above, x, y + 9, text, class_)
+
+
+def _who(frame: Frame, span: Served, y: float, above: Row) -> Iterator[str]:
+    """Above a worker's bar which request it has, with its phase where there is room: ``request 0: kv_transfer``."""
+    scale, name = frame.scale, _name(frame, span)
+    phased = [(part, f"{name}: {words(part.phase)}") for part in span.parts if part.phase in PHASES]
+    fits = [
+        (part.start, part.end, text)
+        for part, text in phased
+        if scale.x(part.end) - scale.x(part.start) > text_width(text, SIZE)
+    ]
+    for start, end, text in fits or [(span.start, span.end, name)]:
+        room = (max(scale.x(start), scale.left), min(scale.x(end), scale.right))
+        if room[1] - room[0] > text_width(text, SIZE) and above.take(*room):
+            yield label(room[0] + 1, y, text, class_="detail")
 
 
 def _gap(gap: tuple[int, int], scale: Scale, y: float, above: Row) -> Iterator[str]:
@@ -157,7 +168,8 @@ def _logged(lane: ProcessLane, scale: Scale, level: float, above: Row, color: st
     together: list[tuple[float, list[str]]] = []
     for log in lane.logged:
         if scale.holds(log.t):
-            x, name = scale.x(log.t), middle(log.event.replace("_", " "), 30)
+            phase = log.captures.get("phase", "") if log.event == "request_phase" else ""
+            x, name = scale.x(log.t), middle((phase or log.event).replace("_", " "), 30)
             yield element("circle", element("title", _safe(log.line)), cx=x, cy=level, r=3.0, class_=f"log {color}")
             if together and x - together[-1][0] < _TOGETHER:
                 names = together[-1][1]

@@ -20,7 +20,7 @@ from ftharness.history import (
     RunFinished,
     RunPhase,
 )
-from ftharness.report.served import Served, serving
+from ftharness.report.served import HELD, Served, serving
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -99,8 +99,18 @@ class RequestLane(msgspec.Struct, frozen=True, kw_only=True):
         return max(gaps, key=lambda gap: gap[1] - gap[0], default=None)
 
     def worker_at(self, t: int) -> str:
-        """Who served it at ``t``, empty when nobody is known to have."""
-        return next((span.worker for span in reversed(self.served) if span.start <= t), "")
+        """Who served it at ``t``, empty when nobody is known to have: of two, who did not only keep its KV for the other."""
+        return next((span.worker for span in self._at(t)), "")
+
+    def phase_at(self, t: int) -> str:
+        """In which phase it was at ``t`` and where, ``kv_transfer in decode-1``; empty when that is not known."""
+        return next(
+            (f"{phase} in {span.worker}" for span in self._at(t) if t <= span.end and (phase := span.phase_at(t))), ""
+        )
+
+    def _at(self, t: int) -> list[Served]:
+        begun = [span for span in self.served if span.start <= t]
+        return sorted(begun, key=lambda span: (t < span.end, span.phase_at(t) not in (HELD, "queued"), span.start), reverse=True)
 
 
 class Timeline(msgspec.Struct, frozen=True):

@@ -148,9 +148,10 @@ def _process(lane: ProcessLane, pid: int, names: dict[str, str]) -> Iterator[Ent
     for tid in sorted(set(rows.values())):
         yield from _named(pid, "", 0, tid=tid, thread=f"serving {tid - 1}")
     for span, tid in rows.items():
-        yield _slice(
-            pid, tid, names.get(span.request, one_line(span.request, 60)), span.start, span.end, request=span.request
-        )
+        name = names.get(span.request, one_line(span.request, 60))
+        yield _slice(pid, tid, name, span.start, span.end, request=span.request)
+        for part in span.parts:  # within it
+            yield _slice(pid, tid, one_line(part.phase, 40), part.start, part.end, request=name)
 
 
 def _rows(served: Iterable[Served]) -> dict[Served, int]:
@@ -173,6 +174,8 @@ def _moves(stored: Stored) -> Iterator[Entry]:
     for lane in stored.lanes.requests:
         for before, after in zip(lane.served, lane.served[1:], strict=False):
             sides = [(*places[span.worker], span) for span in (before, after) if span.worker in places]
+            if before.end > after.start:  # it has both, as where one decodes what the other has read
+                continue
             if len(sides) != 2 or any(span not in rows for _, rows, span in sides):  # noqa: PLR2004 - an arrow has two ends
                 continue
             number += 1
