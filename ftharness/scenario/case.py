@@ -178,6 +178,14 @@ class Case:
         ended, teardown = self.exits.get(source), self.phase_t("teardown")
         return ended is not None and (teardown is None or ended.t < teardown)
 
+    def gone_t(self, source: str) -> int | None:
+        """When a process ended, before the teardown; killed by a signal of ours: when that was sent, not when it was seen."""
+        if not self.ended_in_phase(source):
+            return None
+        ended = self.exits[source]
+        sent = (one.t for one in self.signals_to(source) if one.signal == ended.signal and one.t <= ended.t)
+        return next(sent, ended.t)
+
     def signals_to(self, source: str) -> list[ProcessSignalled]:
         """The signals that we sent to a process."""
         return list(self.select(ProcessSignalled, source=source))

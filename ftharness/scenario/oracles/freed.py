@@ -1,7 +1,7 @@
 """Whether all that a cancelled request held is free, and nothing goes on: slots, KV, tokens."""
 
 from ftharness.scenario.case import Case, Finding, short_of_passing
-from ftharness.scenario.oracles.cancellation import cancelled, given_up_t
+from ftharness.scenario.oracles.holds import cancelled, given_up_t
 from ftharness.scenario.readings import Reading, readings
 
 # Of two readings that are to show that nothing is made any more: at 20 tokens a second, the slowest that is likely, five.

@@ -14,6 +14,7 @@ from ftharness.history import (
     FaultRequested,
     History,
     Log,
+    Metric,
     ProcessExited,
     ProcessSignalled,
     ProcessStarted,
@@ -24,6 +25,7 @@ from ftharness.history import (
     RunPhase,
     RunStarted,
 )
+from ftharness.scenario.case import Case
 
 MS = 1_000_000
 PROMPT = "Once"
@@ -133,6 +135,81 @@ class Story:
         return list(history.events)
 
 
+METRICS = {
+    "slots_busy": "slots",
+    "kv_used": "kv",
+    "tokens_generated": "tokens",
+    "cancellation": "front_cancels",
+    "worker_cancellation": "work_cancels",
+}
+WORDS = ["request_received", "request_aborted", "remote_aborted", "request_finished"]
+
+
+@dataclass
+class Left:
+    """A run in which the client of the first of two requests went away after 5 of 10 tokens, 126 ms after the begin.
+
+    Each test changes what it is about; a time of None takes the event out.
+    """
+
+    story: Any
+    ids: list[int]
+    known: bool = True
+    metrics: dict[str, str] = field(default_factory=lambda: dict(METRICS))
+    words: list[str] = field(default_factory=lambda: list(WORDS))
+    took: float | None = 101
+    aborted: float | None = 130
+    abort: Log = field(
+        default_factory=lambda: Log(source="worker-1", event="request_aborted", captures={"request": "r"})
+    )
+    outcome: str = "cancelled"
+    next_by: str = "worker-1"
+    next_outcome: str = "success"
+    faults: tuple[str, ...] = ("r",)
+    values: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {
+            "slots": (0, 0, 0),
+            "kv": (4, 4, 4),
+            "tokens": (10, 25, 25),
+            "work_cancels": (0, 1, 1),
+            "front_cancels": (0, 1, 1),
+        }
+    )
+    readings: tuple[float, float, float] = (99, 200, 500)
+    more: list[tuple[float, Any]] = field(default_factory=list)
+
+    def case(self, only: str = "") -> Case:
+        """The run as an oracle sees it."""
+        one = self.story
+        one.events[0][1].params["metrics"] |= self.metrics
+        for process in ("frontend", "worker-1", "worker-2"):
+            one.add(2, ContractChosen(source=process, backend="sim", known=self.known, events=self.words))
+        if not self.known:
+            one.events = [(t, e) for t, e in one.events if not isinstance(e, ContractChosen) or e.events is self.words]
+        one.request(10, "d", self.ids, control=True, index=1)
+        one.request(100, "r", self.ids[:5], outcome=self.outcome, finish_reason=None)
+        if self.took is not None:
+            one.taken(self.took, "worker-1")
+        for number, request in enumerate(self.faults, 1):
+            asked = FaultRequested(
+                source="harness", id=f"fault-{number}", fault="disconnect", target="", request=request
+            )
+            one.add(125, asked)
+            one.add(126, FaultLanded(source="client", id=f"fault-{number}", evidence={}))
+        if self.aborted is not None:
+            one.add(self.aborted, self.abort)
+        one.request(131, "s", self.ids, index=1, outcome=self.next_outcome)
+        one.taken(132, self.next_by, "s")
+        one.add(182, Log(source=self.next_by, event="request_finished", captures={"request": "s"}))
+        for name, values in self.values.items():
+            source = "frontend" if name == "front_cancels" else "worker-1"
+            for t, value in zip(self.readings, values, strict=True):
+                one.add(t, Metric(source=source, name=name, value=value))
+        for t, event in self.more:
+            one.add(t, event)
+        return Case(one.end()).about(only)
+
+
 @pytest.fixture
 def story() -> Callable[..., Story]:
     """Makes a :class:`Story`."""
@@ -143,3 +220,9 @@ def story() -> Callable[..., Story]:
 def ids() -> list[int]:
     """The ten tokens of the right answer."""
     return list(IDS)
+
+
+@pytest.fixture
+def left() -> Callable[..., Left]:
+    """``left(**changes)``: a :class:`Left`; ``exact`` as of a :class:`Story`."""
+    return lambda exact=True, **changes: Left(Story(exact=exact), list(IDS), **changes)
