@@ -142,3 +142,38 @@ def cancellations_counted(*, frontend: int | None = 1, workers: int | None = 1) 
 def ends_as_asked() -> Expect:
     """Requests whose clients left are cancelled, the others complete; every token is exact."""
     return Expect(oracle="ends_as_asked")
+
+
+def ends_cleanly(request: _Request | None = None) -> Expect:
+    """Every request got its whole answer, or an error that says so."""
+    return _expect("ends_cleanly", request)
+
+
+def one_active() -> Expect:
+    """Of engines that share a failover lock no two served at the same time."""
+    return Expect(oracle="one_active")
+
+
+def legal_states() -> Expect:
+    """Each engine went from init to standby, waking, active and dead, and was announced only when awake."""
+    return Expect(oracle="legal_states")
+
+
+def took_over_within(*, ms: float) -> Expect:
+    """At most ``ms`` milliseconds after each fault on the engine that served came the first token of another of its group."""
+    return Expect(oracle="took_over_within", args={"ms": ms})
+
+
+def serves_again() -> Expect:
+    """Once the next engine was announced, every request got its whole answer."""
+    return Expect(oracle="serves_again")
+
+
+def nobody_takes_over() -> Expect:
+    """While the engine that served is frozen, no other gets its turn."""
+    return Expect(oracle="nobody_takes_over")
+
+
+def fenced() -> Expect:
+    """A holder of the lock that was frozen and lost it serves nobody any more, thawed or not."""
+    return Expect(oracle="fenced")

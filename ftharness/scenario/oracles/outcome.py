@@ -1,9 +1,10 @@
-"""How requests ended: ``succeeds``, ``fails_with``, ``every_request_ends``."""
+"""How requests ended: ``succeeds``, ``fails_with``, ``every_request_ends``, ``ends_cleanly``."""
 
 from http import HTTPStatus
 
 from ftharness.history import RequestFinished, RunFinished
 from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.oracles.tokens import exact, exact_so_far
 from ftharness.scenario.views import RequestView
 
 
@@ -62,6 +63,28 @@ def every_request_ends(case: Case) -> Finding:
     if open_ones := [view for view in views if view.finished is None]:
         return Finding("unknown", f"{open_ones[0].name}: it had not ended when the history did")
     return Finding("pass", f"all {len(views)} requests ended")
+
+
+def ends_cleanly(case: Case) -> Finding:
+    """Every request got its whole answer, or an error that says so; and what came of it is the right one's begin."""
+    if not case.requests:
+        return Finding("unknown", "no request was sent")
+    whole = failed = 0
+    for view in case.requests:
+        end = view.finished
+        if end is None:
+            return Finding("unknown", f"{view.name}: {view.how_it_ended}", _events(view), pending=True)
+        if end.outcome == "success":
+            whole += 1
+            finding = exact(case, view)
+        elif end.outcome == "error" and not _broke(end):
+            failed += 1
+            finding = exact_so_far(case, view)
+        else:
+            return Finding("fail", f"{view.name}: neither an answer nor an error: {view.how_it_ended}", _events(view))
+        if finding.verdict == "fail":
+            return finding
+    return Finding("pass", f"{whole} answered, {failed} failed and were told so")
 
 
 def _events(view: RequestView) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import signal
 
-from ftharness.history import Leak, ProcessExited, RunFinished
+from ftharness.history import Leak, Log, ProcessExited, ProcessStarted, RunFinished
 from ftharness.scenario.case import Case, Finding
 
 _PAUSES = {"SIGSTOP", "SIGCONT"}  # no process ends of these
@@ -51,6 +51,8 @@ def exits_explained(case: Case) -> Finding:
             continue
         if signals and _fits(ended, {sent.signal for sent in signals}):
             continue
+        if ended.signal == "SIGKILL" and _was_fenced(case, name):
+            continue
         asked = (
             f"; it had been sent {', '.join(sent.signal for sent in sent_before)}"
             if sent_before
@@ -58,6 +60,12 @@ def exits_explained(case: Case) -> Finding:
         )
         return Finding("fail", f"{name} ended by itself: {said(ended)}{asked}", (ended.n,))
     return Finding("pass", f"{len(case.exits)} exits, each a fault's or the teardown's")
+
+
+def _was_fenced(case: Case, name: str) -> bool:
+    """Whether another engine said that it killed this process, since it held the lock and was silent."""
+    pids = {str(start.pid) for start in case.select(ProcessStarted, source=name)}
+    return any(line.captures.get("pid") in pids for line in case.select(Log, event="fenced"))
 
 
 def _complete(case: Case) -> bool:
