@@ -185,6 +185,8 @@ class Run:
         about: dict[str, Any] = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
         if scenario.topology.standbys:  # the names of the processes tell who is in which
             about["groups"] = scenario.topology.workers
+        if plan.exact and not any(one.startswith("--speed") for one in scenario.topology.worker_args):
+            about["speed"] = scenario.topology.speed
         self._begins(engine, version, about)
         self._phase("launch")
         await self._processes.__aenter__()

@@ -50,6 +50,7 @@ from ftharness.stack import aggregated
 E = TypeVar("E", bound=Event)
 
 ONE = completion(max_tokens=120)
+ONE_LONG = completion(max_tokens=200)
 APART = completion(max_tokens=120, own_process=True)
 WHOLE = completion(max_tokens=120, stream=False)
 
@@ -171,6 +172,58 @@ def test_a_connection_that_the_kernel_still_has_was_not_closed(ft: Ft, monkeypat
     events = run(ft, on_token(30).inject(disconnect()), check=False)
     (missed,) = of(events, FaultMissed)
     assert missed.reason == "the client closed the connection, but the kernel says that its socket is ESTABLISHED"
+
+
+# A client that goes late, one that goes beside another that stays, and many at once.
+HIDDEN: list[tuple[str, int, list[Request], str, str]] = [
+    (
+        "ignored-abort",
+        160,
+        [ONE_LONG, completion("And", max_tokens=60, after=0)],
+        "cancelled_within",
+        "the whole answer to",
+    ),
+    ("endless-decode", 160, [ONE_LONG, completion("And", max_tokens=60, after=0)], "no_tokens_after_abort", "went on"),
+    ("endless-decode", 5, [ONE_LONG, completion("Other", max_tokens=400)], "no_tokens_after_abort", "went on"),
+]
+
+
+@pytest.mark.parametrize("bug,token,workload,oracle,says", HIDDEN, ids=[f"{bug} {n}" for bug, n, *_ in HIDDEN])
+def test_what_goes_on_is_seen_whatever_else_does(
+    ft: Ft, bug: str, token: int, workload: list[Request], oracle: str, says: str
+) -> None:
+    """Also where the engine is done within the time that it has to give up, or before other requests are."""
+    one = Scenario(
+        name="cancellation/hidden",
+        topology=aggregated(workers=1),
+        workload=workload,
+        faults=[on_token(token).inject(disconnect())],
+        expect=[cancelled_within(ms=500), no_tokens_after_abort(), slots_freed(), kv_freed(), ends_as_asked()],
+    )
+    failed = [each for each in ft.run(one, stack="sim", bug=bug, check=False).oracles if each.verdict == "fail"]
+    assert [each.name.partition("(")[0] for each in failed] == [oracle]
+    assert says in failed[0].reason
+    assert ft.run(one, stack="sim").verdict == "pass"
+
+
+def test_a_storm_is_not_survived_by_who_finishes_everything(ft: Ft) -> None:
+    """Each answer is over within the second that its workers have: none of them was given up."""
+    record = ft.run("cancellation/storm", stack="sim", bug="ignored-abort", check=False, speed=20)
+    (failed,) = [one for one in record.oracles if one.verdict == "fail"]
+    assert "finished the whole answer to" in failed.reason
+
+
+def test_with_the_last_token_nothing_is_cancelled(ft: Ft) -> None:
+    """Whether the kernel still had the connection or not: what is found then is unknown."""
+    last = Scenario(
+        name="cancellation/last",
+        topology=aggregated(workers=1),
+        workload=[completion(max_tokens=30), completion("And", max_tokens=20, after=0)],
+        faults=[on_token(30).inject(disconnect())],
+        expect=[no_tokens_after_abort(), slots_freed(), kv_freed(), still_serves()],
+    )
+    verdicts = {ft.run(last, stack="sim", check=False).verdict for _ in range(4)}
+    assert verdicts == {"unknown"}
 
 
 FAMILY = sorted(name for name in shipped() if name.startswith("cancellation/"))

@@ -8,6 +8,7 @@ from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.given_up import given_up
 from ftharness.scenario.oracles.holds import (
+    LEAVING,
     NOBODY,
     TOO_LATE,
     cancelled,
@@ -21,8 +22,6 @@ from ftharness.scenario.oracles.holds import (
 )
 from ftharness.scenario.oracles.tokens import exact, exact_so_far
 from ftharness.scenario.views import RequestView
-
-_LEAVING = {"disconnect", "reset", "cancel_task", "kill_client"}
 
 
 def cancelled_within(case: Case, ms: float) -> Finding:
@@ -102,7 +101,7 @@ def ends_as_asked(case: Case) -> Finding:
     left = {
         fault.requested.request
         for fault in case.faults
-        if fault.landed and fault.landed.on_target and fault.requested.fault in _LEAVING
+        if fault.landed and fault.landed.on_target and fault.requested.fault in LEAVING
     }
     findings = [_ended_as_asked(case, view, left=view.id in left) for view in case.requests]
     gone = sum(view.id in left for view in case.requests)

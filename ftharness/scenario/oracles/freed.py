@@ -1,7 +1,17 @@
 """Whether all that a cancelled request held is free, and nothing goes on: slots, KV, tokens."""
 
 from ftharness.scenario.case import Case, Finding, short_of_passing
-from ftharness.scenario.oracles.holds import cancelled, given_up_t
+from ftharness.scenario.oracles.generated import accounted_for
+from ftharness.scenario.oracles.holds import (
+    LEAVING,
+    ON_ITS_WAY_MS,
+    TOO_LATE,
+    cancelled,
+    given_up_t,
+    left_t,
+    tested,
+    untested,
+)
 from ftharness.scenario.readings import Reading, readings
 
 # Of two readings that are to show that nothing is made any more: at 20 tokens a second, the slowest that is likely, five.
@@ -19,22 +29,28 @@ def kv_freed(case: Case) -> Finding:
 
 
 def no_tokens_after_abort(case: Case) -> Finding:
-    """Nothing came to a client that was gone, and the engine's own count of tokens stands still once all is over."""
-    views = cancelled(case)
-    if not views:
-        return Finding("unknown", "no client gave its request up")
-    for view in views:
-        assert view.finished is not None
-        late = [chunk for chunk in view.chunks if chunk.t > view.finished.t]
+    """Nothing came to a client that was gone, and the engines' own counts of tokens show none that were made for nobody.
+
+    They stand still once all is over; and where each token is known, they rose by no more than clients got, and than may have
+    been on its way to those that left: other requests, which run on, hide nothing.
+    """
+    for view in cancelled(case):
+        late = [chunk for chunk in view.chunks if chunk.t > left_t(view)]
         if late:
             return Finding("fail", f"{view.name}: {len(late)} chunks came after its client had gone", (late[0].n,))
-    given_up = {view.name: given_up_t(case, view) for view in views}
+    if finding := untested(case):
+        return finding
+    given_up = {view.name: given_up_t(case, view) for view in tested(case)}
     if held := next((name for name, t in given_up.items() if t is None), ""):
         return Finding("unknown", f"{held}: a worker never said that it gave it up", pending=True)
-    found = _after(case, "tokens_generated", max([_over_t(case), *(t for t in given_up.values() if t is not None)]))
+    # A handler may say that it gives a request up just before its engine does.
+    over_t = max(t for t in given_up.values() if t is not None) + int(ON_ITS_WAY_MS * 1e6)
+    found = _after(case, "tokens_generated", max(_over_t(case), over_t))
     if isinstance(found, Finding):
         return found
     findings = [_stands_still(source, series) for source, (_, series) in found.items()]
+    if short_of_passing(findings) is None:
+        findings.append(accounted_for(case, found, over_t))
     return short_of_passing(findings) or Finding(
         "pass", "; ".join(finding.reason for finding in findings), tuple(n for one in findings for n in one.evidence)
     )
@@ -53,6 +69,8 @@ def _stands_still(source: str, series: list[Reading]) -> Finding:
 
 
 def _back_to_before(case: Case, event: str) -> Finding:
+    if not tested(case) and not _broken(case):
+        return TOO_LATE if cancelled(case) else Finding("unknown", "nothing was cancelled, and nothing was broken")
     found = _after(case, event, _over_t(case))
     if isinstance(found, Finding):
         return found
@@ -63,6 +81,11 @@ def _back_to_before(case: Case, event: str) -> Finding:
             return Finding("fail", what, (last.n,), pending=True)
     levels = ", ".join(f"{source} {series[-1].value:g}" for source, (_, series) in found.items())
     return Finding("pass", f"{event} as before: {levels}", tuple(series[-1].n for _, series in found.values()))
+
+
+def _broken(case: Case) -> bool:
+    """Whether a fault landed that was no client's leaving, so that something may have been left behind."""
+    return any(fault.landed is not None and fault.requested.fault not in LEAVING for fault in case.faults)
 
 
 def _over_t(case: Case) -> int:

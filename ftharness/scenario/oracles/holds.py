@@ -8,10 +8,12 @@ from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.views import RequestView
 
-# What an abort may take on its way from the frontend to the engine: three processes, each of which may have to wait for its
-# turn on a busy machine. A worker that is done with a request meanwhile had no chance to give it up.
-_ON_ITS_WAY_MS = 50.0
+#: What an abort may take on its way from the frontend to the engine: three processes, each of which may have to wait for its
+#: turn on a busy machine. A worker that is done with a request meanwhile had no chance to give it up.
+ON_ITS_WAY_MS = 50.0
 
+#: The faults by which a client goes away.
+LEAVING = {"disconnect", "reset", "cancel_task", "kill_client"}
 #: What an oracle says where no request was cancelled, and where each was over for the workers by then.
 NOBODY = Finding("unknown", "no client gave its request up")
 TOO_LATE = Finding("unknown", "the workers were done with it before they could hear that its client had gone")
@@ -78,7 +80,7 @@ def heard_t(case: Case, view: RequestView, ms: float = math.inf) -> int:
     if not case.params.get("exact"):
         return left_t(view)
     left, noticed = left_t(view), case.lines_about(view, "client_disconnected")
-    told = max([left, *(line.t for line in noticed[:1])]) + _ON_ITS_WAY_MS * 1e6
+    told = max([left, *(line.t for line in noticed[:1])]) + ON_ITS_WAY_MS * 1e6
     return int(min(told, left + ms * 1e6))
 
 
@@ -140,7 +142,7 @@ def _ends(given_up: list[Log], done: list[Log], count: int) -> list[Log]:
     """
     spare = len(given_up) + len(done) - count
     for line in sorted(done, key=lambda line: line.t):
-        beside = any(abs(line.t - one.t) <= _ON_ITS_WAY_MS * 1e6 for one in given_up)
+        beside = any(abs(line.t - one.t) <= ON_ITS_WAY_MS * 1e6 for one in given_up)
         if spare > 0 and beside:
             done, spare = [one for one in done if one is not line], spare - 1
     first = sorted(given_up, key=lambda line: line.t)[: max(0, count - len(done))]
