@@ -6,6 +6,7 @@ from html import escape
 import msgspec
 
 from ftharness.report.clean import middle, one_line
+from ftharness.report.crowd import Crowd, crowd_of
 from ftharness.report.density import density
 from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
 from ftharness.report.moments import Moments
@@ -92,7 +93,10 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         {lane.id: lane.name for lane in lanes.requests},
         close,
     )
-    lines, rows = _flags(_close_flags(faults) if close else _whole_flags(faults), scale)
+    alone, crowd = crowd_of(faults)
+    if close and crowd:  # of the many those that this picture is about
+        alone = [*alone, *(one for one in crowd.faults if one.struck == window.zero)]
+    lines, rows = _flags(_close_flags(alone) if close else _whole_flags(alone, crowd), scale)
     flag_area = rows * _ROW + (4 if rows else 0)
     top = flag_area + (0 if close else _BAND)
     body: list[str] = []
@@ -118,6 +122,7 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         element("title", escape(title)),
         *([] if close else _phases(lanes, scale, flag_area, bottom, [line.x for line in lines])),
         *_axis(scale, window, top, bottom),
+        *(_leavers(crowd, scale, flag_area, bottom) if crowd else ()),
         *(line.below(bottom) for line in lines),
         *body,
         *(line.text() for line in lines),
@@ -151,13 +156,21 @@ def _shown(
     processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
     requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
     targets = {one.process for one in faults} | {one.rerouted_to for one in faults}
-    aimed = {fault.request.id for fault in faults if fault.request}
+    aimed: dict[str, int] = {}  # how far from what a close view is about the request was hit
+    for fault in faults:
+        if fault.request:
+            far = 0 if window.zero is None else abs((fault.struck or fault.at or 0) - window.zero)
+            aimed[fault.request.id] = min(far, aimed.get(fault.request.id, far))
     kept_processes = sorted(processes, key=lambda lane: (lane.name not in targets, lane.color is not None))
-    kept_requests = sorted(requests, key=lambda lane: (lane.id not in aimed, lane.ok, lane.control))
+    kept_requests = sorted(
+        requests, key=lambda lane: (lane.id not in aimed, aimed.get(lane.id, 0), lane.ok, lane.control)
+    )
     first = [lane for lane in processes if lane in kept_processes[:MOST_PROCESSES]]
-    second = [
-        lane for lane in requests if lane in kept_requests[: MOST_REQUESTS if window.zero is None else _MOST_CLOSE]
-    ]
+    kept = kept_requests[: MOST_REQUESTS if window.zero is None else _MOST_CLOSE]
+    second = sorted(
+        (lane for lane in requests if lane in kept),
+        key=lambda lane: window.zero is not None and aimed.get(lane.id) != 0,
+    )
     left_out = [
         f"{count} more {noun}"
         for count, noun in (
@@ -231,8 +244,16 @@ def _flags(wanted: list[tuple[int, str, str]], scale: Scale) -> tuple[list[_Line
     return lines, max((place.row + 1 for place in places), default=0)
 
 
-def _whole_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
-    flags: list[tuple[int, str, str]] = []
+def _leavers(crowd: Crowd, scale: Scale, top: float, bottom: float) -> Iterator[str]:
+    """A thin line for each of many clients that went away."""
+    times = [one.landed for one in crowd.faults if one.landed is not None and scale.holds(one.landed)]
+    d = "".join(f"M{x:.1f} {top:.1f}V{bottom:.1f}" for x in sorted({round(scale.x(t), 1) for t in times}))
+    if d:
+        yield element("path", element("title", escape(crowd.what)), d=d, class_="line left")
+
+
+def _whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[tuple[int, str, str]]:
+    flags: list[tuple[int, str, str]] = [(crowd.span[0], crowd.what, "landed")] if crowd else []
     for one in faults:
         what = middle(one.what, 40)
         if one.landed is not None:
@@ -262,6 +283,7 @@ def _close_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
             (one.detected, "detected", "detected"),
             (one.rerouted, f"rerouted{to}", "rerouted"),
             (one.first_token, "first token", "token"),
+            (one.given_up, f"given up in {middle(one.fault.recovery.given_up_by, 20)}", "token"),
             (one.healed, "healed", "healed"),
         ):
             if t is not None:

@@ -16,6 +16,7 @@ _FIGURES: tuple[tuple[str, Callable[[Recovery], float | None]], ...] = (
     ("rerouted", lambda recovery: recovery.reroute_ms),
     ("next token", next_token_ms),
     ("longest gap", lambda recovery: recovery.max_gap_ms),
+    ("given up", lambda recovery: recovery.given_up_ms),
 )
 # Under this, a different figure is the machine's mood: a scheduler's tick, another program.
 _NOTABLE_MS, _NOTABLE_PART = 5.0, 0.25

@@ -34,7 +34,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         cells: Its runs, in order; ``more`` were left out.
         more: How many cells there was no room for.
         passed: How many of its runs passed, in words.
-        next_token: Of a fault, how long until the next token: the middle and the worst of its runs.
+        next_token: Of a fault, how long until the next token, or of a client that went away until its request was given up:
+            the middle and the worst of its runs.
         dots: The same as a drawing, empty for a single run.
         duration: The middle of its runs' lengths.
         verdict: The worst of its runs'.
@@ -77,7 +78,7 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
         cells=[_cell(record, href, place) for place, (record, href) in enumerate(runs[:_MOST_CELLS], 1)],
         more=max(0, len(runs) - _MOST_CELLS),
         passed=f"{passed} of {len(runs)}",
-        next_token=_spread(waits),
+        next_token=_spread(waits) if waits else _given_up(records),
         dots=_dots(waits, slowest) if len(waits) > 1 else "",
         duration=milliseconds(median(record.duration_s for record in records) * 1_000),
         verdict=verdict,
@@ -87,7 +88,8 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
 
 def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
     first = next(iter(_next_token(record)), None)
-    after = f", next token after {milliseconds(first)}" if first is not None else ""
+    gone = _given_up([record])
+    after = f", next token after {milliseconds(first)}" if first is not None else "" if gone == "–" else f", {gone}"
     why = f": {one_line(record.reason, 120)}" if record.reason else ""
     title = f"run {place}: {record.verdict}{after}{why}"
     return Cell(href, record.verdict, excuse(record) is not None, title)
@@ -95,6 +97,11 @@ def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
 
 def _next_token(record: ScenarioRecord) -> list[float]:
     return [ms for one in record.faults if (ms := next_token_ms(one.recovery)) is not None]
+
+
+def _given_up(records: Iterable[ScenarioRecord]) -> str:
+    waits = [ms for one in records for f in one.faults if (ms := f.recovery.given_up_ms) is not None]
+    return f"given up after {_spread(waits)}" if waits else "–"
 
 
 def _spread(values: Sequence[float]) -> str:

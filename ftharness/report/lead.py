@@ -1,11 +1,14 @@
 """What a scenario came to, in a few sentences: the first thing that a reader of the page reads."""
 
 from ftharness.report.clean import one_line
+from ftharness.report.crowd import crowd_of
 from ftharness.report.moments import Moments
-from ftharness.report.recovered import next_token_ms
+from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.stored import Stored
 from ftharness.report.units import NS_PER_MS, amount, milliseconds
-from ftharness.scenario.record import TokenCount
+from ftharness.scenario.case import Case
+from ftharness.scenario.departure import departed, departure_of
+from ftharness.scenario.record import Recovery, TokenCount
 
 # By the kind of fault, what became of its target; a kind that is not ours "was hit by" it.
 _HAPPENED = {
@@ -26,13 +29,50 @@ _MOST_FAULTS = 3
 
 def lead(stored: Stored) -> str:
     """Of the faults and the tokens; why the verdict is not ``pass`` is the record's own reason, and not said here."""
-    sentences = [_fault(one) for one in stored.faults[:_MOST_FAULTS]]
-    if len(stored.faults) > _MOST_FAULTS:
-        sentences.append(f"{len(stored.faults) - _MOST_FAULTS} more faults were injected.")
+    alone, crowd = crowd_of(stored.faults)
+    sentences = [_fault(one) for one in alone[:_MOST_FAULTS]]
+    if len(alone) > _MOST_FAULTS:
+        sentences.append(f"{len(alone) - _MOST_FAULTS} more faults were injected.")
+    if crowd:
+        sentences.append(f"{crowd.what}: {crowd.how}{f'; {crowd.given_up}' if crowd.given_up else ''}.")
     if not stored.faults:
-        sentences.append("No fault was injected.")
-    tokens = token_words(stored.record.tokens)
+        sentences.append(_clients(stored) or "No fault was injected.")
+    tokens = _of_whom(stored) or token_words(stored.record.tokens)
     return " ".join([*sentences, f"{tokens[0].upper()}{tokens[1:]}." if tokens else ""]).strip()
+
+
+def _clients(stored: Stored) -> str:
+    """Of clients that went away by themselves, as a test lets them."""
+    case = Case(stored.events)
+    views = departed(case)
+    if not views:
+        return ""
+    names = ", ".join(f"request {view.sent.index}" for view in views[:_MOST_FAULTS])
+    more = f" and {len(views) - _MOST_FAULTS} more" if len(views) > _MOST_FAULTS else ""
+    ends = [departure_of(case, view) for view in views]
+    slowest = max(ends, key=lambda end: end.ms or 0.0)
+    last = Recovery(given_up_ms=slowest.ms, given_up_by=slowest.worker, told=", ".join(slowest.told))
+    said = f": {'the last ' if len(views) > 1 else ''}{words}" if (words := given_up(last)) else ""
+    return f"The client{'s' if len(views) > 1 else ''} of {names}{more} left{said}."
+
+
+def _of_whom(stored: Stored) -> str:
+    """Whose tokens came, where clients went away: what they had by then, and what the others got; empty where some are wrong."""
+    count = stored.record.tokens
+    lanes = [lane for lane in stored.lanes.requests if not lane.control]
+    left = [lane for lane in lanes if lane.status == "cancelled"]
+    wrong = (count.lost, count.duplicated, count.altered)
+    if not left or count.received != count.expected or any(wrong):
+        return ""
+    exact = ", each as expected" if wrong == (0, 0, 0) else ""
+    others = len(lanes) - len(left)
+    had = amount(sum(lane.tokens() for lane in left), "token")
+    until = f"it had got {had} by then" if len(left) == 1 else f"those that left had got {had}"
+    if not others:
+        return f"{until}{exact}"
+    rest = sum(lane.tokens() for lane in lanes) - sum(lane.tokens() for lane in left)
+    whose = "the other request" if others == 1 else f"the {others:,} other requests"
+    return f"{until}; all {amount(rest, 'token')} of {whose} came{exact}"
 
 
 def token_words(count: TokenCount) -> str:
@@ -58,21 +98,40 @@ def token_words(count: TokenCount) -> str:
     return f"all {amount(count.expected, 'token')} came{', each as expected' if exact else ''}"
 
 
+def _phase(one: Moments) -> str:
+    """``in kv_transfer in decode-1``; of a process that was hit ``with request 0 in decode``."""
+    phase = one_line(one.phase, 60)
+    if one.left or one.request is None:
+        return f"in {phase}"
+    return f"with {one.request.name} in {phase.removesuffix(f' in {one.process}')}"
+
+
 def _fault(one: Moments) -> str:
     who = one_line(one.process or one.fault.target, 60)
+    if one.left and one.request:
+        who = f"the client of {one.request.name}"
     kind = one_line(one.fault.kind, 40)
     happened = _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
     if one.landed is None:
         why = one_line(one.fault.missed or "no evidence that it did", 200)
         return f"The fault {kind} on {who} did not land: {why}."
     trigger = one_line(one.fault.trigger, 100).replace("on token", "at token", 1)
-    sentence = f"{who} {happened}{f' {trigger}' if trigger.startswith(('on ', 'at ')) else ''}"
+    phase = f", {_phase(one)}" if one.phase and one.fault.on_target else ""
+    sentence = f"{who} {happened}{f' {trigger}' if trigger.startswith(('on ', 'at ')) else ''}{phase}"
+    sentence = f"{sentence[0].upper()}{sentence[1:]}" if one.left else sentence  # a process keeps its name
+    if not one.fault.on_target and one.fault.evidence.get("request") == "was done with there":
+        return f"{sentence}, but was done with the request."
     if not one.fault.on_target:
         return f"{sentence}, but what it was aimed at had already ended."
     recovery = one.fault.recovery
     steps = []
-    if recovery.detect_ms is not None:
-        steps.append(f"the frontend noticed after {milliseconds(recovery.detect_ms)}")
+    noticed = recovery.detect_ms
+    if one.left and one.detected is not None and one.struck is not None:
+        noticed = (one.detected - one.struck) / NS_PER_MS
+    if noticed is not None:
+        steps.append(f"the frontend noticed after {milliseconds(noticed)}")
+    if one.left and (said := given_up(recovery)):
+        steps.append(f"its request was {said}" if said.startswith("given up") else said)
     if recovery.reroute_ms is not None:
         taker = one_line(one.rerouted_to, 40) or "another worker"
         steps.append(f"{taker} took over after {milliseconds(recovery.reroute_ms)}")

@@ -34,6 +34,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         detected: When the frontend said that it noticed.
         rerouted: When another worker said that it got the request; ``rerouted_to`` is that worker.
         first_token: When the first token after it came.
+        given_up: Of a client that went away: when the last worker said that it gave its request up.
         gap: The two chunks around the longest time without a token from when it struck until then.
     """
 
@@ -48,12 +49,25 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     rerouted: int | None = None
     rerouted_to: str = ""
     first_token: int | None = None
+    given_up: int | None = None
     gap: tuple[int, int] | None = None
 
     @property
     def what(self) -> str:
-        """For a label: ``kill worker-2``."""
+        """For a label: ``kill worker-2``, ``disconnect client of request 3``."""
+        if self.left and self.request:
+            return f"{self.fault.kind} client of {self.request.name}"
         return f"{self.fault.kind} {self.process or self.fault.target}"
+
+    @property
+    def left(self) -> bool:
+        """Whether it was a client that it hit, and not a process."""
+        return self.process == "client"
+
+    @property
+    def phase(self) -> str:
+        """In which phase its request was, and where, when it struck: ``kv_transfer in decode-1``; or empty."""
+        return self.request.phase_at(self.struck) if self.request and self.struck is not None else ""
 
     @property
     def at(self) -> int | None:
@@ -63,7 +77,8 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last(self) -> int:
         """The last of its points."""
-        points = (self.struck, self.detected, self.rerouted, self.first_token, self.gap[1] if self.gap else None)
+        until = self.gap[1] if self.gap else None
+        points = (self.struck, self.detected, self.rerouted, self.first_token, self.given_up, until)
         return max((point for point in points if point is not None), default=self.at or 0)
 
 
@@ -100,7 +115,10 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
     until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
     seen = [e for e in case.events if isinstance(e, Log) and struck <= e.t < until]
     if view is not None and not view.on_process:  # a client went away: nothing goes on elsewhere
-        detected, rerouted, token = _first(seen, lambda log: log.event in _CLIENT_NOTICED), None, None
+        name, rerouted, token = request.id if request else "", None, None
+        detected = _first(
+            seen, lambda log: log.event in _CLIENT_NOTICED and log.captures.get("request", name).startswith(name)
+        )
     else:
         detected = _first(seen, lambda log: log.event in NOTICED)
         rerouted = _first(
@@ -125,6 +143,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         rerouted=points[1],
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",
         first_token=points[2],
+        given_up=None if (ms := fault.recovery.given_up_ms) is None else struck + round(ms * NS_PER_MS),
         gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )
 

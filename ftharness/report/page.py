@@ -133,6 +133,8 @@ class Page:
         for place in sorted(self._plan.rows):
             one = self._record.scenarios[place]
             first = [ms for f in one.faults if (ms := next_token_ms(f.recovery)) is not None]
+            gone = [f.recovery.given_up_ms for f in one.faults if f.recovery.given_up_ms is not None]
+            given = milliseconds(max(gone)) if gone else ""
             gap = [f.recovery.max_gap_ms for f in one.faults if f.recovery.max_gap_ms is not None]
             yield Brief(
                 place=place + 1,
@@ -141,7 +143,7 @@ class Page:
                 where=where(one),
                 verdict=one.verdict,
                 mark=MARKS[one.verdict],
-                next_token=milliseconds(max(first, default=None)),
+                next_token=milliseconds(max(first, default=None)) if first or not given else f"given up {given}",
                 longest_gap=milliseconds(max(gap, default=None)),
                 tokens=token_words(one.tokens),
                 duration=milliseconds(one.duration_s * 1_000),

@@ -1,5 +1,6 @@
 """What the figures of a recovery mean for the stream that a fault was aimed at."""
 
+from ftharness.report.clean import one_line
 from ftharness.report.units import milliseconds
 from ftharness.scenario.record import Recovery
 
@@ -15,8 +16,19 @@ def next_token_ms(recovery: Recovery) -> float | None:
     return None if flowed_on else first
 
 
+def given_up(recovery: Recovery) -> str:
+    """What became of a request whose client went away: ``given up in decode-1 after 1.62 ms, told prefill-1``; or empty."""
+    told = f"told {one_line(recovery.told, 80)}" if recovery.told else ""
+    if recovery.given_up_ms is None:
+        return told
+    said = f"given up in {one_line(recovery.given_up_by, 40)} after {milliseconds(recovery.given_up_ms)}"
+    return f"{said}, {told}" if told else said
+
+
 def went_on(recovery: Recovery) -> str:
     """How the stream went on, in words: ``next token 14.6 ms later``, ``longest gap 5.2 ms``; empty where it did not."""
+    if words := given_up(recovery):
+        return words
     first = next_token_ms(recovery)
     if first is not None:
         return f"next token {milliseconds(first)} later"

@@ -8,13 +8,14 @@ import msgspec
 from ftharness.report.chart import around, chart, whole
 from ftharness.report.chronicle import choose, chronicle
 from ftharness.report.clean import one_line, plain
+from ftharness.report.crowd import crowd_of
 from ftharness.report.gaps import gaps
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
-from ftharness.report.recovered import next_token_ms
+from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
-from ftharness.report.units import after, milliseconds, moment, pairs
+from ftharness.report.units import NS_PER_MS, after, amount, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount, Verdict
 
 _MOST_ENTRIES = 80
@@ -128,7 +129,7 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         figures=[*figures(stored.faults), *_token_figures(record.tokens, record.verdict)],
         pictures=list(_pictures(stored)) if pictures else [],
         oracles=[Row(one_line(o.name, 120), plain(o.reason, _REASON), o.verdict) for o in _worst_first(record)],
-        faults=[_box(one) for one in stored.faults[:_MOST_LISTED]],
+        faults=list(_boxes(stored.faults)),
         before=[line for line in told if line.t < since],
         told=[line for line in told if line.t >= since],
         left_out=left_out,
@@ -150,11 +151,14 @@ def where(record: ScenarioRecord) -> str:
 def figures(faults: Sequence[Moments]) -> list[Figure]:
     """How the fault was recovered from; of several the slowest, since that is what a user may meet."""
     landed = [one.fault.recovery for one in faults if one.landed is not None]
+    # Of clients that went away the record has no such figure, but the picture has the moment.
+    seen = [(one.detected - one.struck) / NS_PER_MS for one in faults if one.left and one.detected and one.struck]
     named = (
-        ("until noticed", [one.detect_ms for one in landed]),
+        ("until noticed", [*(one.detect_ms for one in landed), *seen]),
         ("until rerouted", [one.reroute_ms for one in landed]),
         ("until the next token", [next_token_ms(one) for one in landed]),
         ("longest gap", [one.max_gap_ms for one in landed]),
+        ("until given up", [one.given_up_ms for one in landed]),
     )
     known = ((name, [value for value in values if value is not None]) for name, values in named)
     return [Figure(milliseconds(max(values)), name) for name, values in known if values]
@@ -186,12 +190,15 @@ def _pictures(stored: Stored) -> Iterator[Picture]:
     if not lanes.processes and not lanes.requests:
         return
     seen: set[int] = set()
-    for one in faults:
+    alone, crowd = crowd_of(faults)
+    for one in [*alone, *([crowd.slowest, crowd.first] if crowd else [])]:
         window = around(one, lanes)
         if window is None or len(seen) == _MOST_CLOSE or any(window.start < zero < window.end for zero in seen):
             continue
         seen.add(window.zero or 0)
         title = "Around the fault" if len(faults) == 1 else f"Around {one_line(one.what, 60)}"
+        if crowd and one is crowd.slowest and one.given_up is not None:
+            title += f", the slowest of {len(crowd.faults):,} to be given up"
         drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}")
         caption = f"{drawn.legend}; time counts from the fault" if drawn.legend else "time counts from the fault"
         yield Picture(title=title, svg=drawn.svg, caption=_caption(caption, drawn.hidden))
@@ -210,6 +217,23 @@ def _caption(text: str, hidden: str) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _boxes(faults: Sequence[Moments]) -> Iterator[FaultBox]:
+    alone, crowd = crowd_of(faults)
+    if crowd:
+        aims = sum(one.fault.on_target for one in crowd.faults)
+        rows = [
+            Row("left", f"from {moment(crowd.span[0])} to {moment(crowd.span[1])}"),
+            Row("how", crowd.how),
+            Row("given up", crowd.given_up),
+            Row("on target", f"{aims:,} of {len(crowd.faults):,}"),
+            Row("each", "in run.json, with its evidence"),
+        ]
+        yield FaultBox(
+            name=amount(len(crowd.faults), "client") + " left", landed=True, rows=[row for row in rows if row.text]
+        )
+    yield from map(_box, alone[:_MOST_LISTED])
 
 
 def _box(one: Moments) -> FaultBox:
@@ -231,6 +255,7 @@ def _box(one: Moments) -> FaultBox:
         ),
         Row("next token", _after(next_token_ms(fault.recovery))),
         Row("longest gap", "" if fault.recovery.max_gap_ms is None else milliseconds(fault.recovery.max_gap_ms)),
+        Row("given up", given_up(fault.recovery)),
         Row("healed", "" if one.healed is None else f"at {moment(one.healed)}"),
     ]
     return FaultBox(name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text])

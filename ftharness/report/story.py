@@ -9,6 +9,7 @@ from ftharness.history import Event
 from ftharness.report.chronicle import Entry, choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments, moments
+from ftharness.report.recovered import given_up
 from ftharness.report.run import MARKS, planted
 from ftharness.report.timeline import RequestLane, Timeline, timeline
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
@@ -140,7 +141,15 @@ def _tokens(one: Moments) -> str:
         else ""
     )
     proof = pairs(one.fault.evidence, 60)
+    if one.left:
+        after = given_up(one.fault.recovery) or "no worker said that it gave it up"
+        phase = f", in {one_line(one.phase, 40)}" if one.phase else ""
+        return (
+            f"  tokens   {request.name} had {amount(before, 'token')} when {one_line(one.what, 40)} landed at "
+            f"{moment(one.landed)}{phase}; {after}"
+        )
     return (
         f"  tokens   {request.name} had {amount(before, 'token')} when {one.fault.kind} {one_line(one.fault.target, 30)} "
-        f"landed at {moment(one.landed)}{f' ({proof})' if proof else ''}, and got {later:,} more{gap}"
+        f"landed at {moment(one.landed)}{f', in {one_line(one.phase, 40)}' if one.phase else ''}"
+        f"{f' ({proof})' if proof else ''}, and got {later:,} more{gap}"
     )

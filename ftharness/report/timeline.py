@@ -110,7 +110,9 @@ class RequestLane(msgspec.Struct, frozen=True, kw_only=True):
 
     def _at(self, t: int) -> list[Served]:
         begun = [span for span in self.served if span.start <= t]
-        return sorted(begun, key=lambda span: (t < span.end, span.phase_at(t) not in (HELD, "queued"), span.start), reverse=True)
+        return sorted(
+            begun, key=lambda span: (t < span.end, span.phase_at(t) not in (HELD, "queued"), span.start), reverse=True
+        )
 
 
 class Timeline(msgspec.Struct, frozen=True):

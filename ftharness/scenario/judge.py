@@ -7,6 +7,7 @@ from ftharness.engine.bugs import BUGS
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.departure import departed
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.oracles.tokens import count_tokens
 from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, worst
@@ -167,6 +168,10 @@ def _nothing_broken(case: Case, scenario: Scenario) -> list[Annotation]:
     """A pass without a fault is one of the stack at rest, which is not what one reads into it."""
     if scenario.faults or case.faults:
         return []
+    if left := departed(case):
+        names = ", ".join(view.name for view in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")  # noqa: PLR2004
+        what = "client went away" if len(left) == 1 else "clients went away"
+        return [Annotation(kind="client_left", reason=f"{len(left)} {what} by the test itself, from {names}; no fault")]
     return [Annotation(kind="no_fault", reason="nothing was broken: what passed here is the stack without any fault")]
 
 

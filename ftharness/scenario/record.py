@@ -32,12 +32,18 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
         reroute_ms: Another worker got the request.
         first_token_ms: The first token after it reached the client.
         max_gap_ms: The longest time without a token, of any request that was running.
+        given_up_ms: Of a client that went away: the last worker said that it gave the request up.
+        given_up_by: That worker.
+        told: Those of the other phase that said that they were told, with commas.
     """
 
     detect_ms: float | None = None
     reroute_ms: float | None = None
     first_token_ms: float | None = None
     max_gap_ms: float | None = None
+    given_up_ms: float | None = None
+    given_up_by: str = ""
+    told: str = ""
 
 
 class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +90,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: ``not_applicable``, ``known_finding``, ``quarantined``, ``documented_behaviour``,
-            ``planted_bug`` or ``no_fault``.
+            ``planted_bug``, ``no_fault`` or ``client_left``.
         reason: For a person.
     """
 

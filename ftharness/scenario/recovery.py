@@ -4,6 +4,7 @@ import math
 
 from ftharness.history import Log, ProcessSignalled
 from ftharness.scenario.case import Case
+from ftharness.scenario.departure import departure_of
 from ftharness.scenario.record import Recovery
 from ftharness.scenario.views import FaultView, RequestView
 
@@ -27,7 +28,9 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
     Of an answer that is not streamed the client sees no token before the end: it has no first token and no gaps.
     """
     since = struck_t(case, fault)
-    if since is None or not fault.on_process:  # of its client's going away nothing recovers
+    if since is not None and fault.process == "client":
+        return _given_up(case, fault)
+    if since is None or not fault.on_process:
         return Recovery()
     aimed = aimed_at(case, fault)
     streamed = [view for view in aimed if view.sent.stream]
@@ -67,6 +70,15 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         first_token_ms=ms(first),
         max_gap_ms=round(max(gaps), 3) if gaps else None,
     )
+
+
+def _given_up(case: Case, fault: FaultView) -> Recovery:
+    """Of its client's going away nothing recovers: the request is given up."""
+    left = next((view for view in case.requests if view.id == fault.requested.request and view.left), None)
+    if left is None:
+        return Recovery()
+    ms, worker, told = departure_of(case, left)
+    return Recovery(given_up_ms=ms, given_up_by=worker, told=", ".join(told))
 
 
 def aimed_at(case: Case, fault: FaultView) -> list[RequestView]:

@@ -75,8 +75,9 @@ def test_the_page_says_what_run_json_says(make: Make, tmp_path: Path) -> None:
     assert {key.replace("_", " "): str(value) for key, value in fault["evidence"].items()}.items() <= facts.items()
     assert (facts["target"], facts["trigger"]) == (fault["target"], fault["trigger"])
     names = ("until noticed", "until rerouted", "until the next token", "longest gap")
-    for name, ms in zip(names, fault["recovery"].values(), strict=True):
-        assert f"{milliseconds(ms)} {name}" in text
+    keys = ("detect_ms", "reroute_ms", "first_token_ms", "max_gap_ms")
+    for name, key in zip(names, keys, strict=True):
+        assert f"{milliseconds(fault['recovery'][key])} {name}" in text
     assert facts["next token"] == f"after {milliseconds(fault['recovery']['first_token_ms'])}"
     assert f"{said['tokens']['received']} / {said['tokens']['expected']} tokens received" in text
     assert f"{said['tokens']['lost']} lost" in text

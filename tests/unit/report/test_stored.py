@@ -56,7 +56,8 @@ def test_the_fields_of_run_json_are_those_that_were_promised(make: Make, tmp_pat
     assert set(scenario["tokens"]) == {"expected", "received", "lost", "duplicated", "altered"}
     fault = scenario["faults"][0]
     assert {"kind", "target", "trigger", "requested_ns", "landed_ns", "evidence", "recovery"} <= set(fault)
-    assert set(fault["recovery"]) == {"detect_ms", "reroute_ms", "first_token_ms", "max_gap_ms"}
+    of_the_stream = {"detect_ms", "reroute_ms", "first_token_ms", "max_gap_ms"}
+    assert set(fault["recovery"]) == of_the_stream | {"given_up_ms", "given_up_by", "told"}
     assert all({"name", "verdict", "reason"} <= set(oracle) for oracle in scenario["oracles"])
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.faults import kill, serving
-from ftharness.history import ContractChosen, FaultMissed, FaultRequested, Leak, RunFinished
+from ftharness.history import (
+    ContractChosen,
+    FaultMissed,
+    FaultRequested,
+    Leak,
+    RequestFinished,
+    RequestSent,
+    RunFinished,
+)
 from ftharness.scenario import Scenario, judge, logged, migrated, on_token, succeeds, tokens_exact, worst
 
 Make = Callable[..., Any]
@@ -168,6 +176,19 @@ def test_a_pass_in_which_nothing_was_broken_says_so(story: Make, ids: list[int])
     record = judge(calm, one.end())
     assert record.verdict == "pass"
     assert [note.kind for note in record.annotations] == ["no_fault"]
+    left = story()
+    left.add(
+        110,
+        RequestSent(
+            source="client", request="r", endpoint="/v1/completions", body={"max_tokens": 10, "prompt": "Once"}
+        ),
+    )
+    left.add(120, RequestFinished(source="client", request="r", outcome="cancelled"))
+    (note,) = judge(calm, left.end()).annotations
+    assert (note.kind, note.reason) == (
+        "client_left",
+        "1 client went away by the test itself, from request 0 (r); no fault",
+    )
     broken = story()
     broken.migrates()
     assert judge(calm, broken.end()).annotations == []
