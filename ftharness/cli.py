@@ -1,5 +1,4 @@
-"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check |
-doctor | k8s render``.
+"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor | k8s``.
 
 Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was started), 3 some unknown and none failed,
 130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
@@ -49,7 +48,7 @@ def _named(context: typer.Context, option: typer.CallbackParam, given: str) -> s
 
 
 StackOption = Annotated[
-    str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, or the path of a TOML file.")
+    str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, k8s, or the path of a TOML file.")
 ]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.", callback=_named)

@@ -49,7 +49,7 @@ class Strike:
         self.history = history
         self.args = args
         self.request = request
-        self._hits = hits
+        self.hits = hits
         self._had = had
         self._holds = holds
         self._joins = joins
@@ -62,9 +62,9 @@ class Strike:
         Raises:
             WrongTarget: It is a client, or runs elsewhere.
         """
-        if isinstance(self._hits, Process):
-            return self._hits
-        if isinstance(self._hits, Stream):
+        if isinstance(self.hits, Process):
+            return self.hits
+        if isinstance(self.hits, Stream):
             raise WrongTarget("it hits processes, and was aimed at a client")
         raise WrongTarget(f"this kind of fault cannot reach {self.source}, which does not run on this machine")
 
@@ -88,9 +88,9 @@ class Strike:
         Raises:
             WrongTarget: It is a process.
         """
-        if not isinstance(self._hits, Stream):
+        if not isinstance(self.hits, Stream):
             raise WrongTarget(f"it hits clients, and was aimed at the process {self.source}")
-        return self._hits
+        return self.hits
 
     def landed(self, *, at: int, **evidence: object) -> None:
         """Say that it verifiably happened, at ``at`` (CLOCK_MONOTONIC, ns)."""

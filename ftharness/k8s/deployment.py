@@ -1,7 +1,7 @@
 """How a topology is deployed on a cluster, as data: what ``--stack FILE.toml`` says, or the options of ``k8s render``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -38,6 +38,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         contract: What the workers' log lines mean: a shipped contract's name; "" is the engine's.
         frontend_contract: The same of the frontend.
         version: Of what runs, for its contract; "" is the image's tag.
+        behaviour: Documented behaviour, as data, where scenarios ask for it: ``migration_exhausted_stream = 500``.
         port: The frontend's, in its pod.
         init: Whether a small first process stands above each engine. Without one the engine is process 1 of its container, to
             which the kernel delivers no SIGKILL and no SIGSTOP from inside.
@@ -65,6 +66,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     contract: str = ""
     frontend_contract: str = "dynamo"
     version: str = ""
+    behaviour: dict[str, Any] = {}
     port: int = 8000
     init: bool = True
     termination_grace_s: int = 30

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ftharness.client import Client, Stream
 from ftharness.faults import ROLE_OF, TURNS, Target
-from ftharness.history import ContractChosen, History, Leak, Log, Metric
-from ftharness.logs import Contract, Scanner, read_metrics
+from ftharness.history import History, Leak, Log, Metric
+from ftharness.logs import read_metrics
 from ftharness.process import (
     Living,
     NotReady,
@@ -25,6 +25,7 @@ from ftharness.process import (
 )
 from ftharness.stack.holders import Holders
 from ftharness.stack.plan import Launch, Plan
+from ftharness.stack.reading import log_reader
 from ftharness.stack.turns import engine_for
 
 _READ_METRICS_S = 2.0
@@ -112,16 +113,6 @@ class RunningStack:
                 watch.cancel()
 
     async def _start(self, launch: Launch, deadline_s: float) -> Living:
-        contract = launch.contract
-        self._history.append(
-            ContractChosen(
-                source=launch.name,
-                backend=contract.backend,
-                version=contract.version,
-                known=contract.known,
-                events=list(contract.events),
-            )
-        )
         process = await self.processes.start(
             launch.name,
             launch.argv,
@@ -130,22 +121,10 @@ class RunningStack:
             role=launch.role,
             pass_fds=launch.pass_fds,
             ports=launch.ports,
-            sink=self._reader(launch.name, contract),
+            sink=log_reader(self._history, launch.name, launch.contract, self._redactor.text),
         )
         await until_ready(process, *launch.ready, history=self._history, deadline_s=deadline_s)
         return process
-
-    def _reader(self, name: str, contract: Contract) -> Callable[[bytes, int], None]:
-        scanner, history, clean = Scanner(contract), self._history, self._redactor.text
-
-        def sink(data: bytes, at: int) -> None:
-            for match in scanner.feed(data, at) if data else scanner.end(at):
-                captures = {key: clean(value) for key, value in match.captures.items()}
-                history.append(
-                    Log(source=name, event=match.event, captures=captures, line=clean(match.line)), at=match.t
-                )
-
-        return sink
 
     async def join(self, beside: str, *, deadline_s: float = _JOINS_S) -> Living:
         """Start one more shadow engine of the group of the process ``beside``; returns when it waits for the lock.
