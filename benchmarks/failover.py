@@ -1,5 +1,8 @@
 """From the SIGKILL of a lock's holder to the lock held by the next, and from that of an engine to its shadow's first token.
 
+Of engines the whole way is measured, on the simulated stack, with a waking that costs nothing: the kernel, the lock, the engine's
+own steps, its registration, a client that asks as soon as that is logged, and its first token. A new shadow joins each time.
+
 The holder is a process that has the flock and nothing else. Three wait for it in turn, each in this process: our lock; a loop
 that asks for it each 100 ms, as failover locks usually do; and a thread that blocks in flock and reads the clock when it
 returns, which no engine can do (it cannot be called off), but which is what the machine itself takes.
@@ -19,7 +22,13 @@ from pathlib import Path
 
 from _figures import Figures, quantile
 
+from ftharness.client import completion
 from ftharness.failover.lock import FlockFailoverLock
+from ftharness.faults import active, kill, start_standby
+from ftharness.history import FaultLanded, History, Log, RequestChunk
+from ftharness.scenario import Scenario
+from ftharness.scenario.runner import Cell, Run
+from ftharness.stack import aggregated, find_stack
 
 _POLL_S = 0.1
 _HOLDER = """
@@ -111,10 +120,53 @@ async def _locks(figures: Figures, folder: Path) -> None:
         )
 
 
+async def _takeovers(folder: Path, rounds: int) -> list[float]:
+    """Milliseconds from the SIGKILL of the engine that serves to its shadow's first token; one value a round."""
+    topology = aggregated(workers=1, standbys=1, wake_s=0.0)
+    scenario = Scenario(name="benchmark/failover", topology=topology, workload=[], deadline_s=600)
+    kind = find_stack("sim")
+    with History(folder / "history.jsonl") as history:
+        run = Run(Cell(scenario=scenario, stack="sim"), kind, folder, history, lambda _: None)
+        try:
+            await run.launch()
+            await run.begin_faults()
+            found = [await _takeover(run, history) for _ in range(rounds)]
+            run.ended("complete")
+        finally:
+            await run.teardown()
+    return found
+
+
+async def _takeover(run: Run, history: History) -> float:
+    ready = asyncio.ensure_future(
+        history.wait_for(
+            lambda event: isinstance(event, Log) and event.event == "ready",
+            deadline_s=20,
+            what="the next engine's registration",
+            past=False,
+        )
+    )
+    killing = asyncio.ensure_future(run.nemesis.inject(kill(active)))
+    taken_over = await ready
+    stream = await run.send(completion(max_tokens=1))
+    await stream.token(1)
+    await killing
+    landed = list(history.select(FaultLanded))[-1]
+    chunk = next(history.select(RequestChunk, request=stream.id))
+    assert chunk.worker == taken_over.source
+    await run.nemesis.inject(start_standby())
+    return (chunk.t - landed.t) / 1e6
+
+
 def main() -> None:
     figures = Figures(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_locks(figures, Path(folder)))
+    rounds = 20 if figures.quick else 100
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(_takeovers(Path(folder), rounds))
+    figures.tell("failover.kill_to_first_token_p50", quantile(found, 0.5), "ms", n=rounds)
+    figures.tell("failover.kill_to_first_token_p95", quantile(found, 0.95), "ms", n=rounds, bound="value <= 100")
     figures.end()
 
 
