@@ -1,6 +1,7 @@
 """Injects faults at their moments into a running stack, and heals them."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
 from ftharness.stack.holders import Holders
 
+_DUE_S = 10.0  # how long a fault that needs no request may come after the last of them
+
 
 class _Armed(NamedTuple):
     """A fault that waits for its moment."""
@@ -30,6 +33,15 @@ class _Armed(NamedTuple):
     id: str
     injection: Injection
     moment: Moment
+
+
+class _Due(NamedTuple):
+    """A fault whose moment has come, and whose trigger's delay still runs; ``at`` is on time.monotonic, in seconds."""
+
+    injection: Injection
+    trigger: str
+    at: float
+    task: asyncio.Task[None]
 
 
 class Nemesis:
@@ -50,6 +62,7 @@ class Nemesis:
         self._count = 0
         self._strikes: list[Strike] = []
         self._armed: dict[str, _Armed] = {}
+        self._due: dict[str, _Due] = {}
         self._on_token: dict[int, list[str]] = {}  # by the request's place: the faults that wait for its tokens
         self._on_any: list[str] = []  # those that may wait for anybody's
         self._places: dict[str, int] = {}
@@ -107,7 +120,8 @@ class Nemesis:
         delay_s = injection.trigger.delay_s + more_delay_s
         strike = partial(self.inject, injection.fault, trigger=trigger, fault_id=fault_id)
         if delay_s:
-            self._start(self._after(delay_s, strike), self._waiting)
+            task = self._start(self._after(fault_id, delay_s, strike), self._waiting)
+            self._due[fault_id] = _Due(injection, trigger, time.monotonic() + delay_s, task)
         else:
             self._start(strike(), self._striking)
 
@@ -115,13 +129,15 @@ class Nemesis:
         asked = self._ask(injection.fault, fault_id, str(injection.trigger), request="")
         self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=why))
 
-    async def _after(self, delay_s: float, strike: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _after(self, fault_id: str, delay_s: float, strike: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(delay_s)  # the trigger's own delay
+        del self._due[fault_id]
         self._start(strike(), self._striking)
 
-    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
+        return task
 
     async def inject(self, fault: Fault, *, trigger: str = "by the test", fault_id: str = "") -> None:
         """Inject one fault now; returns when it has landed or missed, and its own length and grace are over.
@@ -200,7 +216,14 @@ class Nemesis:
         return runs or last
 
     async def settled(self, *, deadline_s: float) -> None:
-        """Wait until every fault that has begun is over; what has not begun by now never does."""
+        """Wait until every fault that has begun is over; no request is left.
+
+        Of those whose moment has come, and whose delay still runs, the ones that need no request are waited for, 10 s at most;
+        the others miss, and say why. What has not come to its moment by then never does.
+        """
+        until = time.monotonic() + min(deadline_s, _DUE_S)
+        while waited := self._still_of_use(until):
+            await asyncio.wait(waited)
         self.disarm()
         while self._striking:
             done, self._striking = self._striking, set()
@@ -209,6 +232,17 @@ class Nemesis:
                 task.cancel()
             for task in finished:
                 task.result()
+
+    def _still_of_use(self, until: float) -> list[asyncio.Task[None]]:
+        """The delays of those that can be on target without a request, and by ``until``; the others miss."""
+        for fault_id, due in list(self._due.items()):
+            if due.injection.fault.target.by_request or due.at > until:
+                due.task.cancel()
+                del self._due[fault_id]
+                asked = self._ask(due.injection.fault, fault_id, due.trigger, request="")
+                why = f"the last request had ended {max(due.at - time.monotonic(), 0):.2f} s before it was due"
+                self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=why))
+        return [due.task for due in self._due.values()]
 
     def disarm(self) -> None:
         """Stop waiting for moments."""
@@ -219,6 +253,7 @@ class Nemesis:
         for task in self._waiting:
             task.cancel()
         self._waiting.clear()
+        self._due.clear()
 
     async def heal(self) -> None:
         """Undo what is not yet undone, the last first."""

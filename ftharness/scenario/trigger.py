@@ -63,7 +63,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "at": "at the begin",
             "on_token": f"on token {self.token} of request {self.request}",
             "on_log": f"on {self.event} of {self.source or 'any process'}",
-            "after_fault": f"after fault {self.fault + 1}",
+            "after_fault": f"after_fault({self.fault})",  # as in the scenario, which counts from 0
             "when": f"when {self.predicate}",
         }[self.kind]
         return f"{what}, {self.delay_s:g} s later" if self.delay_s else what

@@ -3,10 +3,23 @@
 import pytest
 
 from ftharness.client import completion
-from ftharness.faults import Fault, Target, another_worker, decode_worker, freeze, kill, prefill_worker, serving
+from ftharness.faults import (
+    Fault,
+    Target,
+    another_worker,
+    decode_worker,
+    disconnect,
+    freeze,
+    frontend,
+    kill,
+    named,
+    prefill_worker,
+    serving,
+    start_standby,
+)
 from ftharness.history import FaultLanded, FaultMissed, Log, RunPhase, read_history
 from ftharness.pytest_plugin import Ft
-from ftharness.scenario import Scenario, ScenarioRecord, on_token, succeeds
+from ftharness.scenario import Scenario, ScenarioRecord, after_fault, on_token, succeeds
 from ftharness.stack import Topology, aggregated, disaggregated
 
 STRATEGIES = ("decode_first", "prefill_first", "frontend_routed")
@@ -102,3 +115,25 @@ def test_a_targets_name_as_data() -> None:
     """As in scenario.json."""
     assert prefill_worker(2) == Target(role="prefill_worker", request=2)
     assert str(decode_worker(1)) == "decode_worker (request 1)"
+
+
+def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) -> None:
+    """The fault that it comes after did land; one that needs no request is waited for."""
+    one = Scenario(
+        name="targets/late",
+        topology=aggregated(workers=2),
+        workload=[completion(max_tokens=20)],
+        faults=[
+            on_token(5).inject(disconnect()),
+            after_fault(0, delay_s=0.4).inject(kill(frontend)),
+            on_token(5, delay_s=0.3).inject(start_standby(named("worker-1"))),
+        ],
+    )
+    record = ft.run(one, stack="sim", check=False)
+    left, late, waited = record.faults
+    assert left.landed_ns is not None
+    assert late.trigger == "after_fault(0), 0.4 s later"
+    assert late.missed.startswith("the last request had ended 0.")
+    assert late.missed.endswith(" s before it was due")
+    assert waited.missed.startswith("worker-1 shares no lock")
+    assert record.reason == f"fault kill on frontend did not land: {late.missed}"

@@ -111,6 +111,6 @@ def test_a_trigger_reads_as_it_is_meant() -> None:
         "at the begin, 1.5 s later",
         "on ready of any process",
         "on ready of w",
-        "after fault 1",
+        "after_fault(0)",
         "when a:b",
     ]
