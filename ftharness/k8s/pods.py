@@ -17,7 +17,7 @@ from ftharness.k8s.deployment import Deployment
 from ftharness.k8s.faults import kinds_for
 from ftharness.k8s.forward import Forward
 from ftharness.k8s.guard import Guard, Refused
-from ftharness.k8s.render import Rendered
+from ftharness.k8s.render import Rendered, Slot
 from ftharness.k8s.schema import ManifestError
 from ftharness.k8s.seats import Seat, Seats
 from ftharness.k8s.watch import PodWatch
@@ -34,18 +34,21 @@ class Applied(NamedTuple):
     Attributes:
         run: The run's name.
         rendered: The manifest and its containers.
+        successor: The name of the next process in a slot, by the slot and how many came after its first.
         sink_of: Makes what takes the output of a process, by the name of its slot and its own.
     """
 
     run: str
     rendered: Rendered
+    successor: Callable[[Slot, int], str]
     sink_of: Callable[[str, str], Sink]
 
 
 class Pods:
     """Starts a deployment's containers, and is the end of them: the like of :class:`ftharness.process.Processes`.
 
-    A container that the kubelet restarts, or whose pod is replaced, is another process: after ``worker-1`` comes ``worker-1.1``.
+    A container that the kubelet restarts, or whose pod is replaced, is another process: after ``worker-1`` comes ``worker-1.1``;
+    of engines that share a lock it joins as one more standby, with the next of their names.
 
     When the harness is killed by SIGKILL nobody deletes the deployment: no guardian of ours runs in the cluster.
 
@@ -188,7 +191,7 @@ class Pods:
         name, sink = seat.slot.name, seat.sink
         if name in self._by_name:
             seat.successors += 1
-            name = f"{seat.slot.name}.{seat.successors}"
+            name = applied.successor(seat.slot, seat.successors)
             sink = applied.sink_of(seat.slot.name, name)
 
         def truncated(why: str, kept: int) -> None:

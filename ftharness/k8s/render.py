@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ftharness.k8s import names
 from ftharness.k8s.deployment import Deployment
 from ftharness.k8s.schema import check_manifest
@@ -58,6 +60,12 @@ def render(topology: Topology, deployment: Deployment, *, engine: str, run: str)
     """
     if topology.strategy not in (None, _STRATEGY):
         raise NotApplicable(f"{topology.strategy} does not exist on k8s; there is {_STRATEGY}")
+    if topology.standbys > 1:
+        raise NotApplicable(
+            f"standbys = {topology.standbys} does not exist on k8s: its CRD has one shadow for each engine"
+        )
+    if topology.standbys:  # the topology says the same as the deployment may
+        deployment = msgspec.structs.replace(deployment, failover=True)
     labels = {names.MANAGED_BY: names.US, names.RUN: names.checked_run(run)}
     services: dict[str, Any] = {_FRONTEND: _frontend(topology, deployment, engine, labels)}
     counts = {"aggregated": topology.workers, "prefill": topology.prefill, "decode": topology.decode}
@@ -82,13 +90,15 @@ def render(topology: Topology, deployment: Deployment, *, engine: str, run: str)
 
 
 def _slots(topology: Topology, *, failover: bool) -> list[Slot]:
+    """With failover the second engine of a worker's pod is its standby, by whose names groups of engines are known."""
     slots = [Slot("frontend", "frontend", _FRONTEND, 0, names.MAIN)]
-    for name, role in topology.members:
+    for name, role in msgspec.structs.replace(topology, standbys=0, heartbeat_s=None, fence_s=None).members:
         replica = int(name.rpartition("-")[2]) - 1
+        first, second = names.ENGINES
+        slots.append(Slot(name, role, _SERVICES[role], replica, first if failover else names.MAIN))
         if failover:
-            slots += [Slot(f"{name}-{one}", role, _SERVICES[role], replica, one) for one in names.ENGINES]
-        else:
-            slots.append(Slot(name, role, _SERVICES[role], replica, names.MAIN))
+            kind = "standby" if role == "aggregated" else f"standby-{role}"
+            slots.append(Slot(f"{kind}-{replica + 1}", role, _SERVICES[role], replica, second))
     return slots
 
 

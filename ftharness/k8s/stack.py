@@ -13,12 +13,13 @@ from ftharness.k8s.deployment import ENGINES, Deployment, read_deployment
 from ftharness.k8s.names import new_run
 from ftharness.k8s.needs import needed
 from ftharness.k8s.pods import Applied, Pods
-from ftharness.k8s.render import Rendered, render
+from ftharness.k8s.render import Rendered, Slot, render
 from ftharness.logs import Contract, load_contract
-from ftharness.process import Living, Owner, PortReservation, Redactor, http_ok
+from ftharness.process import Condition, Living, Owner, PortReservation, Redactor, http_ok, log_event
 from ftharness.stack import Launch, Plan, Settings, StackKind, Topology
+from ftharness.stack.groups import group_of
 from ftharness.stack.reading import log_reader
-from ftharness.stack.sim import count_tokens
+from ftharness.stack.sim import SERVED_BY, count_tokens
 
 
 class _ContainerReady:
@@ -84,15 +85,20 @@ class K8sStack(StackKind):
         launches = []
         for slot in self._rendered.slots:
             frontend = slot.role == "frontend"
-            self._contracts[slot.name] = of_frontend if frontend else of_worker
+            contract = self._contracts[slot.name] = of_frontend if frontend else of_worker
+            ready: list[Condition] = [_ContainerReady()]
+            group = "" if frontend else group_of(slot.name, topology.workers if topology.standbys else 0)
+            if group and "standby" in contract.events:  # all engines of a group say it before they run for the lock
+                ready.append(log_event("standby"))
             launches.append(
                 Launch(
                     name=slot.name,
                     role=slot.role,
                     argv=[],
                     env={},
-                    contract=self._contracts[slot.name],
-                    ready=[_ContainerReady()],
+                    contract=contract,
+                    ready=ready,
+                    group=group,
                     ports={"http": http.port} if frontend else {},
                     metrics_url=url if frontend else "",
                 )
@@ -106,6 +112,7 @@ class K8sStack(StackKind):
             count=count_tokens,  # for our own engine in an image; any other text counts as one
             exact=False,
             behaviour=deployment.behaviour,
+            asks=SERVED_BY if topology.standbys else {},
             close=http.close,
         )
 
@@ -118,7 +125,21 @@ class K8sStack(StackKind):
             def sink_of(slot: str, name: str) -> Sink:
                 return log_reader(history, name, self._contracts[slot], redactor.text)
 
-            return Applied(self._run, self._rendered, sink_of)
+            taken = {slot.name for slot in self._rendered.slots}
+            standbys = sum(
+                slot.name.startswith("standby-") and slot.role == "aggregated" for slot in self._rendered.slots
+            )
+
+            def successor(slot: Slot, count: int) -> str:
+                if not standbys or slot.role != "aggregated":
+                    return f"{slot.name}.{count}"
+                number = slot.replica + 1
+                while (name := f"standby-{number}") in taken:
+                    number += standbys
+                taken.add(name)
+                return name
+
+            return Applied(self._run, self._rendered, successor, sink_of)
 
         return Pods(self.deployment, applied, history, folder, redactor)
 

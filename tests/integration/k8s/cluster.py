@@ -335,8 +335,11 @@ class Cluster:
         main = {**spec["extraPodSpec"]["mainContainer"], "env": spec.get("envs", []), "name": "main"}
         containers = [main]
         if spec.get("failover", {}).get("enabled"):
+            shared = self.folder / "shared" / uuid.uuid4().hex  # the volume that the two engines have in common
+            shared.mkdir(parents=True)
+            lock = {"name": "FAILOVER_LOCK_PATH", "value": str(shared / "failover.lock")}
             containers = [
-                {**main, "name": f"engine-{i}", "env": [*main["env"], {"name": "ENGINE_ID", "value": str(i)}]}
+                {**main, "name": f"engine-{i}", "env": [*main["env"], lock, {"name": "ENGINE_ID", "value": str(i)}]}
                 for i in (0, 1)
             ]
         metadata = {

@@ -37,6 +37,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield one
 
 
+# A worker's name is its pod's; of two engines in a pod one is the worker, the other its standby, as the harness calls them.
+NAME = "$(case ${ENGINE_ID-} in 0) echo worker-1;; 1) echo standby-1;; *) echo $HOSTNAME;; esac)"
 Deploy = Callable[..., Deployment]
 
 
@@ -56,8 +58,7 @@ def deployment(cluster: Cluster) -> Deploy:
                 "model": MODEL,
                 "gpus": 0,
                 "frontend_command": frontend,
-                # Its name is its pod's, as a worker's of Dynamo is.
-                "worker_command": ["sh", "-c", 'exec "$@" --name "$HOSTNAME${ENGINE_ID+-$ENGINE_ID}"', "sh", *worker],
+                "worker_command": ["sh", "-c", f'exec "$@" --name "{NAME}"', "sh", *worker],
                 "contract": "sim",
                 "frontend_contract": "sim",
                 "port": http.port,

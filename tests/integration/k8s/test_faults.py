@@ -58,9 +58,9 @@ def lives(tmp_path: Path, stack_file: Callable[..., Path]) -> Lives:
     """The stack as the runner has it, without a scenario."""
 
     @asynccontextmanager
-    async def run(workers: int = 1, **fields: Any) -> AsyncIterator[Live]:
+    async def run(workers: int = 1, standbys: int = 0, **fields: Any) -> AsyncIterator[Live]:
         kind, history, redactor = K8sStack(stack_file(**fields)), History(), Redactor()
-        plan = kind.plan(aggregated(workers=workers), Settings(engine="vllm", folder=tmp_path))
+        plan = kind.plan(aggregated(workers=workers, standbys=standbys), Settings(engine="vllm", folder=tmp_path))
         async with kind.owner(history, tmp_path / "run", redactor) as owner:
             stack = RunningStack(plan, history, owner, idle_s=30, seed=0, redactor=redactor)
             nemesis = Nemesis(stack, history, speed=200)
@@ -206,14 +206,14 @@ async def test_what_the_guard_refuses_is_a_fault_that_missed(lives: Lives, clust
 
 async def test_of_two_engines_in_a_pod_one_is_killed(lives: Lives) -> None:
     """With failover a worker is two containers; the other one runs on, and the first is restarted beside it."""
-    async with lives(failover=True, gpus=2) as live:
+    async with lives(standbys=1, gpus=2) as live:
         names = [process.name for process in live.stack.workers]
-        assert names == ["worker-1-engine-0", "worker-1-engine-1"]
+        assert names == ["worker-1", "standby-1"]
         assert len({process.place.pod for process in live.stack.workers}) == 1
-        landed = await live.inject(kill(named("worker-1-engine-0")))
+        landed = await live.inject(kill(WORKER))
         assert isinstance(landed, FaultLanded), landed
-        await live.started("worker-1-engine-0.1")
-        assert live.stack["worker-1-engine-1"].exit is None
+        await live.started("standby-2")
+        assert live.stack["standby-1"].exit is None
 
 
 @pytest.mark.parametrize("gone", [False, True])

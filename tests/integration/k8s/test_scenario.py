@@ -41,6 +41,18 @@ def test_a_scenario_runs_on_a_cluster(cluster: Cluster, stack_file: StackFile, t
     assert cluster.objects == {}
 
 
+def test_a_shadow_takes_over_on_a_cluster(cluster: Cluster, stack_file: StackFile, tmp_path: Path) -> None:
+    """failover/shadow_takeover: two engines in a pod, one lock; and the killed one's container joins as a new shadow."""
+    status, said = run(stack_file(gpus=1), tmp_path / "run", "failover/shadow_takeover")
+    assert status == 0, said
+    events = read_history(tmp_path / "run" / "history.jsonl")
+    (landed,) = [event for event in events if isinstance(event, FaultLanded)]
+    served = [event.source for event in events if isinstance(event, Log) and event.event == "lock_acquired"]
+    assert served[0] == landed.source
+    assert {*served} == {"worker-1", "standby-1"}
+    assert [event.source for event in events if isinstance(event, Log) and event.event == "standby"][-1] == "standby-2"
+
+
 def test_the_clusters_credentials_are_not_stored(cluster: Cluster, stack_file: StackFile, tmp_path: Path) -> None:
     """Neither in the history, nor in what was run; and a replay needs none: the kubeconfig is named, not copied."""
     path = stack_file(environment={"HF_TOKEN": "hf_" + "a" * 30})

@@ -69,11 +69,20 @@ def test_with_failover_each_worker_is_two_containers_of_one_pod() -> None:
     """The two that the operator makes of the main container."""
     slots = render(aggregated(workers=2), FAILOVER, engine="vllm", run="r1").slots
     assert [(slot.name, slot.replica, slot.container) for slot in slots[1:]] == [
-        ("worker-1-engine-0", 0, "engine-0"),
-        ("worker-1-engine-1", 0, "engine-1"),
-        ("worker-2-engine-0", 1, "engine-0"),
-        ("worker-2-engine-1", 1, "engine-1"),
+        ("worker-1", 0, "engine-0"),
+        ("standby-1", 0, "engine-1"),
+        ("worker-2", 1, "engine-0"),
+        ("standby-2", 1, "engine-1"),
     ]
+
+
+def test_a_topology_with_standbys_is_failover() -> None:
+    """One shadow for each worker, and no more: the CRD has no more."""
+    found = render(aggregated(workers=1, standbys=1), Deployment(), engine="vllm", run="r1")
+    assert found.manifest["spec"]["services"]["Worker"]["failover"] == {"enabled": True}
+    assert [slot.name for slot in found.slots] == ["frontend", "worker-1", "standby-1"]
+    with pytest.raises(NotApplicable, match="standbys = 2 does not exist on k8s"):
+        render(aggregated(standbys=2), Deployment(), engine="vllm", run="r1")
 
 
 def test_everything_has_the_guards_labels() -> None:
