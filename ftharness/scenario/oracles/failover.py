@@ -216,7 +216,8 @@ def _fenced(case: Case, fault: FaultView) -> Finding:
     ended = case.exits.get(former)
     if ended is not None and case.ended_in_phase(former):
         return Finding("pass", f"{former} was ended ({said(ended)}) {_ms(ended.t - since)} after it froze", (ended.n,))
-    if fault.healed is None or (teardown := case.phase_t("teardown")) is None or fault.healed.t >= teardown:
+    teardown = case.phase_t("teardown")
+    if fault.healed is None or (teardown is not None and fault.healed.t >= teardown):
         return Finding("unknown", f"{former} was neither ended nor thawed before the run's end: nothing was tried")
     return Finding("pass", f"{former} was thawed, and served nobody any more", (fault.healed.n,))
 

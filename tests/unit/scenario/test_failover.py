@@ -51,9 +51,9 @@ class Shadows:
         self.turn("worker-1", 2)
         self.states("standby-1", 3, *WAY[:2])
         self.add(90, RunPhase(source="harness", phase="fault"))
-        self.fault = fault
+        signal = "SIGSTOP" if fault == "freeze" else "SIGKILL"
         self.add(199, FaultRequested(source="harness", id="f1", fault=fault, target="active", trigger="token 4"))
-        self.add(200, FaultLanded(source="worker-1", id="f1", evidence={}, on_target=True))
+        self.add(200, FaultLanded(source="worker-1", id="f1", evidence={"signal": signal}))
 
     def add(self, t_ms: float, event: Event) -> None:
         self.events.append((t_ms, event))
