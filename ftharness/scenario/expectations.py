@@ -165,7 +165,7 @@ def took_over_within(*, ms: float) -> Expect:
 
 
 def serves_again() -> Expect:
-    """Once the next engine was announced, every request got its whole answer."""
+    """Once the next engine has served its first token, every request that is sent gets its whole answer."""
     return Expect(oracle="serves_again")
 
 

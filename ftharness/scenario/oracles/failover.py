@@ -145,29 +145,27 @@ def _took_over(case: Case, fault: FaultView, ms: float) -> Finding:
 
 
 def serves_again(case: Case) -> Finding:
-    """Once the next engine was announced, every request that was sent got its whole answer."""
+    """Once the next engine has served its first token, every request that is sent gets its whole answer."""
     if not _groups(case):
         return _NO_GROUPS
     struck = [fault.landed for fault in case.faults if fault.landed is not None and _had_its_turn(case, fault)]
     if not struck:
         return Finding("unknown", "no fault landed on an engine of a group that had its turn")
-    last = max(landed.t for landed in struck)
-    members = _groups(case)[case.group(struck[-1].source)]
-    ready = next((one for one in case.select(Log, event="ready") if one.source in members and one.t > last), None)
-    if ready is None:
-        return Finding("fail", "no engine of the group was announced after the last fault", pending=True)
-    since = [view for view in case.requests if view.sent.t > ready.t]
+    last = max(struck, key=lambda landed: landed.t)
+    members = _groups(case)[case.group(last.source)]
+    token = next((one for one in case.select(RequestChunk) if _made_after(one, members, last.source, last.t)), None)
+    if token is None:
+        return Finding("fail", "no engine of the group served anybody after the last fault", pending=True)
+    since = [view for view in case.requests if view.sent.t > token.t]
     if not since:
-        return Finding("unknown", f"no request was sent after {ready.source} was announced")
+        return Finding("unknown", f"no request was sent once {token.worker} served")
     for view in since:
         if view.finished is None or view.finished.outcome != "success":
-            return Finding(
-                "fail", f"{view.name}, sent to a stack that serves again: {view.how_it_ended}", (view.sent.n,)
-            )
+            return Finding("fail", f"{view.name}, sent when {token.worker} served: {view.how_it_ended}", (view.sent.n,))
         finding = exact(case, view)
         if finding.verdict == "fail":
             return finding
-    return Finding("pass", f"{len(since)} requests since {ready.source} was announced, each answered", (ready.n,))
+    return Finding("pass", f"{len(since)} requests since {token.worker} served, each answered", (token.n,))
 
 
 def nobody_takes_over(case: Case) -> Finding:

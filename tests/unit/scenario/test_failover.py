@@ -160,6 +160,7 @@ def test_one_more_that_joins_is_no_fault_to_take_over_from() -> None:
     story = Shadows().takeover()
     story.add(300, FaultRequested(source="harness", id="f2", fault="start_standby", target="active", trigger=""))
     story.add(301, FaultLanded(source="standby-1", id="f2", evidence={}, on_target=True))
+    story.request(310, "late", worker="standby-1")
     assert took_over_within(story.case(), ms=100).verdict == "pass"
     assert serves_again(story.case()).verdict == "pass"
 
@@ -235,20 +236,23 @@ def test_states_that_are_not(bend: Callable[[Shadows], None], reason: str) -> No
 
 
 def test_serving_again() -> None:
-    """A request that comes later than the next engine's announcement has to be answered, and rightly."""
-    assert verdict(serves_again(Shadows().takeover().case())) == (
-        "pass",
-        "1 requests since standby-1 was announced, each answered",
-    )
+    """A request that is sent after the next engine's first token has to be answered, and rightly."""
+    story = Shadows().takeover()
+    story.request(300, "late", worker="standby-1")
+    assert verdict(serves_again(story.case())) == ("pass", "1 requests since standby-1 served, each answered")
     failed = Shadows().takeover()
     failed.request(300, "late", worker="", ids=[], outcome="error", status=503, finish_reason=None, error="no worker")
     assert serves_again(failed.case()).verdict == "fail"
     wrong = Shadows().takeover()
     wrong.request(300, "late", worker="standby-1", ids=[*IDS[:-1], (IDS[-1] + 1) % 8_192])
     assert serves_again(wrong.case()).verdict == "fail"
+    assert verdict(serves_again(Shadows().takeover().case())) == (
+        "unknown",
+        "no request was sent once standby-1 served",
+    )
     nobody = Shadows()
     nobody.turn("standby-1", 202)
-    assert serves_again(nobody.case()).verdict == "unknown"
+    assert serves_again(nobody.case()).verdict == "fail"
 
 
 def test_a_frozen_holder_keeps_its_lock() -> None:
