@@ -10,6 +10,7 @@ from ftharness.client import Request
 from ftharness.client.request import check_order
 from ftharness.faults import kinds
 from ftharness.scenario.expect import Expect, find_oracle
+from ftharness.scenario.refusal import explained
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import Topology
 from ftharness.suggest import nearest
@@ -82,8 +83,9 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
         changed = msgspec.convert(data, Scenario)
         _check_arguments(changed)
     except (msgspec.ValidationError, ValueError) as error:
-        said = ", ".join(f"{key}={value}" for key, value in params.items())
-        raise ValueError(f"{scenario.name} with {said}: {error}") from error
+        said = f" with {', '.join(f'{key}={value}' for key, value in params.items())}" if params else ""
+        # From None: what the reader needs is all in these words, and pytest would show two errors.
+        raise ValueError(f"{scenario.name}{said}: {explained(error, Scenario)}") from None
     return changed
 
 
@@ -99,10 +101,12 @@ def _check_arguments(scenario: Scenario) -> None:
             takers.append((find_oracle(expect.oracle), expect.args))
     for taker, arguments in takers:
         for name, value in arguments.items():
+            hint: Any = Any
             try:
-                msgspec.convert(value, get_type_hints(taker, include_extras=True).get(name, Any) if taker else Any)
+                hint = get_type_hints(taker, include_extras=True).get(name, Any) if taker else Any
+                msgspec.convert(value, hint)
             except msgspec.ValidationError as error:
-                raise ValueError(f"{name}: {error}") from error
+                raise ValueError(f"{name}: {explained(error, hint)}") from None
             except (NameError, TypeError):
                 continue  # somebody else's, with hints that say nothing of data
 

@@ -1,8 +1,10 @@
 """What a stack consists of, and how fast it is, as data."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
+
+from ftharness.suggest import nearest
 
 #: More than a machine is likely to carry: a slip of the finger must not take it down.
 MOST_WORKERS = 64
@@ -63,6 +65,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             ValueError: Says which field, and what it may be.
         """
+        self._check_strategy()
         for name in ("prefill", "decode") if self.strategy else ("workers",):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -90,6 +93,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name in ("drain_s", "wake_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name):g}: must not be less than 0")
+
+    def _check_strategy(self) -> None:
+        if self.strategy is not None and self.strategy not in (known := get_args(StrategyName)):
+            raise ValueError(
+                f"strategy = {self.strategy!r}: must be one of {', '.join(known)}; {nearest(self.strategy, known)}"
+            )
 
     def _check_standbys(self) -> None:
         if self.standbys and self.strategy:

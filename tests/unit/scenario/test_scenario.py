@@ -23,7 +23,7 @@ from ftharness.scenario import (
 from ftharness.scenario.library import find, shipped
 from ftharness.scenario.runner import Cell
 from ftharness.scenario.scenario import with_params
-from ftharness.stack import Topology, aggregated
+from ftharness.stack import Topology, aggregated, disaggregated
 
 text = st.text(max_size=20)
 positive = st.integers(1, 10_000)
@@ -133,6 +133,17 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
     assert with_params(ONE, {}) == ONE
 
 
+def test_a_strategy_that_is_none_is_refused_in_one_error() -> None:
+    """Where it is written, and not only once it is run; with what there is. Pytest shows no second error behind it."""
+    says = "strategy = 'decode-first': must be one of decode_first, prefill_first, frontend_routed; did you mean decode_first"
+    with pytest.raises(ValueError, match=says):
+        disaggregated(strategy="decode-first")  # type: ignore[arg-type]
+    slow = msgspec.structs.replace(ONE, description=5)
+    with pytest.raises(ValueError, match=r"^a/b: Expected `str`") as caught:
+        with_params(slow, {})
+    assert caught.value.__suppress_context__
+
+
 @pytest.mark.parametrize(
     "params,says",
     [
@@ -143,7 +154,11 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
         ({"wrokers": "1"}, "did you mean workers?"),
         ({"recovers_within.mss": "1"}, "did you mean recovers_within.ms?"),
         ({"grace_s": "long"}, "a/b with grace_s=long: grace_s: Expected `float`, got `str`"),
-        ({"then": "shrug"}, "then: Invalid enum value 'shrug'"),
+        ({"then": "shrug"}, "then: 'shrug': must be one of kill, nothing"),
+        (
+            {"strategy": "decode-first"},
+            "topology.strategy = 'decode-first': must be one of decode_first, frontend_routed, prefill_first; did you mean",
+        ),
         ({"tree": "1"}, "tree: Expected `bool`, got `int`"),
         ({"recovers_within.ms": "soon"}, "ms: Expected `float`, got `str`"),
         ({"recovers_within.ms": "-1"}, "ms: Expected `float` >= 0.0"),
