@@ -115,10 +115,10 @@ def test_every_command_of_the_docs_exists() -> None:
         word
         for page in PAGES
         for _, text in BLOCK.findall(page.read_text())
-        for word in re.findall(r"(?:^|\()(?:\S*/)?ftharness ([a-z]+)", text, re.MULTILINE)
+        for word in re.findall(r"(?:^|\()(?:\S*/)?ftharness ([a-z0-9]+)", text, re.MULTILINE)
     }
     assert shown <= known
-    assert known <= set(re.findall(r"ftharness ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert known <= set(re.findall(r"ftharness ([a-z0-9]+)", (ROOT / "README.md").read_text()))
 
 
 def test_every_oracle_is_explained() -> None:
