@@ -39,6 +39,7 @@ class Finding(NamedTuple):
         evidence: The numbers ``n`` of the events that it rests on.
         drift: Log lines or metrics that this version of the backend should have, by the contract, and did not show.
         pending: What is missing may still come: a run that goes on waits for it, for some seconds, before it ends.
+        invariant: A failure that is one whatever the faults of the run came to.
     """
 
     verdict: Verdict
@@ -46,6 +47,7 @@ class Finding(NamedTuple):
     evidence: tuple[int, ...] = ()
     drift: tuple[str, ...] = ()
     pending: bool = False
+    invariant: bool = False
 
 
 def short_of_passing(findings: Iterable[Finding]) -> Finding | None:
@@ -66,11 +68,12 @@ class Case:
         self.events = sorted(events, key=lambda event: (event.t, event.n))
         self._only = only
 
-    def about(self, request: str) -> "Case":
-        """The same case, for an oracle that is asked about one request only."""
-        if not request:
-            return self
-        return Case(self.events, only=request)
+    def about(self, request: str, place: int | None = None) -> "Case":
+        """The same case, for an oracle that is asked about one request only: by its id, or by its place in the workload."""
+        if place is not None:
+            found = (view.id for view in self.phase_requests if view.sent.index == place)
+            request = next(found, f"request {place}, which was not sent")
+        return Case(self.events, only=request) if request else self
 
     def select(self, kind: type[E], **fields: object) -> Iterator[E]:
         """The events of a kind whose fields have these values, in order of time."""

@@ -1,9 +1,12 @@
 """The oracles' short names, as they are written in a scenario or in a test of one's own.
 
-Each takes the request that it is about as its first argument where it is used in a test; in a scenario it is about all.
+Each that can be about one request takes it as its first argument, or as ``request=``: in a test the stream, in a scenario its
+place in the workload, ``request=1``. Without, it is about all. What an oracle needs besides, such as a role, may stand before
+it or after it. About the whole run are those of logs, processes, slots, KV and counts.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, overload
 
 from ftharness.scenario.expect import Expect
 
@@ -13,38 +16,73 @@ class _Request(Protocol):
     def id(self) -> str: ...
 
 
-def _expect(oracle: str, request: _Request | None, **args: Any) -> Expect:
-    return Expect(oracle=oracle, args=args, request=request.id if request else "")
+def _expect(oracle: str, request: _Request | int | None, **args: Any) -> Expect:
+    if request is None:
+        return Expect(oracle=oracle, args=args)
+    if isinstance(request, int):
+        return Expect(oracle=oracle, args=args, place=request)
+    if not isinstance(getattr(request, "id", None), str):
+        raise TypeError(f"{oracle}(): {request!r} is no request: it takes a stream, or request=PLACE in the workload")
+    return Expect(oracle=oracle, args=args, request=request.id)
 
 
-def succeeds(request: _Request | None = None) -> Expect:
+def _apart(
+    oracle: str, name: str, given: Sequence[Any], named: Any, request: _Request | int | None
+) -> tuple[Any, _Request | int | None]:
+    """Of what was given in either order, or by name, what the oracle needs and the request; a place is given by name only.
+
+    Raises:
+        TypeError: Something is missing, or there twice.
+    """
+    needs = [one for one in (*given, named) if isinstance(one, str | int)]
+    streams = [
+        one for one in (*given, request) if one is not None and (one is request or not isinstance(one, str | int))
+    ]
+    if len(needs) != 1 or len(streams) > 1:
+        raise TypeError(
+            f"{oracle}() takes one {name}, and at most one request: {oracle}(stream, {name}) or {oracle}({name})"
+        )
+    return needs[0], streams[0] if streams else None
+
+
+def succeeds(request: _Request | int | None = None) -> Expect:
     """Every request got a complete answer."""
     return _expect("succeeds", request)
 
 
-def fails_with(status: int | str, request: _Request | None = None) -> Expect:
+@overload
+def fails_with(status: int | str, request: _Request | int | None = None, /) -> Expect: ...
+@overload
+def fails_with(request: _Request, status: int | str, /) -> Expect: ...
+@overload
+def fails_with(
+    *given: int | str | _Request, status: int | str = ..., request: _Request | int | None = None
+) -> Expect: ...
+def fails_with(*given: Any, status: int | str | None = None, request: _Request | int | None = None) -> Expect:
     """Every request that the fault was aimed at failed with this HTTP status, or this code of an SSE error event.
 
     Args:
+        given: The status and the request, in either order.
         status: A number; or ``broken``: the connection ended without an answer that says what went wrong; or the name of a
             documented behaviour, such as ``migration_exhausted``, whose number depends on the version of the system under
             test.
         request: The one request.
     """
+    status, request = _apart("fails_with", "status", given, status, request)
     return _expect("fails_with", request, status=status)
 
 
-def migrated(request: _Request | None = None, *, times: int = 1) -> Expect:
+def migrated(request: _Request | int | None = None, *, times: int = 1) -> Expect:
     """The request moved to another worker ``times`` times."""
     return _expect("migrated", request, times=times)
 
 
-def not_migrated(request: _Request | None = None) -> Expect:
+def not_migrated(request: _Request | int | None = None) -> Expect:
     """No request moved to another worker."""
     return _expect("not_migrated", request)
 
 
-def tokens_exact(request: _Request | None = None) -> Expect:
+def tokens_exact(request: _Request | int | None = None) -> Expect:
     """No token was lost, duplicated or altered."""
     return _expect("tokens_exact", request)
 
@@ -59,27 +97,27 @@ def never_logged(event: str, *, role: str = "", source: str = "") -> Expect:
     return Expect(oracle="never_logged", args={"event": event, "role": role, "source": source})
 
 
-def every_request_ends(request: _Request | None = None) -> Expect:
+def every_request_ends(request: _Request | int | None = None) -> Expect:
     """Every request ended or failed within its deadline."""
     return _expect("every_request_ends", request)
 
 
-def recovers_within(*, ms: float, request: _Request | None = None) -> Expect:
+def recovers_within(request: _Request | int | None = None, *, ms: float) -> Expect:
     """Tokens flowed again at most ``ms`` milliseconds after each fault."""
     return _expect("recovers_within", request, ms=ms)
 
 
-def ttft_within(*, ms: float, request: _Request | None = None) -> Expect:
+def ttft_within(request: _Request | int | None = None, *, ms: float) -> Expect:
     """The first token came at most ``ms`` milliseconds after the request was sent."""
     return _expect("ttft_within", request, ms=ms)
 
 
-def gap_within(*, ms: float, request: _Request | None = None) -> Expect:
+def gap_within(request: _Request | int | None = None, *, ms: float) -> Expect:
     """No two tokens of a request were further apart than ``ms`` milliseconds."""
     return _expect("gap_within", request, ms=ms)
 
 
-def usage_correct(request: _Request | None = None) -> Expect:
+def usage_correct(request: _Request | int | None = None) -> Expect:
     """Usage, finish reason, stop strings, choices and log probabilities are those of the answer without the fault."""
     return _expect("usage_correct", request)
 
@@ -99,22 +137,38 @@ def exits_explained() -> Expect:
     return Expect(oracle="exits_explained")
 
 
-def cancelled_within(*, ms: float, request: _Request | None = None) -> Expect:
+def cancelled_within(request: _Request | int | None = None, *, ms: float) -> Expect:
     """At most ``ms`` milliseconds after its client had gone, every worker that had the request had given it up."""
     return _expect("cancelled_within", request, ms=ms)
 
 
-def aborted_in(role: str, request: _Request | None = None, *, remote: str = "") -> Expect:
+@overload
+def aborted_in(role: str, request: _Request | None = None, /, *, remote: str = "") -> Expect: ...
+@overload
+def aborted_in(request: _Request, role: str, /, *, remote: str = "") -> Expect: ...
+@overload
+def aborted_in(
+    *given: str | _Request, role: str = ..., request: _Request | int | None = None, remote: str = ""
+) -> Expect: ...
+def aborted_in(*given: Any, role: str | None = None, request: _Request | int | None = None, remote: str = "") -> Expect:
     """A worker of that role gave the request up, and no other's did; one of the role ``remote`` was told so."""
+    role, request = _apart("aborted_in", "role", given, role, request)
     return _expect("aborted_in", request, role=role, remote=remote)
 
 
-def never_reached(role: str, request: _Request | None = None) -> Expect:
+@overload
+def never_reached(role: str, request: _Request | None = None, /) -> Expect: ...
+@overload
+def never_reached(request: _Request, role: str, /) -> Expect: ...
+@overload
+def never_reached(*given: str | _Request, role: str = ..., request: _Request | int | None = None) -> Expect: ...
+def never_reached(*given: Any, role: str | None = None, request: _Request | int | None = None) -> Expect:
     """No worker of that role ever had the request that was cancelled."""
+    role, request = _apart("never_reached", "role", given, role, request)
     return _expect("never_reached", request, role=role)
 
 
-def no_tokens_after_abort(request: _Request | None = None) -> Expect:
+def no_tokens_after_abort(request: _Request | int | None = None) -> Expect:
     """Nothing came to a client that was gone, and the engines make no tokens once all requests are over."""
     return _expect("no_tokens_after_abort", request)
 
@@ -129,8 +183,8 @@ def kv_freed() -> Expect:
     return Expect(oracle="kv_freed")
 
 
-def still_serves(request: _Request | None = None) -> Expect:
-    """The worker that gave a request up answered the next that it got: the workload has one (``completion(after=0)``)."""
+def still_serves(request: _Request | int | None = None) -> Expect:
+    """Each worker that gave a request up answered the next that it got: there has to be one (``completion(after=0)``)."""
     return _expect("still_serves", request)
 
 
@@ -139,12 +193,12 @@ def cancellations_counted(*, frontend: int | None = 1, workers: int | None = 1) 
     return Expect(oracle="cancellations_counted", args={"frontend": frontend, "workers": workers})
 
 
-def ends_as_asked() -> Expect:
+def ends_as_asked(request: _Request | int | None = None) -> Expect:
     """Requests whose clients left are cancelled, the others complete; every token is exact."""
-    return Expect(oracle="ends_as_asked")
+    return _expect("ends_as_asked", request)
 
 
-def ends_cleanly(request: _Request | None = None) -> Expect:
+def ends_cleanly(request: _Request | int | None = None) -> Expect:
     """Every request got its whole answer, or an error that says so."""
     return _expect("ends_cleanly", request)
 

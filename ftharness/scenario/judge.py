@@ -10,7 +10,7 @@ from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.departure import departed
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.oracles.tokens import count_tokens
-from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, worst
+from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, Verdict, worst
 from ftharness.scenario.recovery import recovery_of
 from ftharness.scenario.scenario import Scenario
 
@@ -21,8 +21,8 @@ _INVARIANT_NAMES = {expect.oracle for expect in INVARIANTS}
 def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoing: bool = False) -> ScenarioRecord:
     """What the run showed.
 
-    Only invariants may fail where a fault did not land as intended, the run without the fault did not pass, or the run did
-    not come to its end; everything else is then ``unknown``, for it was not tested.
+    Only invariants, and what an oracle says is one, may fail where a fault did not land as intended, the run without the
+    fault did not pass, or the run did not come to its end; everything else is then ``unknown``, for it was not tested.
 
     Args:
         scenario: What was run.
@@ -40,7 +40,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
     expects = scenario.expected_of(behaviour) if applies else []
     own_count = len(expects)
     # One that is expected of a single request, or of other versions, says nothing of the whole run.
-    expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.request}]
+    expects += [one for one in invariants if one.oracle not in {own.oracle for own in expects if not own.of_one}]
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
     # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
     deciding = [finding.verdict for _, finding in findings if not _is_drift(finding)]
@@ -61,7 +61,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
             *(_nothing_broken(case, scenario) if applies else [Annotation(kind="not_applicable", reason=trouble)]),
         ],
         verdict=verdict,
-        reason=trouble or next((f"{e}: {f.reason}" for e, f in findings if f.verdict == verdict != "pass"), ""),
+        reason=(trouble if verdict != "fail" else "") or _first(findings, verdict),
         duration_s=round(case.events[-1].t / 1e9, 3) if case.events else 0.0,
         faults=_faults(case),
         tokens=count_tokens(case),
@@ -84,6 +84,13 @@ def pending(expects: Sequence[Expect], events: Sequence[Event]) -> list[Expect]:
     return [] if case.fault_trouble() else [one for one in expects if apply(one, case).pending]
 
 
+def _first(findings: Sequence[tuple[Expect, Finding]], verdict: Verdict) -> str:
+    """The first of the reasons for this verdict; "" for a pass."""
+    return next(
+        (f"{expect}: {finding.reason}" for expect, finding in findings if finding.verdict == verdict != "pass"), ""
+    )
+
+
 def _is_drift(finding: Finding) -> bool:
     return finding.verdict == "unknown" and bool(finding.drift)
 
@@ -92,7 +99,8 @@ def _finding(expect: Expect, case: Case, trouble: str) -> Finding:
     finding = apply(expect, case)
     if not trouble:
         return finding
-    if expect.oracle not in _INVARIANT_NAMES:
+    harmed = finding.verdict == "fail" and finding.invariant
+    if expect.oracle not in _INVARIANT_NAMES and not harmed:
         return Finding("unknown", f"not tested: {trouble}", finding.evidence)
     return finding
 
@@ -124,7 +132,7 @@ def _never_fired(case: Case, scenario: Scenario) -> str:
     seen = ""
     if first.trigger.kind == "on_token":
         view = next((view for view in case.requests if view.sent.index == first.trigger.request), None)
-        seen = f"; {f'{view.name} got {view.tokens} tokens' if view else 'it was not sent'}"
+        seen = f"; {f'{view.name}: {view.how_it_ended}' if view else 'it was not sent'}"
     what = f"{first.fault.kind} {first.fault.target}, {first.trigger}{seen}"
     return f"{count} faults never fired: the trigger's moment did not come: {what}"
 

@@ -20,7 +20,7 @@ from ftharness.scenario.by_test import ByTest
 from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
-from ftharness.scenario.scenario import Scenario
+from ftharness.scenario.scenario import Scenario, check_arguments
 from ftharness.scenario.words import check_words
 from ftharness.stack import NotApplicable, Plan, RunningStack, Settings, StackFailed, StackKind
 
@@ -280,7 +280,14 @@ class Run:
         return await self.stack.client.send(request, index=index, sent=self.nemesis.follow)
 
     async def judged(self, scenario: Scenario) -> ScenarioRecord:
-        """What the expectations of ``scenario`` say of the run so far."""
+        """What the expectations of ``scenario`` say of the run so far.
+
+        Raises:
+            LookupError: A name in them means nothing on this stack; names the nearest.
+            ValueError: An argument is none that the oracle takes.
+        """
+        check_arguments(scenario)
+        check_words(scenario, self.stack.plan)
         await self._settled(scenario)
         return judge(scenario, self.history.events, ongoing=True)
 

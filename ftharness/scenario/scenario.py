@@ -81,7 +81,7 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
             place[key.rpartition(".")[2]] = _value(value)
     try:
         changed = msgspec.convert(data, Scenario)
-        _check_arguments(changed)
+        check_arguments(changed)
     except (msgspec.ValidationError, ValueError) as error:
         said = f" with {', '.join(f'{key}={value}' for key, value in params.items())}" if params else ""
         # From None: what the reader needs is all in these words, and pytest would show two errors.
@@ -89,12 +89,16 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     return changed
 
 
-def _check_arguments(scenario: Scenario) -> None:
+def check_arguments(scenario: Scenario) -> None:
     """Whether arguments are what the fault's short name and the oracle take; what has neither is looked up elsewhere.
 
     Raises:
         ValueError: One is not; says which.
     """
+    for expect in scenario.expect:
+        if expect.place is not None and scenario.workload and not 0 <= expect.place < len(scenario.workload):
+            count = len(scenario.workload)
+            raise ValueError(f"{expect}: request = {expect.place}: the workload has {count}, counted from 0")
     takers = [(getattr(kinds, one.fault.kind, None), one.fault.args) for one in scenario.faults]
     for expect in scenario.expect:
         with suppress(LookupError):

@@ -129,6 +129,58 @@ def test_a_slip_is_answered_at_the_call(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def test_an_expectation_that_means_nothing_is_answered_at_the_call(pytester: pytest.Pytester) -> None:
+    """A role that no worker has, a bound below nothing: no verdict on the stack."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from ftharness.scenario import aborted_in, cancelled_within, logged, never_reached
+
+        async def test_it(ft):
+            stream = await ft.client.complete(max_tokens=200)
+            await stream.token(5)
+            await stream.cancel()
+            with pytest.raises(LookupError, match="nothing of the role 'agregated'; did you mean aggregated?"):
+                ft.expect(aborted_in("agregated"))
+            with pytest.raises(LookupError, match="nothing of the role 'decode'; there are aggregated"):
+                ft.expect(never_reached(stream, "decode"))
+            with pytest.raises(LookupError, match="no contract has the event 'draning'; did you mean draining?"):
+                ft.expect(logged("draning"))
+            with pytest.raises(ValueError, match="ms: Expected `float` >= 0"):
+                ft.expect(cancelled_within(stream, ms=-1))
+            with pytest.raises(TypeError, match="'aggregated' is no request"):
+                cancelled_within("aggregated", ms=1)
+            ft.expect(aborted_in(stream, "aggregated"), cancelled_within(stream, ms=500), cancelled_within(request=0, ms=500))
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_a_test_that_cancels_asked_for_it_and_one_that_comes_too_late_tested_nothing(pytester: pytest.Pytester) -> None:
+    """What it had go has ended as asked; where the request was over, there is nothing to be freed."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from ftharness.scenario import ends_as_asked, kv_freed, slots_freed
+
+        async def test_cancels(ft):
+            stream = await ft.client.complete(max_tokens=200)
+            await stream.token(5)
+            await stream.cancel()
+            ft.expect(ends_as_asked())
+
+        async def test_cancels_too_late(ft):
+            stream = await ft.client.complete(max_tokens=5)
+            await stream.finished()
+            await stream.cancel()
+            ft.expect(slots_freed(), kv_freed())
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*slots_freed(): nothing was cancelled, and nothing was broken*"])
+
+
 def test_a_failure_that_nobody_awaited_fails_the_test(pytester: pytest.Pytester) -> None:
     """It is named, the run's report is no pass either, and what was awaited is not said twice."""
     pytester.makepyfile(

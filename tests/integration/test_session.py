@@ -12,7 +12,21 @@ from ftharness.client import completion
 from ftharness.engine.bugs import BUGS
 from ftharness.faults import kill, named, serving
 from ftharness.report import read_run
-from ftharness.scenario import Scenario, ScenarioRecord, at, fails_with, logged, never_logged, on_log, when
+from ftharness.scenario import (
+    Expect,
+    Scenario,
+    ScenarioRecord,
+    aborted_in,
+    at,
+    cancellations_counted,
+    cancelled_within,
+    fails_with,
+    logged,
+    never_logged,
+    never_reached,
+    on_log,
+    when,
+)
 from ftharness.scenario.runner import Cell
 from ftharness.session import Session, Told, cell_of
 from ftharness.stack import RunningStack
@@ -134,6 +148,22 @@ WORDS = {
         {"faults": [at(0).inject(kill(named("worker-9")))]},
         "the stack has no process 'worker-9'",
     ),
+    "a role, mistyped": (
+        {"expect": [aborted_in("agregated")]},
+        "a/b: aborted_in(role='agregated'): the stack has nothing of the role 'agregated'; did you mean aggregated?",
+    ),
+    "a role of another topology": (
+        {"expect": [never_reached("decode")]},
+        "never_reached(role='decode'): the stack has nothing of the role 'decode'; there are aggregated",
+    ),
+    "a role of the other phase": (
+        {"expect": [aborted_in("aggregated", remote="prefill")]},
+        "the stack has nothing of the role 'prefill'; there are aggregated",
+    ),
+    "the role of a line": (
+        {"expect": [logged("request_received", role="prefill")]},
+        "the stack has nothing of the role 'prefill'; there are aggregated, frontend",
+    ),
     "a documented behaviour": (
         {"expect": [fails_with(500).where("!usage_survive_migration")]},
         "of no stack is it documented whether it does that; did you mean usage_survives_migration?",
@@ -149,6 +179,25 @@ def test_a_name_that_means_nothing_is_refused_before_the_start(tmp_path: Path, n
     with pytest.raises(LookupError, match=re.escape(says)):
         Session(tmp_path / "run", Told()).run([cell_of(scenario, "sim")], seed=0)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+BOUNDS: dict[str, tuple[Expect, str]] = {
+    "a time": (cancelled_within(ms=-1), "ms: Expected `float` >= 0"),
+    "a count in the frontend": (cancellations_counted(frontend=-1), "frontend: Expected `int` >= 0"),
+    "a count in the workers": (cancellations_counted(workers=-2), "workers: Expected `int` >= 0"),
+    "a request": (
+        cancelled_within(request=1, ms=5),
+        "cancelled_within(ms=5, request=1): request = 1: the workload has 1, counted",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_bound_that_nothing_can_keep_is_refused_before_the_start(name: str) -> None:
+    """Nothing takes less than no time, or is counted less than never."""
+    expect, says = BOUNDS[name]
+    with pytest.raises(ValueError, match=re.escape(says)):
+        cell_of(Scenario(name="a/b", workload=[completion()], expect=[expect]), "sim")
 
 
 def test_a_run_that_cannot_begin_costs_no_report_of_those_before_it(tmp_path: Path) -> None:

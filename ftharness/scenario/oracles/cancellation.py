@@ -4,6 +4,10 @@ A request was cancelled when its client went away; the moment is that of the soc
 every worker that had the request has said that it gave it up, or is gone itself.
 """
 
+from typing import Annotated
+
+import msgspec
+
 from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.given_up import given_up
@@ -20,11 +24,14 @@ from ftharness.scenario.oracles.holds import (
     tested,
     untested,
 )
+from ftharness.scenario.oracles.latency import Milliseconds
 from ftharness.scenario.oracles.tokens import exact, exact_so_far
 from ftharness.scenario.views import RequestView
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
-def cancelled_within(case: Case, ms: float) -> Finding:
+
+def cancelled_within(case: Case, ms: Milliseconds) -> Finding:
     """From the end of the client's connection to the engine's abort line of that request it took no longer."""
     views = cancelled(case)
     if not views:
@@ -82,7 +89,7 @@ def still_serves(case: Case) -> Finding:
     return short_of_passing(findings) or Finding("pass", findings[0].reason, findings[0].evidence)
 
 
-def cancellations_counted(case: Case, frontend: int | None = 1, workers: int | None = 1) -> Finding:
+def cancellations_counted(case: Case, frontend: Count | None = 1, workers: Count | None = 1) -> Finding:
     """The metrics count as many cancellations as there were, in the frontend and in the workers; None: whatever they count."""
     if cancelled(case) and not tested(case):
         return TOO_LATE
@@ -95,14 +102,23 @@ def cancellations_counted(case: Case, frontend: int | None = 1, workers: int | N
 
 
 def ends_as_asked(case: Case) -> Finding:
-    """Every request ended as its client wanted: those that were left cancelled, the others complete; all tokens exact."""
+    """Every request ended as its client wanted: those that were left cancelled, the others complete; all tokens exact.
+
+    One that failed though nothing had been done to it is a failure whatever became of the run's faults.
+    """
     if not case.requests:
         return Finding("unknown", "no request was sent")
+    if harmed := next((view for view in case.requests if _harmed(case, view)), None):
+        assert harmed.finished is not None
+        what = f"{harmed.name}: no fault had touched it, but: {harmed.how_it_ended}"
+        return Finding("fail", what, (harmed.finished.n,), invariant=True)
     left = {
         fault.requested.request
         for fault in case.faults
         if fault.landed and fault.landed.on_target and fault.requested.fault in LEAVING
     }
+    if case.phase_t("control") is None:  # a test drives it, and may have a client go by itself: nobody else can
+        left |= {view.id for view in cancelled(case)}
     findings = [_ended_as_asked(case, view, left=view.id in left) for view in case.requests]
     gone = sum(view.id in left for view in case.requests)
     return short_of_passing(findings) or Finding(
@@ -199,6 +215,19 @@ def _counted(case: Case, event: str, who: str, role: str, wanted: int) -> Findin
     if rise == 0 and not case.contract_known(role=role):
         return Finding("unknown", what, drift=(f"{event}: the metric did not rise",), pending=True)
     return Finding("fail", what, pending=rise < wanted)
+
+
+def _harmed(case: Case, view: RequestView) -> bool:
+    """Whether a request failed that no fault was aimed at, and no worker of which was hit, on a stack that can serve it."""
+    teardown = case.phase_t("teardown")
+    if view.finished is None or view.finished.outcome != "error" or (teardown and view.finished.t > teardown):
+        return False
+    before = [fault for fault in case.faults if fault.requested.t <= view.finished.t]
+    hit, takers = {fault.process for fault in before if fault.on_process}, set(case.takers(view))
+    beside = not hit or (takers and not hit & takers and all(case.roles.get(one) != "frontend" for one in hit))
+    aimed = any(fault.requested.request == view.id for fault in before)
+    served = bool(case.control) and all(one.finished and one.finished.outcome == "success" for one in case.control)
+    return bool(beside) and not aimed and served
 
 
 def _ended_as_asked(case: Case, view: RequestView, *, left: bool) -> Finding:

@@ -394,3 +394,27 @@ def test_a_request_that_never_ended_is_not_cancelled(left: Build) -> None:
     """Nor is it an error of the oracle's."""
     finding = say(cancelled_within(ms=5), left(outcome="").case())
     assert (finding.verdict, finding.reason) == ("unknown", "no client gave its request up")
+
+
+def test_a_client_that_a_test_itself_had_go_was_asked_to(left: Build) -> None:
+    """By ``stream.cancel()``, which is no fault: in a run that has no control, since a test drives it."""
+    one = left(faults=())
+    case = one.case()
+    assert say(ends_as_asked(), case).verdict == "fail"
+    driven = Case([event for event in case.events if getattr(event, "phase", "") != "control"])
+    assert say(ends_as_asked(), driven).reason == "1 cancelled as asked, 1 complete; every token exact"
+
+
+def test_a_request_that_nothing_had_touched_and_that_failed_is_no_matter_of_the_faults(left: Build) -> None:
+    """An invariant: it fails whatever became of the run's faults. One that was aimed at, or whose worker was hit, is none."""
+    finding = say(ends_as_asked(), left(next_outcome="error").case())
+    assert (finding.verdict, finding.invariant) == ("fail", True)
+    assert finding.reason.startswith("request 1 (s): no fault had touched it, but: error")
+    aimed = say(ends_as_asked(), left(next_outcome="error", faults=("r", "s")).case())
+    assert (aimed.verdict, aimed.invariant) == ("fail", False)
+    for t, by, invariant in ((150, "worker-1", False), (150, "worker-2", True), (190, "worker-1", True)):
+        kill = [
+            (t, FaultRequested(source="harness", id="fault-9", fault="kill", target="worker-1")),
+            (t, FaultLanded(source="worker-1", id="fault-9", evidence={})),
+        ]
+        assert say(ends_as_asked(), left(next_outcome="error", next_by=by, more=kill).case()).invariant == invariant

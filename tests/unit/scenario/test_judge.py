@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ftharness.client import completion
-from ftharness.faults import kill, serving
+from ftharness.faults import disconnect, kill, serving
 from ftharness.history import (
     ContractChosen,
     FaultMissed,
@@ -16,7 +16,7 @@ from ftharness.history import (
     RequestSent,
     RunFinished,
 )
-from ftharness.scenario import Scenario, judge, logged, migrated, on_token, succeeds, tokens_exact, worst
+from ftharness.scenario import Scenario, ends_as_asked, judge, logged, migrated, on_token, succeeds, tokens_exact, worst
 
 Make = Callable[..., Any]
 
@@ -79,6 +79,29 @@ def test_an_invariant_fails_though_nothing_was_tested(story: Make) -> None:
     record = judge(SCENARIO, one.end())
     assert record.verdict == "fail"
     assert record.leaks == ["slot of worker-1: busy = 1"]
+
+
+def test_a_neighbour_that_was_harmed_fails_though_faults_did_not_fire(story: Make) -> None:
+    """It had been served before: what ended it was the stack, and the moments that did not come are part of that."""
+    scenario = Scenario(
+        name="a/b",
+        workload=SCENARIO.workload,
+        faults=[on_token(5).inject(disconnect())],
+        expect=[ends_as_asked(), tokens_exact()],
+    )
+    one = story()
+    one.request(100, "r", [1, 2, 3], outcome="error", error="aborted")
+    record = judge(scenario, one.end())
+    verdicts = {oracle.name.partition("(")[0]: oracle.verdict for oracle in record.oracles}
+    assert (record.verdict, verdicts["ends_as_asked"], verdicts["tokens_exact"]) == ("fail", "fail", "unknown")
+    assert record.reason.startswith("ends_as_asked(): request 0 (r): no fault had touched it, but: error")
+    untested = next(oracle.reason for oracle in record.oracles if oracle.name.startswith("tokens_exact"))
+    assert untested.endswith("on token 5 of request 0; request 0 (r): error (HTTP 200) after 3 tokens: aborted")
+    broken = story()
+    broken.events = [(t, event) for t, event in broken.events if getattr(event, "request", "") != "c"]
+    broken.request(10, "c", [1], control=True, outcome="error")
+    broken.request(100, "r", [1, 2, 3], outcome="error", error="aborted")
+    assert judge(scenario, broken.end()).verdict == "unknown"
 
 
 def test_a_control_that_does_not_pass_makes_it_unknown(story: Make) -> None:

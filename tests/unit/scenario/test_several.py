@@ -291,7 +291,7 @@ def test_faults_that_never_fired_are_counted(story: Make, ids: list[int]) -> Non
     assert record.reason.startswith(
         "2 of 3 faults never fired: the trigger's moment did not come: kill serving, on token 99"
     )
-    assert record.reason.endswith("request 0 (r) got 10 tokens")
+    assert record.reason.endswith("request 0 (r): success (HTTP 200) after 10 tokens")
 
 
 def test_a_grace_that_ended_is_the_last_faults_before_it(story: Make, ids: list[int]) -> None:
