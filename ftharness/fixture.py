@@ -104,8 +104,6 @@ class Ft:
         Raises:
             AssertionError: One of them does not pass; the message is the story of what happened.
             TypeError: There is none: that would pass whatever happened.
-            LookupError: A name in one means nothing on this stack, such as a role that no worker has; names the nearest.
-            ValueError: An argument is none that the oracle takes.
         """
         __tracebackhide__ = True
         if not expects:
@@ -303,7 +301,9 @@ class Ft:
         if interrupted:
             return
         said = [*lost, "await it, or in a plain test .wait()"] if lost else []
-        if whole is not None and run is not None and whole.verdict != "pass" and not excuse(whole):
+        # What could not be tested has failed the test already; that an invariant does not hold is something else.
+        told = bool(error) and whole is not None and whole.verdict == "unknown"
+        if whole is not None and run is not None and whole.verdict != "pass" and not told and not excuse(whole):
             said.append(story(whole, run.history.events, self.folder))
         if said:
             pytest.fail("\n".join(said), pytrace=False)

@@ -16,12 +16,14 @@ class StreamHandle:
 
     Attributes:
         id: The request's id.
+        index: Its place among those that the test has sent, from 0: what a fault is aimed at.
     """
 
     def __init__(self, portal: Portal, stream: Any) -> None:
         self._portal = portal
         self._stream = stream
         self.id: str = stream.id
+        self.index: int = stream.index
 
     @property
     def tokens(self) -> int:

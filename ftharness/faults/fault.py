@@ -1,6 +1,6 @@
 """What to break, as data: a kind, a target, and the kind's own arguments."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -43,6 +43,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str = ""
     group: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a place that is none.
+
+        Raises:
+            ValueError: It is before the first.
+            TypeError: It is no number.
+        """
+        if type(self.request) is not int:  # True is none either
+            raise TypeError(f"request = {self.request!r}: must be the place of a request, counted from 0")
+        if self.request < 0:
+            raise ValueError(f"request = {self.request}: must be at least 0; requests are counted from 0")
+
     @property
     def by_request(self) -> bool:
         """Whether it is a request that tells whom it means."""
@@ -79,16 +91,36 @@ def named(name: str) -> Target:
     return Target(role="named", name=name)
 
 
-def prefill_worker(request: int = 0) -> Target:
+class Sent(Protocol):
+    """A request that was sent, such as a test's stream."""
+
+    @property
+    def index(self) -> int:
+        """Its place among those that were sent, from 0."""
+
+
+def place_of(request: int | Sent) -> int:
+    """The place of a request that is given by its place, or is itself there.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    place = request if isinstance(request, int) else getattr(request, "index", None)
+    if isinstance(place, bool) or not isinstance(place, int):
+        raise TypeError(f"a request is given by its place, counted from 0, or by its stream; not {request!r}")
+    return place
+
+
+def prefill_worker(request: int | Sent = 0) -> Target:
     """The prefill worker that took the request last, whatever phase that is in; of a stack that has such workers."""
-    return Target(role="prefill_worker", request=request)
+    return Target(role="prefill_worker", request=place_of(request))
 
 
-def decode_worker(request: int = 0) -> Target:
+def decode_worker(request: int | Sent = 0) -> Target:
     """The decode worker that took the request last; of a stack that has such workers."""
-    return Target(role="decode_worker", request=request)
+    return Target(role="decode_worker", request=place_of(request))
 
 
-def client_of(request: int = 0) -> Target:
-    """The client of the request at that place in the workload."""
-    return Target(role="client", request=request)
+def client_of(request: int | Sent = 0) -> Target:
+    """The client of the request: of that place in the workload, or of a stream."""
+    return Target(role="client", request=place_of(request))

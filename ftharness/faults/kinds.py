@@ -2,8 +2,11 @@
 
 from typing import Literal, Protocol
 
-from ftharness.faults.fault import Fault, Target, active, client_of
+from ftharness.faults.fault import Fault, Sent, Target, active, client_of
 
+#: The kinds of this module by what they hit; all of them are.
+OF_CLIENTS = ("disconnect", "reset", "cancel_task", "kill_client", "half_close")
+OF_PROCESSES = ("kill", "terminate", "interrupt", "freeze", "thaw", "kill_engine", "start_standby")
 _FIRST = client_of(0)
 
 
@@ -14,6 +17,8 @@ class _Named(Protocol):
 
 def _target(target: Target | _Named) -> Target:
     if isinstance(target, Target):
+        if target.role == "client":
+            raise TypeError(f"this fault hits a process, not a {target}; a client is hit by {', '.join(OF_CLIENTS)}")
         return target
     name = getattr(target, "name", None)
     if isinstance(name, str):
@@ -22,11 +27,21 @@ def _target(target: Target | _Named) -> Target:
     raise TypeError(f"a fault hits a target or a process, not {target!r}; {hint}")
 
 
-def _client(target: Target) -> Target:
+def _client(target: Target | Sent) -> Target:
     if isinstance(target, Target):
+        if target.role != "client":
+            raise TypeError(
+                f"this fault hits the client of a request, not {target}; such as client_of({target.request})"
+            )
         return target
-    index = target if isinstance(target, int) else 0
-    raise TypeError(f"this fault hits the client of a request, not {target!r}; did you mean client_of({index})?")
+    if isinstance(target, int):
+        raise TypeError(f"this fault hits the client of a request, not {target!r}; did you mean client_of({target})?")
+    try:
+        return client_of(target)
+    except TypeError:
+        raise TypeError(
+            f"this fault hits the client of a request, not {target!r}; such as a stream, or client_of(0)"
+        ) from None
 
 
 def kill(target: Target | _Named, *, tree: bool = False) -> Fault:
@@ -69,26 +84,26 @@ def start_standby(beside: Target | _Named = active) -> Fault:
     return Fault(kind="start_standby", target=_target(beside))
 
 
-def disconnect(target: Target = _FIRST) -> Fault:
+def disconnect(target: Target | Sent = _FIRST) -> Fault:
     """The client closes its connection: a user who goes away."""
     return Fault(kind="disconnect", target=_client(target))
 
 
-def reset(target: Target = _FIRST) -> Fault:
+def reset(target: Target | Sent = _FIRST) -> Fault:
     """The client resets its connection (RST): nothing is left of it at once."""
     return Fault(kind="reset", target=_client(target))
 
 
-def cancel_task(target: Target = _FIRST) -> Fault:
+def cancel_task(target: Target | Sent = _FIRST) -> Fault:
     """The asyncio task that awaits the answer is cancelled, and closes its connection, as client libraries do."""
     return Fault(kind="cancel_task", target=_client(target))
 
 
-def kill_client(target: Target = _FIRST) -> Fault:
+def kill_client(target: Target | Sent = _FIRST) -> Fault:
     """SIGKILL to the process that sent the request, which has to be one of its own: ``completion(own_process=True)``."""
     return Fault(kind="kill_client", target=_client(target))
 
 
-def half_close(target: Target = _FIRST) -> Fault:
+def half_close(target: Target | Sent = _FIRST) -> Fault:
     """The client says that it will ask nothing more (SHUT_WR), and goes on reading. Many servers take it for a disconnect."""
     return Fault(kind="half_close", target=_client(target))

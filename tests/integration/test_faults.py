@@ -228,14 +228,14 @@ def test_the_frontend_is_hit(ft: Ft) -> None:
 
 MISSES: list[tuple[Fault, str]] = [
     (thaw(named("worker-1")), "it was not frozen"),
-    (kill(Target(role="serving", request=3)), "request 3 had not been sent"),
+    (kill(Target(role="serving", request=1)), "request 1 had not been sent"),
 ]
 
 
 @pytest.mark.parametrize("fault,says", MISSES, ids=[says for _, says in MISSES])
 def test_a_fault_that_cannot_land_is_unknown(ft: Ft, fault: Fault, says: str) -> None:
     """It says why, and the verdict is never a pass."""
-    events = run(ft, on_token(30).inject(fault), check=False)
+    events = run(ft, on_token(30).inject(fault), workload=[ONE, completion(max_tokens=5, after=0)], check=False)
     assert says in only(events, FaultMissed).reason
     assert ft.records[-1].verdict == "unknown"
 

@@ -7,6 +7,7 @@ from ftharness.faults import (
     Fault,
     Target,
     another_worker,
+    client_of,
     decode_worker,
     disconnect,
     freeze,
@@ -19,7 +20,7 @@ from ftharness.faults import (
 )
 from ftharness.history import FaultLanded, FaultMissed, Log, RunPhase, read_history
 from ftharness.pytest_plugin import Ft
-from ftharness.scenario import Scenario, ScenarioRecord, after_fault, on_token, succeeds
+from ftharness.scenario import Injection, Scenario, ScenarioRecord, after_fault, ends_as_asked, on_token, succeeds
 from ftharness.stack import Topology, aggregated, disaggregated
 
 STRATEGIES = ("decode_first", "prefill_first", "frontend_routed")
@@ -137,3 +138,59 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
     assert late.missed.endswith(" s before it was due")
     assert waited.missed.startswith("worker-1 shares no lock")
     assert record.reason == f"fault kill on frontend did not land: {late.missed}"
+
+
+@pytest.mark.parametrize(
+    "injection,says",
+    [
+        (
+            on_token(5).inject(disconnect(client_of(9))),
+            "there is no request 9: the scenario has 1 request, counted from 0",
+        ),
+        (on_token(5, request=2).inject(kill(serving)), "there is no request 2"),
+        (after_fault(1).inject(kill(serving)), "there is no fault 1"),
+        (after_fault(0).inject(kill(serving)), "that is the fault itself"),
+        (on_token(5).inject(kill(prefill_worker())), "this stack has no prefill workers"),
+        (on_token(5).inject(Fault(kind="reset", target=serving)), "it hits the client of a request"),
+        (on_token(5).inject(Fault(kind="kill", target=client_of(0))), "it hits a process, such as serving"),
+    ],
+)
+def test_what_is_aimed_at_nothing_is_refused_before_anything_starts(ft: Ft, injection: Injection, says: str) -> None:
+    """The name of the scenario, what is wrong, what there is; nothing is left that would look like a run."""
+    one = Scenario(name="targets/none", workload=[completion(max_tokens=20)], faults=[injection])
+    with pytest.raises(LookupError, match=f"^targets/none: .*{says}"):
+        ft.run(one, stack="sim")
+    assert not list(ft.folder.rglob("history.jsonl"))
+
+
+async def test_a_stream_itself_is_whose_client_goes(ft: Ft) -> None:
+    """Whichever of the test's streams it is."""
+    await ft.launch(disaggregated(prefill=1, decode=1))
+    first = await ft.client.complete(max_tokens=60)
+    second = await ft.client.complete(max_tokens=2_000)
+    await second.token(5)
+    await ft.inject(disconnect(second))
+    assert [(await one.finished()).outcome for one in (first, second)] == ["success", "cancelled"]
+    ft.expect(ends_as_asked())
+
+
+def test_a_fault_that_misses_fails_its_test_once(pytester: pytest.Pytester) -> None:
+    """By what the test expected, and not again at its end; a test that expected nothing fails at its end."""
+    pytester.makepyfile(
+        """
+        from ftharness.faults import disconnect, client_of
+        from ftharness.scenario import succeeds
+
+        async def test_expects(ft):
+            stream = await ft.client.complete(max_tokens=5)
+            await stream.finished()
+            await ft.inject(disconnect(client_of(0)))
+            ft.expect(succeeds())
+
+        async def test_expects_nothing(ft):
+            stream = await ft.client.complete(max_tokens=5)
+            await stream.finished()
+            await ft.inject(disconnect(client_of(0)))
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(failed=1, passed=1, errors=1)

@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 
 from ftharness.client import Stream, completion
-from ftharness.faults import Strike, disconnect
-from ftharness.history import FaultLanded, FaultRequested, History, Log, RequestChunk, RequestSent
+from ftharness.faults import Fault, Strike, client_of, disconnect
+from ftharness.history import FaultLanded, FaultMissed, FaultRequested, History, Log, RequestChunk, RequestSent
 from ftharness.process import Process
 from ftharness.scenario import on_log, on_token
 from ftharness.scenario.case import Case
@@ -79,6 +79,19 @@ async def test_a_worker_that_is_done_with_the_request_is_not_on_target(nemesis: 
     (landed,) = history.select(FaultLanded)
     assert (landed.on_target, landed.evidence["request"]) == (False, "was done with there")
     assert Case(history.events).fault_trouble().endswith("which was done with the request")
+
+
+@pytest.mark.parametrize(
+    "fault,says",
+    [
+        (Fault(kind="kill", target=client_of(2)), "it hits processes, and was aimed at a client"),
+        (disconnect(client_of(7)), "client (request 7): request 7 had not been sent"),
+    ],
+)
+async def test_what_a_test_aims_at_nothing_misses(nemesis: Nemesis, fault: Fault, says: str) -> None:
+    """In a scenario it would be refused; of a test it is known when it is injected."""
+    await nemesis.inject(fault)
+    assert [event.reason for event in nemesis._history.select(FaultMissed)] == [says]
 
 
 @pytest.mark.parametrize("tokens,asked", [(2, 0), (3, 1)])

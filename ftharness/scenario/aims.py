@@ -1,0 +1,51 @@
+"""Whom the faults of a scenario are aimed at: refused before anything starts where there is, and will be, no such thing."""
+
+from collections.abc import Collection, Iterator
+
+from ftharness.faults import ROLE_OF, Fault
+from ftharness.faults.kinds import OF_CLIENTS, OF_PROCESSES
+from ftharness.scenario.scenario import Scenario
+
+
+def check_aims(scenario: Scenario, roles: Collection[str]) -> None:
+    """Whether each fault can hit what it is aimed at, and its trigger can fire; ``roles`` are those of the stack's processes.
+
+    Raises:
+        LookupError: One cannot; says which, and what there is.
+    """
+    for why in _wrong(scenario, roles):
+        raise LookupError(f"{scenario.name}: {why}")
+
+
+def _wrong(scenario: Scenario, roles: Collection[str]) -> Iterator[str]:
+    count = len(scenario.workload)
+    for place, one in enumerate(scenario.faults):
+        fault, trigger = one.fault, one.trigger
+        what = f"{fault.kind} {fault.target}"
+        if why := _astray(fault):
+            yield f"{what}: {why}"
+        needs = fault.target.role not in ("frontend", "every_worker") or fault.target.request > 0
+        if fault.target.by_request and needs and fault.target.request >= count:
+            yield f"{what}: there is no request {fault.target.request}: {_counted(count, 'request')}"
+        if trigger.kind == "on_token" and trigger.request >= count:
+            yield f"{what}, {trigger}: there is no request {trigger.request}: {_counted(count, 'request')}"
+        if trigger.kind == "after_fault" and not 0 <= trigger.fault < len(scenario.faults):
+            yield f"{what}, {trigger}: there is no fault {trigger.fault}: {_counted(len(scenario.faults), 'fault')}"
+        if trigger.kind == "after_fault" and trigger.fault == place:
+            yield f"{what}, {trigger}: that is the fault itself"
+        role = ROLE_OF.get(fault.target.role)
+        if role is not None and role not in roles:
+            yield f"{what}: this stack has no {role} workers; disaggregated(…) has"
+
+
+def _astray(fault: Fault) -> str:
+    """Why the kind cannot hit the target; a kind that is not ours may hit whatever it likes."""
+    if fault.kind in OF_CLIENTS and fault.target.role != "client":
+        return "it hits the client of a request, such as client_of(0), and no process"
+    if fault.kind in OF_PROCESSES and fault.target.role == "client":
+        return f"it hits a process, such as serving; of a client there are {', '.join(OF_CLIENTS)}"
+    return ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"the scenario has {count} {noun}{'' if count == 1 else 's'}, counted from 0"
