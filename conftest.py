@@ -1,7 +1,11 @@
 """What this project's own tests share: the field's markers, and properties that hold on a busy machine, too."""
 
 import pytest
-from hypothesis import settings
+
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:
+    pytest.exit("the project's own tests need its extra: pip install -e '.[dev]'", returncode=4)
 
 # An example that takes long on a busy machine is no counter-example.
 settings.register_profile("busy", deadline=None)

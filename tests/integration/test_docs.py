@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -46,6 +47,35 @@ def test_the_scenario_that_the_docs_show_passes(ft: Ft, tmp_path: Path) -> None:
     (scenario,) = load_file(tmp_path / "mine.py")
     ft.run(scenario)
     ft.run(scenario, duration_s=0.1, **{"gap_within.ms": 300})
+
+
+def test_the_scenarios_with_prefill_and_decode_apart_pass(ft: Ft, tmp_path: Path) -> None:
+    """Each as it stands."""
+    (text,) = _blocks("docs/writing-a-scenario.md", "python", "# apart.py")
+    (tmp_path / "apart.py").write_text(text)
+    for scenario in load_file(tmp_path / "apart.py"):
+        record = ft.run(scenario)
+        assert [fault.on_target for fault in record.faults] == [True]
+
+
+def test_without_the_extra_the_projects_tests_say_which_they_need(tmp_path: Path) -> None:
+    """And nothing of what pytest would tell of a module that is missing."""
+    (tmp_path / "hypothesis.py").write_text("raise ModuleNotFoundError('hypothesis')\n")
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:hypothesispytest",
+        "tests/fault_tolerance/migration",
+        "--co",
+        "-q",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "the project's own tests need its extra: pip install -e '.[dev]'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_fault_and_the_oracle_that_the_docs_show_work(
