@@ -8,6 +8,7 @@ from typing import Any
 
 from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.clean import one_line, plain
+from ftharness.report.crowd import FEW
 from ftharness.report.recovered import went_on
 from ftharness.report.run import EXCUSES, MARKS, excuse, planted
 from ftharness.report.units import amount
@@ -104,11 +105,17 @@ def _recovered(record: ScenarioRecord) -> str:
     """What was broken, how soon the stream went on, and what became of the tokens."""
     if not record.faults:
         return ""
-    fault, more = record.faults[0], len(record.faults) - 1
-    also = f" and {amount(more, 'more fault')}" if more else ""
-    after = f", {went}" if (went := went_on(fault.recovery)) else ""
+    left = [one for one in record.faults if one.process == "client" and one.landed_ns is not None]
+    alone = [one for one in record.faults if len(left) <= FEW or one not in left]
+    crowd = [amount(len(left), "client") + " left"] if len(left) > FEW else []
+    named = [f"{one.kind} {one.target}" for one in alone[:1]] + crowd
+    also = f" and {amount(len(alone) - 1, 'more fault')}" if len(alone) > 1 else ""
+    # Of several clients the one that waited longest for its request to be given up.
+    slowest = max(left, key=lambda one: one.recovery.given_up_ms or 0.0, default=None)
+    went = dict.fromkeys(went_on(one.recovery) for one in (*alone[:1], *([slowest] if slowest else [])))
+    after = "".join(f", {words}" for words in went if words)
     exact = record.tokens.lost == record.tokens.duplicated == record.tokens.altered == 0
-    return f"  {fault.kind} {fault.target}{also}{after}; {record.tokens.received} tokens{' exact' if exact else ''}"
+    return f"  {', '.join(named)}{also}{after}; {record.tokens.received} tokens{' exact' if exact else ''}"
 
 
 def _say(line: str) -> None:

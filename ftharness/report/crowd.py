@@ -10,7 +10,7 @@ from ftharness.report.recovered import given_up
 from ftharness.report.units import amount, milliseconds, moment
 
 #: So many may each be told by themselves.
-_FEW = 3
+FEW = 3
 _HOW = {
     "disconnect": "closed their connection",
     "reset": "reset it",
@@ -69,6 +69,6 @@ class Crowd(msgspec.Struct, frozen=True):
 def crowd_of(faults: Sequence[Moments]) -> tuple[list[Moments], Crowd | None]:
     """The faults that are told one by one, and the clients that are told together, if they are many."""
     left = [one for one in faults if one.left and one.landed is not None]
-    if len(left) <= _FEW:
+    if len(left) <= FEW:
         return list(faults), None
     return [one for one in faults if not (one.left and one.landed is not None)], Crowd(left)

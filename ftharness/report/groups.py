@@ -78,7 +78,7 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
         cells=[_cell(record, href, place) for place, (record, href) in enumerate(runs[:_MOST_CELLS], 1)],
         more=max(0, len(runs) - _MOST_CELLS),
         passed=f"{passed} of {len(runs)}",
-        next_token=_spread(waits) if waits else _given_up(records),
+        next_token="; ".join(part for part in (_spread(waits), _given_up(records)) if part) or "–",
         dots=_dots(waits, slowest) if len(waits) > 1 else "",
         duration=milliseconds(median(record.duration_s for record in records) * 1_000),
         verdict=verdict,
@@ -89,7 +89,8 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
 def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
     first = next(iter(_next_token(record)), None)
     gone = _given_up([record])
-    after = f", next token after {milliseconds(first)}" if first is not None else "" if gone == "–" else f", {gone}"
+    after = f", next token after {milliseconds(first)}" if first is not None else ""
+    after += f", {gone}" if gone else ""
     why = f": {one_line(record.reason, 120)}" if record.reason else ""
     title = f"run {place}: {record.verdict}{after}{why}"
     return Cell(href, record.verdict, excuse(record) is not None, title)
@@ -101,12 +102,12 @@ def _next_token(record: ScenarioRecord) -> list[float]:
 
 def _given_up(records: Iterable[ScenarioRecord]) -> str:
     waits = [ms for one in records for f in one.faults if (ms := f.recovery.given_up_ms) is not None]
-    return f"given up after {_spread(waits)}" if waits else "–"
+    return f"given up after {_spread(waits)}" if waits else ""
 
 
 def _spread(values: Sequence[float]) -> str:
     if not values:
-        return "–"
+        return ""
     return (
         milliseconds(values[0])
         if len(values) == 1

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ftharness.client import completion
@@ -28,7 +29,7 @@ from ftharness.report.lead import lead
 from ftharness.report.section import section
 from ftharness.report.stored import Stored, read_stored
 from ftharness.scenario import Scenario, cancelled_within, judge, on_token
-from ftharness.scenario.record import ScenarioRecord
+from ftharness.scenario.record import FaultRecord, Recovery, ScenarioRecord
 from ftharness.scenario.runner import Cell, keep_cell
 from ftharness.telling import Telling
 
@@ -150,6 +151,26 @@ def test_many_that_left_are_told_together(tmp_path: Path) -> None:
     places = [close.find(f">request {n}<") for n in (78, 76, 74)]
     assert places[0] > 0
     assert places[0] < min(place for place in places[1:] if place > 0)
+
+
+def test_the_terminal_tells_of_many_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the slowest of them, and what else was broken; the overview has both figures."""
+    one = write(tmp_path, clients=40)
+    Telling(1).told(one, tmp_path)
+    assert "  40 clients left, given up in decode-1 after 80.0 ms, told prefill-1; " in capsys.readouterr().out
+    kill = FaultRecord(
+        id="fault-41", kind="kill", target="serving (decode-1)", process="decode-1", trigger="at the begin", landed_ns=1,
+        recovery=Recovery(detect_ms=1.0, reroute_ms=2.0, first_token_ms=14.5, max_gap_ms=20.0),
+    )  # fmt: skip
+    both = msgspec.structs.replace(one, faults=[*one.faults, kill])
+    Telling(1).told(both, tmp_path)
+    said = capsys.readouterr().out
+    assert (
+        "  kill serving (decode-1), 40 clients left, next token 14.5 ms later, given up in decode-1 after 80.0 ms"
+        in said
+    )
+    (group,) = groups([both], ["#"])
+    assert group.next_token.startswith("14.5 ms; given up after 41.0 ms, at most 80.0 ms")
 
 
 def test_its_files_hold_the_figures(tmp_path: Path) -> None:
