@@ -202,6 +202,7 @@ class Nemesis:
     def _had(self, process: str, t: int) -> str:
         """Of the requests that a process took the last that it had at ``t``; else the last that still ran; else the last."""
         by_id = {stream.id: stream for stream in self._requests.values()}
+        held = self._holders.held(process, t)
         runs = last = ""
         for event in reversed(list(self._history.select(Log, source=process, event=CLAIM))):
             claim = event.captures.get("request", "")
@@ -209,7 +210,7 @@ class Nemesis:
             if stream is None:
                 continue
             if stream.result is None or stream.result.t >= t:
-                if self._holders.has(process, stream.id, t):
+                if claim in held:
                     return stream.id
                 runs = runs or stream.id
             last = last or stream.id

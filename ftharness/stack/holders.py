@@ -56,14 +56,19 @@ class Holders:
 
     def has(self, worker: str, request: str, t: int) -> bool:
         """Whether that worker, which took it, was not done with it by ``t``, in ns since the run's start."""
-        last = {c.captures.get("request", ""): c.t for c in self._lines(CLAIM, request) if c.source == worker}
+        names = {c.captures.get("request", "") for c in self._lines(CLAIM, request) if c.source == worker}
+        return not names or not names.isdisjoint(self.held(worker, t))
+
+    def held(self, worker: str, t: int) -> set[str]:
+        """The names of all that a worker took and was not done with by ``t``, in ns since the run's start."""
+        last = {c.captures.get("request", ""): c.t for c in self._history.select(Log, event=CLAIM, source=worker)}
         done = {
             line.captures.get("request", "")
             for event in _ENDS
             for line in self._history.select(Log, event=event, source=worker)
-            if line.t < t and line.t >= last.get(line.captures.get("request", ""), t)
+            if last.get(line.captures.get("request", ""), t) <= line.t < t
         }
-        return not last or bool(last.keys() - done)
+        return last.keys() - done
 
     def _token_t(self, request: str) -> int | None:
         return max((chunk.t for chunk in self._history.select(RequestChunk, request=request)), default=None)

@@ -465,10 +465,12 @@ def test_a_frontend_that_is_told_to_end_finishes_what_it_has(ft: Ft) -> None:
 
 
 def test_a_moment_that_does_not_come_is_not_waited_for(ft: Ft) -> None:
-    """The workload's end is the end of the faults, too; the verdict is unknown."""
+    """The workload's end is the end of the faults, too, but for one that needs no request; the verdict is unknown."""
     events = run(ft, at(60).inject(kill(serving)), workload=[completion(max_tokens=20)], check=False)
-    assert not [e for e in events if isinstance(e, FaultRequested)]
+    assert only(events, FaultMissed).reason.startswith("the last request had ended 59.")
     assert events[-1].t < 30e9
+    events = run(ft, on_token(50).inject(kill(serving)), workload=[completion(max_tokens=20)], check=False)
+    assert not [e for e in events if isinstance(e, FaultRequested)]
     assert "1 of 1 faults never fired" in ft.records[-1].reason
 
 
