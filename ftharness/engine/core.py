@@ -209,7 +209,8 @@ class Core:
         if late > CATCH_UP_S:
             sequence.start += late
         wanted = int((now - sequence.start) * speed) + 1 - sequence.emitted
-        made = sequence.chain.take(max(1, min(wanted, sequence.max_tokens - sequence.emitted)))
+        # Nothing is left where its worker was lost between the last token and the end.
+        made = sequence.chain.take(min(max(1, wanted), sequence.max_tokens - sequence.emitted))
         sequence.emitted += len(made)
         self.generated += len(made)
         if sequence.emitted >= sequence.max_tokens:

@@ -58,7 +58,8 @@ class Request:
         self._id = request_id
         self._worker = worker
         self._token_ids: list[int] = request["token_ids"]
-        self._max_tokens = int(stop.get("max_tokens") or DEFAULT_MAX_TOKENS)
+        limit = stop.get("max_tokens")  # 0 of one that is moved with all its tokens, for the end alone
+        self._max_tokens = DEFAULT_MAX_TOKENS if limit is None else int(limit)
         seed = sampling.get("seed")
         self._seed = default_seed if seed is None else int(seed)
         top = (request.get("output_options") or {}).get("logprobs")

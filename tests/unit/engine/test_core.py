@@ -53,6 +53,14 @@ def test_however_it_is_woken_the_tokens_are_the_chain(waits: list[float], max_to
     assert one.status()["generated"] == max_tokens
 
 
+def test_one_that_has_all_its_tokens_ends() -> None:
+    """A request that is moved between its last token and its end has nothing left to be made, and gets its end."""
+    one = core()
+    ask(one, "r", 0.0, max_tokens=0)
+    assert made(one, 0.001) == {"r": ([], "length")}
+    assert one.status()["generated"] == 0
+
+
 def test_tokens_come_at_their_speed() -> None:
     """One at the end of the prefill, the next each 10 ms; a tick that is late brings all that were due."""
     one = core()
