@@ -218,7 +218,7 @@ class FaultHealed(Event, frozen=True, tag="fault.healed"):
 
 
 class Leak(Event, frozen=True, tag="leak"):
-    """Something outlived its owner: ``what`` is ``process``, ``port``, ``shm``, ``discovery`` or ``slot``."""
+    """Something outlived its owner: ``what`` is ``process``, ``port``, ``shm``, ``discovery``, ``slot`` or ``cluster``."""
 
     what: str
     detail: str

@@ -60,6 +60,7 @@ class ContainerProcess:
         ready: Done when the kubelet first calls it ready.
         frozen: Whether a fault stopped it.
         evidence: What the kubelet said of its end.
+        ended_ns: CLOCK_MONOTONIC when that was read; 0 before.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ContainerProcess:
         self.fault_kinds = fault_kinds
         self.frozen = False
         self.evidence: dict[str, Any] = {}
+        self.ended_ns = 0
         self._api = api
         self._history = history
         self._log = log
@@ -145,7 +147,7 @@ class ContainerProcess:
     def has_ended(self, ended: Ended, at: int, evidence: Mapping[str, Any]) -> None:
         """It has; what it said before comes before that in the history, if it comes within 2 s."""
         if self._ending is None:
-            self.evidence = dict(evidence)
+            self.evidence, self.ended_ns = dict(evidence), at
             self._ending = asyncio.get_running_loop().create_task(self._end(ended, at))
 
     async def _end(self, ended: Ended, at: int) -> None:

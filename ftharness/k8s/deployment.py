@@ -35,7 +35,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         environment: More variables of both. Not for secrets: they stand in the manifest.
         cpu: A worker's request, such as ``"4"``; "" for none.
         memory: The same, such as ``"16Gi"``.
-        contract: What the workers' log lines mean: a shipped contract's name; "" is the engine's.
+        contract: What the workers' log lines mean: a shipped contract's name, or a ``.toml`` beside the file; "" is the engine's.
         frontend_contract: The same of the frontend.
         version: Of what runs, for its contract; "" is the image's tag.
         behaviour: Documented behaviour, as data, where scenarios ask for it: ``migration_exhausted_stream = 500``.

@@ -214,11 +214,13 @@ async def _send(
                 told.missed or f"{number.name} was not sent in {container.place.pod}: {trouble or 'no answer'}{ended}"
             )
         return None
+    # Two connections: what it brought about may have been read before the line that says it.
+    told_at = min(told.at, container.ended_ns - 1) if container.ended_ns else told.at
     if (
         which == "main"
     ):  # one to a child is the fault's own evidence: it is no signal to the process that bears the name
-        container.signalled(number, pid=told.before["pid"], reason=reason, at=told.at, tree=tree)
-    return _Sent(told.at, told.before, told.after, (told.at - began) // 1_000_000)
+        container.signalled(number, pid=told.before["pid"], reason=reason, at=told_at, tree=tree)
+    return _Sent(told_at, told.before, told.after, (told_at - began) // 1_000_000)
 
 
 class _Told:

@@ -6,7 +6,7 @@ is never given twice). What cannot be read cannot be shown to be ours, and is re
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ftharness.k8s import names
@@ -52,6 +52,11 @@ class Guard:
         return names.deployment_name(self._run)
 
     @property
+    def applied(self) -> bool:
+        """Whether there is, or was, a deployment of its own."""
+        return bool(self._uid)
+
+    @property
     def selector(self) -> str:
         """The labels by which its pods are watched."""
         return f"{names.RUN}={self._run},{names.GRAPH}={self.name}"
@@ -68,8 +73,20 @@ class Guard:
         self._check_place(manifest)
         if manifest["metadata"]["name"] != self.name:
             raise Refused(f"not applied: the deployment is named {manifest['metadata']['name']}, not {self.name}")
-        created = await self._api.send("POST", names.GROUP_VERSION, names.PLURAL, manifest)
+        try:
+            created = await self._api.send("POST", names.GROUP_VERSION, names.PLURAL, manifest)
+        except ApiError as error:
+            if error.status is None:  # it may have been made, though nobody heard of it
+                await self._adopt()
+            raise
         self._uid = created["metadata"]["uid"]
+
+    async def _adopt(self) -> None:
+        """What has our name, and the label of this run, which nobody else can know: it is ours, to be deleted."""
+        with suppress(ApiError, Refused):
+            found = await self._api.get(names.GROUP_VERSION, f"{names.PLURAL}/{self.name}")
+            self._check_place(found)
+            self._uid = found["metadata"]["uid"]
 
     async def delete_deployment(self) -> bool:
         """Have the deployment deleted, with all that it owns; False where there is none any more.

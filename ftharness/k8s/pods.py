@@ -79,6 +79,7 @@ class Pods:
         self._seats: Seats | None = None
         self._guard: Guard | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
         self._forward: Forward | None = None
 
     async def __aenter__(self) -> Self:
@@ -137,20 +138,21 @@ class Pods:
             api = await Api.connect(self._deployment)
         except NotAvailable as error:
             raise StartError(f"cannot apply the deployment: {error}") from error
-        guard = Guard(api, applied.run)
+        self._api, self._guard = api, Guard(api, applied.run)
+        guard = self._guard
+        seats = self._seats = Seats(applied.rendered.slots, lambda *found: self._begins(applied, guard, *found))
+        # Not cut short with us: it may be made by now, and who deletes it has to know its uid.
+        self._making = asyncio.get_running_loop().create_task(guard.apply(applied.rendered.manifest))
         try:
-            await guard.apply(applied.rendered.manifest)
+            await asyncio.shield(self._making)
         except (ApiError, Refused, ManifestError) as error:
-            await api.close()
+            await self._delete(self._deployment.termination_grace_s + _DELETED_WITHIN_S)
             hint = ""
             if isinstance(error, ApiError) and error.status == NOT_FOUND:
                 hint = f"; has the namespace {self._deployment.namespace}, and the cluster Dynamo's operator?"
             raise StartError(f"cannot apply the deployment: {error}{hint}") from error
-        self._api, self._guard = api, guard
-        self._seats = Seats(applied.rendered.slots, lambda *found: self._begins(applied, guard, *found))
-        self._watching = asyncio.get_running_loop().create_task(PodWatch(api, guard.selector, self._seats.seen).run())
-        changed = self._seats.changed
-        self._watching.add_done_callback(lambda _: changed.set())
+        self._watching = asyncio.get_running_loop().create_task(PodWatch(api, guard.selector, seats.seen).run())
+        self._watching.add_done_callback(lambda _: seats.changed.set())
 
     async def _running(self, seats: Seats, seat: Seat) -> ContainerProcess:
         loop = asyncio.get_running_loop()
@@ -253,31 +255,43 @@ class Pods:
         if guard is None or seats is None:
             return
         seats.closed = True
+        if self._making is not None:
+            await asyncio.wait((self._making,))
+            self._making.exception()  # whoever waited for it was told, or was cut short
+            self._making = None
         if self._forward is not None:
             await self._forward.stop()
             self._forward = None
         try:
-            await guard.delete_deployment()
-            await self._emptied(seats, deadline_s)
-            await self._note_leaks(guard)
+            if guard.applied:
+                await self._remove(guard, seats, deadline_s)
         except (ApiError, Refused) as error:
             self._leak(
                 f"the deployment {guard.name} in namespace {self._deployment.namespace} could not be deleted: {error}"
             )
         finally:
-            assert self._watching is not None
-            self._watching.cancel()
-            await asyncio.wait((self._watching,))
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait((self._watching,))
+                self._watching = None
             for process in self:
                 await process.close()
             await self._api.close()
 
+    async def _remove(self, guard: Guard, seats: Seats, deadline_s: float) -> None:
+        if self._watching is None:  # it was cut short: nobody has seen its pods so far
+            watch = PodWatch(self._api, guard.selector, seats.seen)
+            await watch.look()
+            self._watching = asyncio.get_running_loop().create_task(watch.run())
+        await guard.delete_deployment()
+        await self._emptied(seats, deadline_s)
+        await self._note_leaks(guard)
+
     async def _emptied(self, seats: Seats, deadline_s: float) -> None:
         """Wait until no pod is left, or the time is up."""
-        assert self._watching is not None
         try:
             async with asyncio.timeout(deadline_s):
-                while seats.pods and not self._watching.done():
+                while seats.pods and self._watching is not None and not self._watching.done():
                     seats.changed.clear()
                     await seats.changed.wait()
         except TimeoutError:

@@ -10,16 +10,19 @@ from ftharness.history import History
 from ftharness.k8s.api import Api
 from ftharness.k8s.container import ContainerProcess, Sink
 from ftharness.k8s.deployment import ENGINES, Deployment, read_deployment
+from ftharness.k8s.names import ENGINES as ENGINE_CONTAINERS
 from ftharness.k8s.names import new_run
 from ftharness.k8s.needs import needed
 from ftharness.k8s.pods import Applied, Pods
 from ftharness.k8s.render import Rendered, Slot, render
-from ftharness.logs import Contract, load_contract
+from ftharness.logs import Contract, load_contract, read_contract
 from ftharness.process import Condition, Living, Owner, PortReservation, Redactor, http_ok, log_event
 from ftharness.stack import Launch, Plan, Settings, StackKind, Topology
 from ftharness.stack.groups import group_of
 from ftharness.stack.reading import log_reader
 from ftharness.stack.sim import SERVED_BY, count_tokens
+
+_FAILOVER = Path(__file__).with_name("vllm-failover.toml")
 
 
 class _ContainerReady:
@@ -51,6 +54,7 @@ class K8sStack(StackKind):
 
     def __init__(self, path: Path | None = None) -> None:
         self.deployment = read_deployment(path) if path else Deployment()
+        self._path = path
         self._run = ""
         self._rendered: Rendered | None = None
         self._contracts: dict[str, Contract] = {}
@@ -78,8 +82,12 @@ class K8sStack(StackKind):
         version = deployment.version_of(engine)
         self._run = new_run()
         self._rendered = render(topology, deployment, engine=engine, run=self._run)
-        of_frontend = load_contract(deployment.frontend_contract, version)
-        of_worker = load_contract(deployment.contract or engine, version)
+        failover = any(slot.container in ENGINE_CONTAINERS for slot in self._rendered.slots)
+        of_frontend = self._contract(deployment.frontend_contract, version)
+        if failover and engine == "vllm" and not deployment.contract:
+            of_worker = read_contract(_FAILOVER, version)
+        else:
+            of_worker = self._contract(deployment.contract or engine, version)
         http = PortReservation(held=settings.hold_ports)
         url = f"http://127.0.0.1:{http.port}"
         launches = []
@@ -115,6 +123,12 @@ class K8sStack(StackKind):
             asks=SERVED_BY if topology.standbys else {},
             close=http.close,
         )
+
+    def _contract(self, name: str, version: str) -> Contract:
+        """A file beside the stack's own, or the name of one that ships."""
+        if self._path and name.endswith(".toml"):
+            return read_contract(self._path.parent / name, version)
+        return load_contract(name, version)
 
     def owner(self, history: History, folder: Path, redactor: Redactor) -> Owner[Living]:
         """The deployment's pods, which are none of this machine's processes."""

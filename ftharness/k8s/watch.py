@@ -40,7 +40,7 @@ class PodWatch:
         failures = 0
         while True:
             try:
-                version = await self._list()
+                version = await self.look()
                 failures = 0
                 await self._watch(version)
             except ApiError as error:
@@ -49,7 +49,12 @@ class PodWatch:
                     raise
                 await asyncio.sleep(_AGAIN_S)  # it is not there: nothing will tell when it is again
 
-    async def _list(self) -> str:
+    async def look(self) -> str:
+        """Tell of each pod as it is now; returns the version of that.
+
+        Raises:
+            ApiError: The API server refused, or did not answer.
+        """
         found = await self._api.get("v1", "pods", labelSelector=self._selector)
         at = time.monotonic_ns()
         here = {pod["metadata"]["uid"] for pod in found["items"]}

@@ -198,3 +198,25 @@ async def test_a_deletion_names_the_uid_that_it_means(
     with pytest.raises(ApiError, match="409 the UID in the precondition does not match"):
         await guard.delete_pod(pod["metadata"]["name"], pod["metadata"]["uid"])
     assert "deletionTimestamp" not in pod["metadata"]
+
+
+async def test_a_deployment_whose_making_was_not_heard_of_is_deleted(
+    server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: the answer to the POST is lost. By its run's label it is known as ours."""
+    real = Api.send
+
+    async def unheard(self: Api, method: str, *arguments: Any) -> Any:
+        await real(self, method, *arguments)
+        if method == "POST":
+            raise ApiError("the connection broke")
+        return {}
+
+    monkeypatch.setattr(Api, "send", unheard)
+    server.waiting = {"Frontend": "ErrImagePull", "Worker": "ErrImagePull"}
+    api = await Api.connect(Deployment(kubeconfig=str(server.kubeconfig)))
+    one = Guard(api, "r1")
+    with pytest.raises(ApiError, match="the connection broke"):
+        await one.apply(manifest())
+    assert await one.delete_deployment() is True
+    await api.close()
