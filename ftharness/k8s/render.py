@@ -10,6 +10,7 @@ from ftharness.k8s import names
 from ftharness.k8s.deployment import Deployment
 from ftharness.k8s.schema import check_manifest
 from ftharness.stack import NotApplicable, Topology
+from ftharness.stack.plan import has_strategy
 
 #: By this argument a container's first process is known as ours.
 INIT_MARK = "ftharness-init"
@@ -58,8 +59,7 @@ def render(topology: Topology, deployment: Deployment, *, engine: str, run: str)
         ManifestError: A value does not fit the CRD; names the field.
         ValueError: The run's name cannot be one.
     """
-    if topology.strategy not in (None, _STRATEGY):
-        raise NotApplicable(f"{topology.strategy} does not exist on k8s; there is {_STRATEGY}")
+    has_strategy(topology, "k8s", _STRATEGY)
     if topology.standbys > 1:
         raise NotApplicable(
             f"standbys = {topology.standbys} does not exist on k8s: its CRD has one shadow for each engine"

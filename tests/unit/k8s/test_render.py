@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused_with_the_fields_name(path: str, value: Any
 
 def test_a_strategy_that_dynamo_has_not_is_not_applicable() -> None:
     """The released frontend routes to prefill and decode workers itself."""
-    with pytest.raises(NotApplicable, match="decode_first does not exist on k8s; there is frontend_routed"):
+    with pytest.raises(NotApplicable, match=r"decode_first \(.*\) does not exist on k8s; there is frontend_routed"):
         render(disaggregated(strategy="decode_first"), Deployment(), engine="vllm", run="r1")
 
 
