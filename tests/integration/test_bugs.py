@@ -7,7 +7,6 @@ from ftharness.pytest_plugin import Ft
 from ftharness.registry import installed
 from ftharness.scenario.library import shipped
 
-
 # Where the next worker is the one before, it has the request twice, gives up one, and answers the other whole.
 MORE = {"moved-anyway": {"cancelled_within"}}
 

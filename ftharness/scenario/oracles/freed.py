@@ -69,7 +69,7 @@ def _stands_still(source: str, series: list[Reading]) -> Finding:
 
 
 def _back_to_before(case: Case, event: str) -> Finding:
-    if not tested(case) and not _broken(case):
+    if not tested(case) and not _broken(case) and not _at_rest(case):
         return TOO_LATE if cancelled(case) else Finding("unknown", "nothing was cancelled, and nothing was broken")
     found = _after(case, event, _over_t(case))
     if isinstance(found, Finding):
@@ -86,6 +86,11 @@ def _back_to_before(case: Case, event: str) -> Finding:
 def _broken(case: Case) -> bool:
     """Whether a fault landed that was no client's leaving, so that something may have been left behind."""
     return any(fault.landed is not None and fault.requested.fault not in LEAVING for fault in case.faults)
+
+
+def _at_rest(case: Case) -> bool:
+    """Whether a scenario has no faults at all, and asks what a stack at rest holds; the record says that it is one."""
+    return case.phase_t("control") is not None and not case.faults
 
 
 def _over_t(case: Case) -> int:
