@@ -104,6 +104,8 @@ class Ft:
         Raises:
             AssertionError: One of them does not pass; the message is the story of what happened.
             TypeError: There is none: that would pass whatever happened.
+            LookupError: A name in one means nothing on this stack, such as a role that no worker has; names the nearest.
+            ValueError: An argument is none that the oracle takes.
         """
         __tracebackhide__ = True
         if not expects:

@@ -21,6 +21,10 @@ from ftharness.scenario import (
 )
 from ftharness.stack import Topology, aggregated
 
+# A documented behaviour: whether a request that is routed to a dead worker's entry goes to another. Where it does not, each
+# second request fails after a takeover, until that entry's lease is over.
+FORGETS = "idle_loss_migrates"
+
 
 def load(requests: int, *, every_s: float, max_tokens: int = 40) -> list[Request]:
     """Clients that come one after the other, whoever serves: so that there is one to be served when somebody does again."""
@@ -40,7 +44,7 @@ def shadows(standbys: int = 1, *, wake_s: float = 0.02, **fields: float) -> Topo
 
 def one_after_the_other(*, ms: float) -> list[Expect]:
     """What every takeover is held to: soon, one at a time, and nobody's request hangs or is answered wrongly."""
-    return [took_over_within(ms=ms), serves_again(), one_active(), legal_states(), ends_cleanly()]
+    return [took_over_within(ms=ms), serves_again().where(FORGETS), one_active(), legal_states(), ends_cleanly()]
 
 
 shadow_takeover = Scenario(
@@ -75,7 +79,8 @@ frozen = Scenario(
     description="The engine that serves is frozen: silent for too long, it is killed by the one that waits.",
     topology=shadows(heartbeat_s=0.1, fence_s=0.5),
     workload=LOAD,
-    faults=[STRUCK.inject(freeze(active))],
+    # Were it not killed it would be thawed while another serves.
+    faults=[STRUCK.inject(freeze(active, duration_s=0.9))],
     expect=[*one_after_the_other(ms=1_000), fenced()],
 )
 
@@ -92,8 +97,8 @@ cold_start_race = Scenario(
     name="failover/cold_start_race",
     description="Four engines start at once, and race for the lock; the winner is killed, and the next.",
     topology=shadows(standbys=3),
-    workload=LOAD,
-    faults=[STRUCK.inject(kill(active)), on_token(20, request=20).inject(kill(active))],
+    workload=load(48, every_s=0.05),
+    faults=[STRUCK.inject(kill(active)), on_log("ready", delay_s=0.4).inject(kill(active))],
     expect=[*one_after_the_other(ms=500), exits_as("SIGKILL")],
 )
 

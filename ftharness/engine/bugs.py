@@ -32,10 +32,13 @@ _DISABLED = "migration/disabled_worker_failure"
 _PREFILL = "migration/prefill_failure"
 _DRAIN = "migration/drain"
 _CANCELLED = "cancellation/aggregated"
+_TAKEOVER = "failover/shadow_takeover"
+_RACE = "failover/cold_start_race"
 _MIGRATION = "frontend_migration.py"
 _WORKER = "worker.py"
 _CORE = "core.py"
 _PARTS = "parts.py"
+_SHADOW = "shadow_bugs.py"
 
 _ALL = (
     Bug(
@@ -164,6 +167,7 @@ _ALL = (
         "not_migrated",
         "A request whose client is gone is moved to the next worker, and then cancelled on the one before.",
         _MIGRATION,
+        ("cancelled_within",),
     ),
     Bug(
         "wrong-abort",
@@ -220,6 +224,82 @@ _ALL = (
         "A prefill worker whose request is cancelled hands it on first, for the decode worker to give it up, too.",
         "part_prefill.py",
         ("aborted_in", "cancellations_counted"),
+    ),
+    Bug("released-lock", _RACE, "one_active", "An engine that has taken over lets the lock go, and serves.", _SHADOW),
+    Bug(
+        "collected-lock",
+        _RACE,
+        "one_active",
+        "The lock of an engine that has taken over is let go when its object is collected.",
+        _SHADOW,
+    ),
+    Bug(
+        "presumed-lock",
+        _RACE,
+        "one_active",
+        "An engine that waits takes another one's takeover for its own, and wakes without the lock.",
+        _SHADOW,
+    ),
+    Bug(
+        "unlinked-lock",
+        "failover/rolling_restart",
+        "one_active",
+        "The lock file is unlinked on release: who waits for the old one and who makes a new one both have the lock.",
+        _SHADOW,
+    ),
+    Bug(
+        "inherited-lock",
+        _TAKEOVER,
+        "took_over_within",
+        "A child that outlives its holder has inherited the lock.",
+        _SHADOW,
+        ("serves_again", "no_leaks"),
+    ),
+    Bug(
+        "trusted-text",
+        _TAKEOVER,
+        "took_over_within",
+        "Whoever is named in the lock file is taken for its holder, dead or not.",
+        _SHADOW,
+        ("serves_again", "logged"),
+    ),
+    Bug(
+        "early-registration",
+        _TAKEOVER,
+        "legal_states",
+        "An engine that takes over is announced before it is awake.",
+        "shadow.py",
+    ),
+    Bug(
+        "other-weights",
+        _TAKEOVER,
+        "serves_again",
+        "An engine that has taken over answers as another model would.",
+        _SHADOW,
+        ("ends_cleanly",),
+    ),
+    Bug(
+        "ended-as-complete",
+        _TAKEOVER,
+        "ends_cleanly",
+        "A request that has no worker to go to is ended as if it were complete.",
+        _MIGRATION,
+    ),
+    Bug(
+        "blind-fencer",
+        "failover/frozen",
+        "fenced",
+        "A holder that misses its heartbeat loses its lock, and is not killed.",
+        _SHADOW,
+        ("one_active",),
+    ),
+    Bug(
+        "stolen-lock",
+        "failover/frozen_unfenced",
+        "nobody_takes_over",
+        "An engine that waits breaks the lock of a holder that is stopped.",
+        _SHADOW,
+        ("one_active",),
     ),
 )
 

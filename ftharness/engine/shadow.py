@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftharness.engine import shadow_bugs
 from ftharness.engine.engine_child import EngineChild
-from ftharness.failover.fence import Fencer
-from ftharness.failover.lock import FailoverLock, FailoverLockError, FlockFailoverLock
+from ftharness.failover.lock import FailoverLock, FailoverLockError
 from ftharness.failover.metrics import FailoverMetrics, create_failover_metrics
 from ftharness.failover.states import HEALTHY
 
@@ -87,7 +87,9 @@ class Shadow:
         self._wake_s: float = arguments.wake_s
         self._wake_fails: str = arguments.wake_fails
         self._fence_s: float | None = arguments.fence_s
+        self._bug: str = arguments.bug
         self._lock: Any = None
+        self._took_over = False
         self.metrics.set_state("init")
 
     @property
@@ -133,28 +135,37 @@ class Shadow:
             async with self._fencing():
                 # Kept: whoever drops it has it until the process ends, and can never let it go before.
                 self._lock = await election(sleeper)
+                self._took_over = self._lock is not None and self._lock.was_contended
         except NotAwake as why:
             return f"[Shadow] Wake failed, not registering: {why}"
         except FailoverLockError as error:
             return f"[Shadow] Cannot take the failover lock: {error}"
+        if self._bug and self._took_over:
+            shadow_bugs.takes_turn(self._bug, self._lock, engine)
+            self._lock = shadow_bugs.forgets(self._bug, self._lock)
         return ""
 
     async def _elect(self, asleep: str, sleeper: Sleeper) -> FailoverLock:
         self.metrics.set_state("standby")
         _log.info("[Shadow] Engine %s, startup probe now passing, waiting for lock", asleep)
-        lock = FlockFailoverLock(self.lock_path, heartbeat_s=_heartbeat_s())
-        await lock.acquire(engine_id=f"engine-{self.engine_id}")
+        lock = shadow_bugs.lock_of(self._bug, self.lock_path, _heartbeat_s())
+        await lock.acquire(f"engine-{self.engine_id}", shadow_bugs.poll_interval(self._bug))
         try:
             _log.info("[Shadow] Lock acquired, waking engine")
             self.metrics.set_state("waking")
             if lock.was_contended:
                 self.metrics.record_switch_attempt()
-            await sleeper.resume()
+            waking = asyncio.ensure_future(self._wake(sleeper))
+            if not (self._bug == "early-registration" and lock.was_contended):
+                await waking
         except BaseException:
             lock.release_nowait()
             raise
-        _log.info("[Shadow] Engine awake, registering with discovery")
         return lock
+
+    async def _wake(self, sleeper: Sleeper) -> None:
+        await sleeper.resume()
+        _log.info("[Shadow] Engine awake, registering with discovery")
 
     def _does_not_wake(self) -> bool:
         return self._wake_fails == "always" or (self._wake_fails == "takeover" and self.metrics.switching)
@@ -164,7 +175,7 @@ class Shadow:
         if self.state == "active":
             return
         self.metrics.set_state("active")
-        if self._lock is not None and self._lock.was_contended:
+        if self._took_over:
             self.metrics.record_switch_success()
 
     def ends(self) -> None:
@@ -179,7 +190,7 @@ class Shadow:
         if self._fence_s is None:
             yield
             return
-        fencer = Fencer(self.lock_path, deadline_s=self._fence_s)
+        fencer = shadow_bugs.fencer_of(self._bug, self.lock_path, self._fence_s)
         watching = asyncio.create_task(fencer.run())
         try:
             yield

@@ -1,4 +1,4 @@
-"""The names in a scenario that only a stack can give a meaning: log events, processes, documented behaviours.
+"""The names in a scenario that only a stack can give a meaning: log events, processes, roles, documented behaviours.
 
 Looked at when it is known what is launched, and before it is: a name that means nothing would never be seen, and what is
 expected of it would be unknown, or not expected at all, where its author believes it tested.
@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator
 
 from ftharness.logs import shipped_events
 from ftharness.scenario.aims import check_aims
+from ftharness.scenario.expect import Expect
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, known_behaviours
 from ftharness.stack.groups import is_standby
 from ftharness.suggest import nearest
+
+# What these say, only workers do.
+_OF_WORKERS = {"aborted_in", "never_reached"}
 
 
 def check_words(scenario: Scenario, plan: Plan) -> None:
@@ -27,6 +31,11 @@ def check_words(scenario: Scenario, plan: Plan) -> None:
     for where, event in _events(scenario):
         if event not in own and event not in (known := own | shipped_events()):
             raise LookupError(f"{scenario.name}: {where}: no contract has the event {event!r}; {nearest(event, known)}")
+    for one, role, roles in _roles(scenario, {launch.role for launch in plan.launches}):
+        if role not in roles:
+            raise LookupError(
+                f"{scenario.name}: {one}: the stack has nothing of the role {role!r}; {nearest(role, roles)}"
+            )
     names = [launch.name for launch in plan.launches]
     for where, name in _processes(scenario):
         if name not in names and not (plan.join is not None and is_standby(name)):  # one may join later
@@ -44,6 +53,14 @@ def check_words(scenario: Scenario, plan: Plan) -> None:
 def _events(scenario: Scenario) -> Iterator[tuple[object, str]]:
     yield from ((one, one.args["event"]) for one in scenario.expect if isinstance(one.args.get("event"), str))
     yield from ((one.trigger, one.trigger.event) for one in scenario.faults if one.trigger.kind == "on_log")
+
+
+def _roles(scenario: Scenario, roles: set[str]) -> Iterator[tuple[Expect, str, set[str]]]:
+    """Each role that an expectation names, and those that it may be."""
+    for one in scenario.expect:
+        for key in ("role", "remote"):
+            if isinstance(role := one.args.get(key), str) and role:
+                yield one, role, roles - {"frontend"} if one.oracle in _OF_WORKERS else roles
 
 
 def _processes(scenario: Scenario) -> Iterator[tuple[object, str]]:
