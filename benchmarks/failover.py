@@ -2,6 +2,7 @@
 
 Of engines the whole way is measured, on the simulated stack, with a waking that costs nothing: the kernel, the lock, the engine's
 own steps, its registration, a client that asks as soon as that is logged, and its first token. A new shadow joins each time.
+Of an engine that is frozen it is the lock in its shadow's hands, which has to wait for the heartbeat's deadline.
 
 The holder is a process that has the flock and nothing else. Three wait for it in turn, each in this process: our lock; a loop
 that asks for it each 100 ms, as failover locks usually do; and a thread that blocks in flock and reads the clock when it
@@ -24,13 +25,16 @@ from _figures import Figures, quantile
 
 from ftharness.client import completion
 from ftharness.failover.lock import FlockFailoverLock
-from ftharness.faults import active, kill, start_standby
+from ftharness.faults import active, freeze, kill, start_standby
 from ftharness.history import FaultLanded, History, Log, RequestChunk
 from ftharness.scenario import Scenario
 from ftharness.scenario.runner import Cell, Run
-from ftharness.stack import aggregated, find_stack
+from ftharness.stack import Topology, aggregated, find_stack
 
 _POLL_S = 0.1
+_BEAT_S = 0.1
+#: Of the fencer; the shadow is to have the lock 100 ms after it at most.
+_DEADLINE_S = 0.5
 _HOLDER = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
@@ -120,42 +124,56 @@ async def _locks(figures: Figures, folder: Path) -> None:
         )
 
 
-async def _takeovers(folder: Path, rounds: int) -> list[float]:
-    """Milliseconds from the SIGKILL of the engine that serves to its shadow's first token; one value a round."""
-    topology = aggregated(workers=1, standbys=1, wake_s=0.0)
+async def _rounds(
+    folder: Path, topology: Topology, one: Callable[[Run, History], Awaitable[float]], rounds: int
+) -> list[float]:
+    """Milliseconds, one value a round, of a stack of one group to which a new shadow joins each time."""
     scenario = Scenario(name="benchmark/failover", topology=topology, workload=[], deadline_s=600)
-    kind = find_stack("sim")
+    found: list[float] = []
     with History(folder / "history.jsonl") as history:
-        run = Run(Cell(scenario=scenario, stack="sim"), kind, folder, history, lambda _: None)
+        run = Run(Cell(scenario=scenario, stack="sim"), find_stack("sim"), folder, history, lambda _: None)
         try:
             await run.launch()
             await run.begin_faults()
-            found = [await _takeover(run, history) for _ in range(rounds)]
+            for _ in range(rounds):
+                found.append(await one(run, history))
+                await run.nemesis.inject(start_standby())
             run.ended("complete")
         finally:
             await run.teardown()
     return found
 
 
-async def _takeover(run: Run, history: History) -> float:
-    ready = asyncio.ensure_future(
+def _line(history: History, name: str) -> "asyncio.Future[Log]":
+    """The next line that means that."""
+    return asyncio.ensure_future(
         history.wait_for(
-            lambda event: isinstance(event, Log) and event.event == "ready",
-            deadline_s=20,
-            what="the next engine's registration",
-            past=False,
+            lambda event: isinstance(event, Log) and event.event == name, deadline_s=20, what=name, past=False
         )
-    )
+    )  # type: ignore[return-value]
+
+
+async def _killed(run: Run, history: History) -> float:
+    """From the SIGKILL of the engine that serves to its shadow's first token."""
+    ready = _line(history, "ready")
     killing = asyncio.ensure_future(run.nemesis.inject(kill(active)))
     taken_over = await ready
     stream = await run.send(completion(max_tokens=1))
     await stream.token(1)
     await killing
-    landed = list(history.select(FaultLanded))[-1]
     chunk = next(history.select(RequestChunk, request=stream.id))
     assert chunk.worker == taken_over.source
-    await run.nemesis.inject(start_standby())
-    return (chunk.t - landed.t) / 1e6
+    return (chunk.t - list(history.select(FaultLanded))[-1].t) / 1e6
+
+
+async def _frozen(run: Run, history: History) -> float:
+    """From the SIGSTOP of the engine that serves to the lock in its shadow's hands, by way of the fencer's SIGKILL."""
+    acquired, ready = _line(history, "lock_acquired"), _line(history, "ready")
+    freezing = asyncio.ensure_future(run.nemesis.inject(freeze(active)))
+    held = await acquired
+    await freezing
+    await ready
+    return (held.t - list(history.select(FaultLanded))[-1].t) / 1e6
 
 
 def main() -> None:
@@ -164,9 +182,15 @@ def main() -> None:
         asyncio.run(_locks(figures, Path(folder)))
     rounds = 20 if figures.quick else 100
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(_takeovers(Path(folder), rounds))
+        found = asyncio.run(_rounds(Path(folder), aggregated(workers=1, standbys=1, wake_s=0.0), _killed, rounds))
     figures.tell("failover.kill_to_first_token_p50", quantile(found, 0.5), "ms", n=rounds)
     figures.tell("failover.kill_to_first_token_p95", quantile(found, 0.95), "ms", n=rounds, bound="value <= 100")
+    rounds = 5 if figures.quick else 20
+    fencing = aggregated(workers=1, standbys=1, wake_s=0.0, heartbeat_s=_BEAT_S, fence_s=_DEADLINE_S)
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(_rounds(Path(folder), fencing, _frozen, rounds))
+    bound = f"value <= {_DEADLINE_S * 1e3 + 100:g}"
+    figures.tell("failover.freeze_to_held_max", max(found), "ms", n=rounds, bound=bound)
     figures.end()
 
 
