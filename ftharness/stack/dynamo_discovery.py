@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from ftharness.stack.fresh import fresh_folder
+
 #: Seconds after which an entry that its owner does not touch is removed by whoever watches, in 1.4 to 1.6; owners touch
 #: theirs every 3 s. A killed worker's so lingers 7 to 10 s.
 LEASE_S = 10.0
@@ -15,15 +17,7 @@ def new_store(folder: Path) -> Path:
     Raises:
         OSError: It cannot be made.
     """
-    place = 1
-    while True:
-        store = folder / ("discovery" if place == 1 else f"discovery-{place}")
-        try:
-            store.mkdir(parents=True)
-        except FileExistsError:
-            place += 1
-        else:
-            return store
+    return fresh_folder(folder, "discovery")
 
 
 def expired(store: Path) -> list[str]:

@@ -6,6 +6,7 @@ named for its worker, ``standby-1`` belongs to the first, ``standby-2`` to the s
 
 from pathlib import Path
 
+from ftharness.stack.fresh import fresh_folder
 from ftharness.stack.topology import Topology
 
 _STANDBY = "standby"
@@ -41,7 +42,7 @@ class Groups:
         self._count = topology.workers if topology.standbys else 0
         self._names = [name for name, _ in topology.members]
         self._heartbeat_s = topology.heartbeat_s
-        self._folder = _new_folder(folder.absolute()) if self._count else folder
+        self._folder = fresh_folder(folder.absolute(), "failover") if self._count else folder
 
     def __bool__(self) -> bool:
         """Whether there are standbys."""
@@ -74,16 +75,3 @@ class Groups:
             number += self._count
         self._names.append(name)
         return name
-
-
-def _new_folder(folder: Path) -> Path:
-    """Of a launch that failed, locks and counters are not to be found by the next."""
-    place = 1
-    while True:
-        made = folder / ("failover" if place == 1 else f"failover-{place}")
-        try:
-            made.mkdir(parents=True)
-        except FileExistsError:
-            place += 1
-        else:
-            return made
