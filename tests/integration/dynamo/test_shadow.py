@@ -26,7 +26,7 @@ from ftharness.stack import aggregated
 Run = Callable[..., Any]
 RELEASES = ("1.4.2", "1.5.1", "1.6.1")
 #: Who speaks the lines of an election, and what it calls a sleeping engine: our own code, or Dynamo's.
-ELECTION = {"1.4.2": ("shadow._elect", "sleeping"), "1.5.1": ("lifecycle.elect_and_wake", "paused")}
+ELECTION = {"1.4.2": ("shadow", "sleeping"), "1.5.1": ("lifecycle", "paused")}
 ELECTION["1.6.1"] = ELECTION["1.5.1"]
 WALK = ["init", "standby", "waking", "active"]
 
@@ -67,7 +67,9 @@ def test_a_shadow_takes_over_and_a_new_one_joins(run: Run, version: str) -> None
         assert illegal_step(states(events, source)) is None
         for event in ("standby", "waking", "awake"):
             (line,) = of(events, Log, source=source, event=event)
-            assert f" {speaker}: [Shadow] " in line.line
+            module, _, said = line.line.partition("[Shadow]")
+            assert f" {speaker}." in module, line.line
+            assert said
         assert f"Engine {asleep}, startup probe now passing" in of(events, Log, source=source, event="standby")[0].line
         assert len(of(events, Log, source=source, event="lock_acquired")) == 1
     # Nobody had the lock before its holder had ended, and nothing was served by the one before the other was done.
