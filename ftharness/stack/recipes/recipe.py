@@ -15,11 +15,7 @@ from ftharness.logs import read_toml
 FOLDER = Path(__file__).parent
 
 
-class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is read from a recipe's file."""
-
-
-class Install(_Data, tag_field="do", tag="install"):
+class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do", tag="install"):
     """Packages from the index.
 
     Attributes:
@@ -31,7 +27,7 @@ class Install(_Data, tag_field="do", tag="install"):
     dependencies: bool = True
 
 
-class Requires(_Data, tag_field="do", tag="requires"):
+class Requires(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do", tag="requires"):
     """What an installed package's metadata asks for on this Python, in one go.
 
     Attributes:
@@ -51,7 +47,7 @@ class Requires(_Data, tag_field="do", tag="requires"):
     also: list[str] = []
 
 
-class Choose(_Data, tag_field="do", tag="choose"):
+class Choose(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do", tag="choose"):
     """A version that an installed package's metadata asks for, for later steps.
 
     Attributes:
@@ -67,13 +63,13 @@ class Choose(_Data, tag_field="do", tag="choose"):
     requirement: str
 
 
-class Uninstall(_Data, tag_field="do", tag="uninstall"):
+class Uninstall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do", tag="uninstall"):
     """Packages that something required, and that must not be there."""
 
     packages: list[str]
 
 
-class Metadata(_Data, tag_field="do", tag="metadata"):
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="do", tag="metadata"):
     """Distributions that are said to be there, by name and version, for code that asks only that."""
 
     distributions: dict[str, str]
@@ -82,7 +78,7 @@ class Metadata(_Data, tag_field="do", tag="metadata"):
 Step: TypeAlias = Install | Requires | Choose | Uninstall | Metadata
 
 
-class Check(_Data):
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A command that tells whether the environment works.
 
     Attributes:
@@ -94,7 +90,7 @@ class Check(_Data):
     says: str = ""
 
 
-class Run(_Data):
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every process of the environment needs.
 
     Attributes:
@@ -108,7 +104,7 @@ class Run(_Data):
     unset: list[str] = []
 
 
-class Recipe(_Data):
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How to make an environment, how to see that it works, and what it needs to run.
 
     Attributes:

@@ -1,26 +1,25 @@
 """Provisioning: real environments by the real pip, from packages that lie in a folder, so that no network is needed."""
 
-import base64
-import hashlib
+import os
 import signal
 import subprocess
 import sys
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftharness.stack import NotAvailable
 from ftharness.stack.provision import (
     ProvisionError,
-    SpecError,
-    _parsed,
-    _run,
     find_interpreter,
     provision,
     provisioned,
     sut_version,
 )
+from ftharness.stack.provision_command import run_told
+from ftharness.stack.provision_place import locked
 
 SPEC = "dynamo==9.9.9"
 PROVISION = [
@@ -32,53 +31,15 @@ PROVISION = [
 ]
 
 
-def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
-    """A package that pip installs: one module, its metadata, and the record of both."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
-        + "".join(f"Requires-Dist: {requirement}\n" for requirement in requires),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(text.encode())}\n"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
-
-
-@pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package index in a folder, and a cache folder of the test's own."""
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    wheel(
-        folder,
-        "ai_dynamo",
-        "9.9.9",
-        "ai-dynamo-runtime==9.9.9",
-        "aisimulate>=1; python_version >= '3.11'",
-        "never-asked-for; extra == 'vllm'",
-    )
-    wheel(folder, "ai_dynamo_runtime", "9.9.9")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("FTHARNESS_CACHE", str(tmp_path / "cache"))
-    return folder
-
-
 def start_provision() -> "subprocess.Popen[str]":
     return subprocess.Popen(PROVISION, stdout=subprocess.PIPE, text=True)
 
 
-def test_one_is_killed_half_way_and_two_come_after(packages: Path, tmp_path: Path) -> None:
+def test_one_is_killed_half_way_and_two_come_after(dynamo: Any, tmp_path: Path) -> None:
     """One of the two makes it anew, the other waits, and then it is there: with what is required, without aisimulate."""
     with start_provision() as killed:
         assert killed.stdout is not None
-        assert any(line.startswith("installing ai-dynamo==9.9.9") for line in killed.stdout)
+        assert any(line.startswith("[1/2] installing ai-dynamo==9.9.9") for line in killed.stdout)
         killed.send_signal(signal.SIGKILL)
         # Its pip goes on by itself, and holds the lock as long as it does.
         assert find_interpreter(SPEC) is None
@@ -87,8 +48,8 @@ def test_one_is_killed_half_way_and_two_come_after(packages: Path, tmp_path: Pat
     assert [process.returncode for process in both] == [0, 0]
     made, there = sorted(outputs, key=lambda lines: "dynamo==9.9.9 is there" in " ".join(lines))
     assert there[0].startswith("waiting for another process")
-    assert any("was not finished; making it anew" in line for line in made)
-    assert "installing what it requires: ai-dynamo-runtime==9.9.9" in made
+    assert any("was not finished; going on after 0 steps" in line for line in made)
+    assert "[2/2] installing what ai-dynamo requires: ai-dynamo-runtime==9.9.9" in made
     assert any("Installing collected packages" in line for line in made)
     assert any(line.startswith("dynamo==9.9.9 is ready after ") for line in made)
     python = tmp_path / "cache" / "sut" / "dynamo-9.9.9" / "bin" / "python"
@@ -98,7 +59,105 @@ def test_one_is_killed_half_way_and_two_come_after(packages: Path, tmp_path: Pat
     assert (find_interpreter(SPEC), [one.spec for one in provisioned()]) == (python, [SPEC])
 
 
-def test_without_a_marker_it_is_not_there(packages: Path, tmp_path: Path) -> None:
+def killed_in_the_second_step(tmp_path: Path) -> Path:
+    """An environment that was interrupted there, and its site-packages; nothing that made it runs any more."""
+    with start_provision() as killed:
+        assert killed.stdout is not None
+        assert any(line.startswith("[2/2] ") for line in killed.stdout)
+        killed.send_signal(signal.SIGKILL)
+    with locked(tmp_path / "cache" / "sut" / "dynamo-9.9.9.lock", lambda _: None):
+        assert find_interpreter(SPEC) is None
+    return next((tmp_path / "cache" / "sut" / "dynamo-9.9.9").glob("lib/python3*/site-packages"))
+
+
+def test_it_goes_on_with_the_step_that_was_interrupted(dynamo: Any, tmp_path: Path) -> None:
+    """What is done is not done again, and what pip had written by half is no longer taken for installed."""
+    packages = killed_in_the_second_step(tmp_path)
+    info = packages / "ai_dynamo_runtime-9.9.9.dist-info"
+    info.mkdir(exist_ok=True)  # pip was killed at any point: here, when all but the last file of the metadata was there
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ai-dynamo-runtime\nVersion: 9.9.9\n")
+    (info / "INSTALLER").unlink(missing_ok=True)
+    (packages / "ai_dynamo_runtime.py").unlink(missing_ok=True)
+    (packages / "~i_dynamo").mkdir()
+    said: list[str] = []
+    python = provision(SPEC, said.append)
+    assert any("going on after 1 steps" in line for line in said)
+    assert "  ai_dynamo_runtime-9.9.9 was installed by half; it is installed again" in said
+    assert not any("[1/2]" in line or "making it anew" in line for line in said)
+    assert subprocess.run([python, "-c", "import ai_dynamo_runtime"], check=False).returncode == 0
+    assert not list(packages.glob("~*"))
+    assert not list(tmp_path.glob("cache/sut/*/.steps"))
+
+
+def test_what_another_python_began_is_made_anew(dynamo: Any, tmp_path: Path) -> None:
+    """An environment is of one Python."""
+    killed_in_the_second_step(tmp_path)
+    journal = tmp_path / "cache" / "sut" / "dynamo-9.9.9" / ".steps"
+    journal.write_text(journal.read_text().replace("python 3.", "python 2.", 1))
+    said: list[str] = []
+    provision(SPEC, said.append)
+    assert any("was not finished; making it anew" in line for line in said)
+    assert any("[1/2]" in line for line in said)
+
+
+@pytest.mark.parametrize("retries", ["0", "1"])
+def test_a_network_that_is_away_keeps_what_was_done(
+    dynamo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: str
+) -> None:
+    """The message says so, and the next try goes on from there. Without retries pip tells of no connection at all."""
+    wheel = dynamo.folder / "ai_dynamo_runtime-9.9.9-py3-none-any.whl"
+    wheel.rename(tmp_path / wheel.name)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", retries)
+    with pytest.raises(
+        ProvisionError, match=r"requires: ai-dynamo-runtime==9\.9\.9 failed: there is no network, or"
+    ) as told:
+        provision(SPEC, lambda _: None)
+    assert str(told.value).endswith("what was done is kept; the same command goes on from there")
+    (tmp_path / wheel.name).rename(wheel)
+    said: list[str] = []
+    provision(SPEC, said.append)
+    assert any("going on after 1 steps" in line for line in said)
+    assert not any("[1/2]" in line for line in said)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a file system of the test's own cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - wherever it is
+
+
+def test_a_disk_that_is_too_small_is_told_at_once(
+    dynamo: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it needs, what there is, what to do; and nothing was begun."""
+    monkeypatch.setenv("FTHARNESS_CACHE", str(small_disk))
+    needs = r"dynamo==9\.9\.9 needs 1\.0 GB, and 0\.0 GB are free in .*/small/sut; nothing was tried; \$FTHARNESS_CACHE"
+    with pytest.raises(ProvisionError, match=needs):
+        provision(SPEC, lambda _: None)
+    assert list((small_disk / "sut").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_told() -> None:
+    """With the variables that name other places; such a failure does not pass by itself."""
+    fills = [sys.executable, "-c", "open('/dev/full', 'w', buffering=1).write('x\\n')"]
+    with pytest.raises(
+        ProvisionError, match=r"it failed: the disk is full; \$FTHARNESS_CACHE names another place"
+    ) as told:
+        run_told(fills, "it", 0, lambda _: None)
+    assert not told.value.passes
+
+
+def test_without_a_marker_it_is_not_there(dynamo: Any, tmp_path: Path) -> None:
     """A folder that looks complete counts for nothing; nor does a marker whose interpreter is gone."""
     folder = tmp_path / "cache" / "sut" / "dynamo-9.9.9"
     (folder / "bin").mkdir(parents=True)
@@ -123,25 +182,27 @@ def test_the_newest_release_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert [one.spec for one in provisioned()] == ["dynamo==1.10.0", "dynamo==1.9.0", "dynamo==1.4.2"]
 
 
-def test_a_version_that_does_not_exist_is_told(packages: Path) -> None:
+def test_a_version_that_does_not_exist_is_told(dynamo: Any) -> None:
     """What was tried, what pip said, and what it means."""
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "ai-dynamo==8.8.8"]
     with pytest.raises(ProvisionError, match=r"pip install failed: there is no such version for this Python") as told:
-        _run(pip, "pip install", 0, lambda _: None)
+        run_told(pip, "pip install", 0, lambda _: None)
+    assert "; the index has 9.9.9\n" in str(told.value)
     assert "No matching distribution found for ai-dynamo==8.8.8" in str(told.value)
 
 
-def test_a_failed_try_leaves_nothing(packages: Path, tmp_path: Path) -> None:
+def test_a_failed_try_leaves_nothing(dynamo: Any, tmp_path: Path) -> None:
     """Neither a half-made environment nor its lock; whoever waited meanwhile makes a try of its own."""
-    (packages / "ai_dynamo_runtime-9.9.9-py3-none-any.whl").unlink()
+    (dynamo.folder / "ai_dynamo_runtime-9.9.9-py3-none-any.whl").unlink()
+    dynamo.add("ai_dynamo_runtime", "8.8.8")
     first = start_provision()
     assert first.stdout is not None
-    assert first.stdout.readline().startswith("making ")  # it has the lock
+    assert any(line.startswith("making ") for line in first.stdout)  # it has the lock
     both = [first, start_provision()]
     outputs = [process.communicate(timeout=100)[0] for process in both]
     assert [process.returncode for process in both] == [1, 1]
     assert outputs[1].startswith("waiting for another process")
-    assert all("installing what it requires: ai-dynamo-runtime==9.9.9" in output for output in outputs)
+    assert all("installing what ai-dynamo requires: ai-dynamo-runtime==9.9.9" in output for output in outputs)
     assert list((tmp_path / "cache" / "sut").iterdir()) == []
 
 
@@ -150,35 +211,6 @@ def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FTHARNESS_CACHE", "/proc/nothing")
     with pytest.raises(ProvisionError, match=r"cannot make /proc/nothing/sut/dynamo-9\.9\.9: "):
         provision(SPEC, lambda _: None)
-
-
-@pytest.mark.parametrize(
-    "spec, parsed",
-    [
-        ("dynamo", ("dynamo", "1.4.2")),
-        ("dynamo==1.6.1", ("dynamo", "1.6.1")),
-        (" dynamo == 1.6.1 ", ("dynamo", "1.6.1")),
-        ("dynamo==1.6.1RC2", ("dynamo", "1.6.1rc2")),
-    ],
-)
-def test_a_spec_names_a_release(spec: str, parsed: tuple[str, str]) -> None:
-    """Versions are written in one way, so that one release has one folder."""
-    assert _parsed(spec) == parsed
-
-
-@pytest.mark.parametrize(
-    "spec, said",
-    [
-        ("dynmo==1.4.2", "did you mean dynamo"),
-        ("dynamo==", "'' is not a version"),
-        ("dynamo==../../etc", "is not a version"),
-        ("dynamo>=1.4", "nothing is known of how to provision"),
-    ],
-)
-def test_a_wrong_spec_is_told(spec: str, said: str) -> None:
-    """Before anything is tried."""
-    with pytest.raises(SpecError, match=said):
-        _parsed(spec)
 
 
 def test_an_interpreter_without_dynamo_says_how_to_get_one(tmp_path: Path) -> None:

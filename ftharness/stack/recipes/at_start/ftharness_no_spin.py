@@ -2,7 +2,7 @@
 
 On recent kernels that starves every other process of the same core, for up to 10 s, and a harness on a machine with two
 cores is such a process. Sleeping for 50 µs instead brings their lag back to milliseconds.
-"""
+"""  # noqa: INP001 - a folder on PYTHONPATH is no package
 
 import os
 import time
