@@ -15,6 +15,7 @@ from typing import Self, cast
 from ftharness.client.client_process import FRAME
 from ftharness.client.connection import (
     CannotLeave,
+    ClientLeft,
     Connection,
     ConnectionBroken,
     Left,
@@ -145,11 +146,15 @@ class ConnectionApart(Connection):
         if self._over:
             return None
         assert self._transport is not None
-        self._leaving, at = how, time.monotonic_ns()
+        self._leaving = Left(time.monotonic_ns(), how, {})
         if kill:
             self._process.kill()
         else:
             self._transport.close()
+        # Whoever is called off meanwhile has ended it all the same.
+        return await asyncio.shield(asyncio.create_task(self._ended(self._leaving, kill=kill)))
+
+    async def _ended(self, leaving: Left, *, kill: bool) -> Left | None:
         ended = await self._process.gone()
         await asyncio.shield(self._closed)  # what it had read is in the link still, and is read first: it may be all
         if kill and ended.signal != "SIGKILL":
@@ -158,7 +163,9 @@ class ConnectionApart(Connection):
             return None
         evidence = {"local_port": self._port.result(), "pid": self._process.pid, "wait_status": str(ended)}
         # The kernel closed its socket between the signal and its end; whatever it had read, it had read before.
-        return self._has_left(Left(max(at, self.read_ns), how, evidence))
+        left = Left(max(leaving.at, self.read_ns), leaving.how, evidence)
+        self._end(ClientLeft(left))
+        return left
 
     def data_received(self, data: bytes) -> None:
         """Frames of the client process."""

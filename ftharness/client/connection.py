@@ -75,7 +75,8 @@ class Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = loop.create_future()
         self.read_ns = time.monotonic_ns()
         self._response = Response(on_body)
-        self._leaving = ""  # what the client does, once it does
+        self._leaving: Left | None = None  # what the client does, once it does
+        self._resets = False
         self._transport: asyncio.Transport | None = None
         self._closed: asyncio.Future[int] = loop.create_future()
 
@@ -127,13 +128,12 @@ class Connection(asyncio.Protocol):
                 evidence["socket"] = _state(sock)
         except OSError:
             return None  # the same, by a reset
-        self._leaving = how
+        self._leaving, self._resets = Left(at, how, evidence), reset
         self._transport.abort()  # what is not sent yet is dropped; the loop closes the socket in its next turn
-        # asyncio calls connection_lost just before close(2), and whoever awaits is called after both.
-        closed = await asyncio.shield(self._closed)
-        if reset:
-            at, evidence["socket"] = closed, "closed with SO_LINGER 0"
-        return self._has_left(Left(at, how, evidence))
+        # asyncio calls connection_lost just before close(2), and whoever awaits is called after both. Whoever is called off
+        # meanwhile has left all the same.
+        await asyncio.shield(self._closed)
+        return self._leaving
 
     async def half_close(self) -> Left | None:
         """Say that nothing more will be asked (shutdown(2), SHUT_WR); the answer may still come. None: it was over before.
@@ -188,8 +188,13 @@ class Connection(asyncio.Protocol):
         """Asyncio's call, when the socket is closed: by us or by the server."""
         at = time.monotonic_ns()
         self._closed.set_result(at)
-        if not self._leaving:
+        if self._leaving is None:
             self._server_left(exc, at)
+            return
+        if self._resets:
+            evidence = {**self._leaving.evidence, "socket": "closed with SO_LINGER 0"}
+            self._leaving = self._leaving._replace(at=at, evidence=evidence)
+        self._end(ClientLeft(self._leaving))
 
     def _take(self, data: bytes, at: int) -> None:
         self.read_ns = at
@@ -215,10 +220,6 @@ class Connection(asyncio.Protocol):
         why = f"{type(exc).__name__}: {exc}" if exc else "the server closed the connection"
         what = "before a response" if self.status is None else "in the middle of the response"
         self._end(ConnectionBroken(f"{why} {what}"))
-
-    def _has_left(self, left: Left) -> Left:
-        self._end(ClientLeft(left))
-        return left
 
     def _end(self, error: Exception | None) -> None:
         if not self.done.done():

@@ -178,6 +178,22 @@ async def test_what_the_server_has_ended_cannot_be_left_though_it_is_not_read(se
     assert (await stream.finished()).outcome == "success"
 
 
+@pytest.mark.parametrize("leave,own_process", [way[1:3] for way in WAYS], ids=[way[0] for way in WAYS])
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_is_called_off_while_leaving_has_left(
+    server: Server, leave: Leave, own_process: bool, turns: int
+) -> None:
+    """A fault that is cancelled half way, as by a Ctrl-C, leaves no request that nobody ends: it is cancelled, and no hang."""
+    stream, _, _ = await server.begun(own_process=own_process)
+    leaving = asyncio.ensure_future(leave(stream))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await asyncio.wait_for(stream.close(), 5)  # as the teardown does with all that is under way
+    assert server.end().outcome == "cancelled"
+
+
 async def test_the_second_to_leave_finds_it_left(server: Server) -> None:
     """Whoever comes first has done it, once."""
     stream, _, _ = await server.begun()
