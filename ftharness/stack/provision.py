@@ -111,9 +111,8 @@ def provision(spec: str, say: Callable[[str], None]) -> Path:
                 _make(folder, wanted, lock, say)
             except ProvisionError as error:  # what it started has ended
                 if error.passes and folder.exists():
-                    raise ProvisionError(
-                        f"{error}\n  what was done is kept; the same command goes on from there"
-                    ) from error
+                    kept = "what was done is kept; the same command goes on from there"
+                    raise ProvisionError(f"{error}\n  {kept}", passes=True) from error
                 shutil.rmtree(folder, ignore_errors=True)  # and a later try begins anew
                 place.unlink()
                 raise

@@ -45,10 +45,17 @@ def parsed(spec: str) -> Spec:
     if not version and "==" not in wanted:
         return Spec(recipe, recipe.default)
     try:
-        return Spec(recipe, str(Version(version)))
+        return Spec(recipe, _whole(Version(version)))
     except InvalidVersion:
         like = recipe.spec(recipe.default)
         raise SpecError(f"{spec}: {version!r} is not a version; a spec looks like {like}") from None
+
+
+def _whole(version: Version) -> str:
+    """With its third number: pip takes 1.6 for 1.6.0, and all that is provisioned here has three."""
+    short = 3 - len(version.release)
+    base = ".".join(map(str, version.release))
+    return str(version).replace(base, base + ".0" * short, 1) if short > 0 else str(version)
 
 
 def of_folder(folder: str) -> Spec | None:
