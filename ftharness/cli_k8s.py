@@ -1,5 +1,6 @@
 """The command ``ftharness k8s render``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,25 @@ k8s_app = typer.Typer(
 )
 
 
+def _whole(low: int) -> Callable[[str], int]:
+    """Reads a whole number of at least ``low``; typer's own words for what is none are of types."""
+
+    def read(said: str) -> int:
+        text = said.strip()
+        if not (text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()):
+            raise typer.BadParameter(f"{said!r} is no whole number")
+        if len(text) > _DIGITS:
+            raise typer.BadParameter(f"{said}: has more than {_DIGITS} digits")
+        if int(text) < low:
+            raise typer.BadParameter(f"{said}: must be at least {low}")
+        return int(text)
+
+    return read
+
+
+_DIGITS = 18
+
+
 @k8s_app.callback()
 def _k8s() -> None:
     """A group with one command is still a group."""
@@ -27,25 +47,38 @@ def render(
     scenario: Annotated[
         str, typer.Argument(metavar="[SCENARIO]", help="Whose topology; without one, the options' alone.")
     ] = "",
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers that do prefill and decode.")] = None,
-    prefill: Annotated[int | None, typer.Option(min=1, help="Prefill workers, beside --decode.")] = None,
-    decode: Annotated[int | None, typer.Option(min=1, help="Decode workers, beside --prefill.")] = None,
-    migration_limit: Annotated[int | None, typer.Option(min=0, help="How often a request may move.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=_whole(1), metavar="N", help="Workers that do prefill and decode.")
+    ] = None,
+    prefill: Annotated[
+        int | None, typer.Option(parser=_whole(1), metavar="N", help="Prefill workers, beside --decode.")
+    ] = None,
+    decode: Annotated[
+        int | None, typer.Option(parser=_whole(1), metavar="N", help="Decode workers, beside --prefill.")
+    ] = None,
+    migration_limit: Annotated[
+        int | None, typer.Option(parser=_whole(0), metavar="N", help="How often a request may move.")
+    ] = None,
     failover: Annotated[
         bool | None,
-        typer.Option("--failover/--no-failover", help="An active engine and a shadow in each worker's pod."),
+        typer.Option(
+            "--failover/--no-failover",
+            help="An active engine and a shadow in each worker's pod [default: as the scenario has it].",
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm.")] = "vllm",
     image: Annotated[str | None, typer.Option(help="Of the workers [default: Dynamo's own of the engine].")] = None,
     frontend_image: Annotated[str | None, typer.Option(help="[default: the workers'].")] = None,
     model: Annotated[str | None, typer.Option(help="[default: Qwen/Qwen3-0.6B].")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="Of each worker [default: 1].")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(parser=_whole(0), metavar="N", help="Of each worker [default: 1].")
+    ] = None,
     namespace: Annotated[str | None, typer.Option(help="[default: ftharness].")] = None,
     secret: Annotated[str | None, typer.Option(help="A secret's name; its keys become variables.")] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help='A stack\'s file (kind = "k8s"); options come before it.')
     ] = None,
-    run: Annotated[str, typer.Option(metavar="ID", help="The run's name [default: a new one].")] = "",
+    run: Annotated[str | None, typer.Option(metavar="ID", help="The run's name [default: a new one].")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to [default: standard output].")] = None,
 ) -> None:
     """Write the DynamoGraphDeployment of a topology, checked against its CRD's schema. Nothing is sent anywhere."""
@@ -55,6 +88,7 @@ def render(
     from ftharness.k8s.render import render as rendered
 
     with said():
+        _not_empty(engine=engine, image=image, frontend_image=frontend_image, model=model, namespace=namespace, run=run)
         checked_engine(engine)
         given = {
             "image": image,
@@ -67,6 +101,8 @@ def render(
         }
         deployment = _changed(read_deployment(config) if config else Deployment(), given)
         topology = _topology(scenario, workers=workers, prefill=prefill, decode=decode, migration_limit=migration_limit)
+        if failover is False:
+            topology = _without_shadows(topology)
         manifest = rendered(topology, deployment, engine=engine, run=run or new_run()).manifest
         text = as_yaml(manifest)
         if out is None:
@@ -74,6 +110,19 @@ def render(
         else:
             out.write_text(text, encoding="utf-8")
             typer.echo(out)
+
+
+def _not_empty(**options: str | None) -> None:
+    """An empty value is a variable of the caller's shell that is not set, and not a wish for the default."""
+    for name, value in options.items():
+        if value is not None and not value.strip():
+            raise ValueError(f"--{name.replace('_', '-')} is empty; leave it out for its default")
+
+
+def _without_shadows(topology: "Topology") -> "Topology":
+    import msgspec
+
+    return msgspec.structs.replace(topology, standbys=0, heartbeat_s=None, fence_s=None)
 
 
 def _changed(deployment: "Deployment", given: dict[str, Any]) -> "Deployment":

@@ -1,7 +1,7 @@
 """How a topology is deployed on a cluster, as data: what ``--stack FILE.toml`` says, or the options of ``k8s render``."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     kubeconfig: str = ""
     image: str = ""
     frontend_image: str = ""
-    model: str = "Qwen/Qwen3-0.6B"
+    model: Annotated[str, msgspec.Meta(min_length=1)] = "Qwen/Qwen3-0.6B"
     gpus: int = 1
     failover: bool = False
     secret: str = ""

@@ -19,6 +19,8 @@ _FRONTEND = "Frontend"
 _SERVICES = {"aggregated": "Worker", "prefill": "PrefillWorker", "decode": "DecodeWorker"}
 _STRATEGY = "frontend_routed"  # the released frontend asks a prefill worker, then a decode worker
 
+_MOST_MOVES = 2**32 - 1  # it is a u32 in the frontend
+
 
 class Slot(NamedTuple):
     """A container that is to run: a process of the stack.
@@ -63,6 +65,10 @@ def render(topology: Topology, deployment: Deployment, *, engine: str, run: str)
     if topology.standbys > 1:
         raise NotApplicable(
             f"standbys = {topology.standbys} does not exist on k8s: its CRD has one shadow for each engine"
+        )
+    if topology.migration_limit > _MOST_MOVES:
+        raise NotApplicable(
+            f"migration_limit = {topology.migration_limit} does not exist on k8s: Dynamo's is at most {_MOST_MOVES}"
         )
     if topology.standbys:  # the topology says the same as the deployment may
         deployment = msgspec.structs.replace(deployment, failover=True)

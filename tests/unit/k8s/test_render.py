@@ -173,6 +173,22 @@ def test_the_command_renders_a_scenarios_topology(tmp_path: Path) -> None:
     assert {"PrefillWorker", "DecodeWorker"} < {*yaml.safe_load(file.read_text())["spec"]["services"]}
 
 
+def test_no_failover_takes_a_scenarios_shadows_away() -> None:
+    """An option comes before what the scenario says, as for every other."""
+    status, out, _ = call("failover/frozen", "--no-failover")
+    found = yaml.safe_load(out)
+    assert status == 0
+    assert "failover" not in found["spec"]["services"]["Worker"]
+    assert "annotations" not in found["metadata"]
+    assert "failover" in yaml.safe_load(call("failover/frozen")[1])["spec"]["services"]["Worker"]
+
+
+def test_the_help_says_number_and_not_a_type() -> None:
+    """What a reader is to write."""
+    status, out, _ = call("--help")
+    assert (status, "range" in out) == (0, False)
+
+
 def test_two_renderings_are_two_runs() -> None:
     """What one applies, another's guard refuses to touch."""
     labels = [yaml.safe_load(call()[1])["metadata"]["labels"][names.RUN] for _ in range(2)]
@@ -202,6 +218,16 @@ def test_a_file_says_what_no_option_does(tmp_path: Path) -> None:
         (["--namespace", "Prod"], "metadata.namespace: 'Prod' does not match"),
         (["--run", "Run_1"], "the run's name 'Run_1': it is at most 20 of a-z, 0-9 and -"),
         (["--config", "/nowhere.toml"], "/nowhere.toml: there is no such file"),
+        *(([name, ""], f"{name} is empty; leave it out for its default") for name in ("--model", "--image", "--run")),
+        (["--model", "  "], "--model is empty"),
+        (["--gpus", "two"], "'two' is no whole number"),
+        (["--gpus", "-1"], "-1: must be at least 0"),
+        (["--workers", "0"], "0: must be at least 1"),
+        (["--migration-limit", "99999999999999999999"], "99999999999999999999: has more than 18 digits"),
+        (
+            ["--migration-limit", "4294967296"],
+            "migration_limit = 4294967296 does not exist on k8s: Dynamo's is at most",
+        ),
         (["--out", "/nowhere/dgd.yaml"], "/nowhere/dgd.yaml: No such file or directory"),
     ],
 )
