@@ -4,7 +4,7 @@ from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.generated import accounted_for
 from ftharness.scenario.oracles.holds import (
     LEAVING,
-    ON_ITS_WAY_MS,
+    ONE_MOMENT_MS,
     TOO_LATE,
     cancelled,
     given_up_t,
@@ -44,7 +44,7 @@ def no_tokens_after_abort(case: Case) -> Finding:
     if held := next((name for name, t in given_up.items() if t is None), ""):
         return Finding("unknown", f"{held}: a worker never said that it gave it up", pending=True)
     # A handler may say that it gives a request up just before its engine does.
-    over_t = max(t for t in given_up.values() if t is not None) + int(ON_ITS_WAY_MS * 1e6)
+    over_t = max(t for t in given_up.values() if t is not None) + int(ONE_MOMENT_MS * 1e6)
     found = _after(case, "tokens_generated", max(_over_t(case), over_t))
     if isinstance(found, Finding):
         return found

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ftharness.scenario.case import Case, Finding
-from ftharness.scenario.oracles.holds import ON_ITS_WAY_MS, Hold, holds
+from ftharness.scenario.oracles.holds import ONE_MOMENT_MS, Hold, holds
 from ftharness.scenario.readings import Reading
 from ftharness.scenario.views import RequestView
 
 # By how much a worker's line may be read after it was written, or written before its engine has done what it says.
-_LATE_NS = int(ON_ITS_WAY_MS * 1e6)
+_LATE_NS = int(ONE_MOMENT_MS * 1e6)
 
 
 def accounted_for(case: Case, found: Mapping[str, tuple[float, list[Reading]]], over_t: int) -> Finding:

@@ -30,7 +30,6 @@ def given_up(case: Case, view: RequestView, ms: float) -> GivenUp:
     ends = [(hold.until, hold) for hold in found if hold.until is not None and hold.until > left and hold.line]
     if not ends:
         gone = next(hold.worker for hold in found if hold.gone)
-        gone = next(hold.worker for hold in found if hold.gone)
         what = f"{view.name}: {gone}, which had it, was gone itself: it had nothing to give up"
         return GivenUp(Finding("unknown", what), gone=True)
     until, last = max(ends, key=lambda end: end[0])
@@ -39,7 +38,7 @@ def given_up(case: Case, view: RequestView, ms: float) -> GivenUp:
         return GivenUp(finding, took_ms)
     reason = f"{view.name} by {last.worker}, {took_ms:.1f} ms after its client had gone"
     if took_ms > ms:
-        return GivenUp(Finding("fail", f"{reason}; allowed: {ms:.1f} ms", evidence), took_ms)
+        return GivenUp(Finding("fail", f"{reason}; allowed: {ms:g} ms", evidence), took_ms)
     return GivenUp(Finding("pass", reason, evidence), took_ms)
 
 
@@ -54,7 +53,9 @@ def _finished(case: Case, view: RequestView, ms: float, ends: list[Hold]) -> Fin
     late = [hold for hold in ends if hold.answered and hold.until is not None and hold.until > heard]
     if exact:
         late = [hold for hold in late if alone or hold.role != "prefill"]
-        return _whole_answer(case, view, max(late, key=lambda hold: hold.until or 0)) if late else None
+        # One that decodes has made the answer; one that prefills may say that it is done only after it.
+        blamed = max(late, key=lambda hold: (hold.role != "prefill", hold.until or 0), default=None)
+        return _whole_answer(case, view, blamed) if blamed else None
     return _done_somehow(case, view, ends[-1], ms) if alone else None
 
 

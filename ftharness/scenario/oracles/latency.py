@@ -37,7 +37,7 @@ def _recovered(case: Case, fault: FaultView, ms: Milliseconds) -> Finding:
         if took is None:
             return Finding("unknown", f"{what}: the answer is not streamed, and no worker said that it took it over")
         reason = f"{what}: {parts}; the answer is not streamed, so no token is seen before its end"
-    return Finding("fail", f"{reason}; allowed: {_ms(ms)}") if took > ms else Finding("pass", reason)
+    return Finding("fail", f"{reason}; allowed: {ms:g} ms") if took > ms else Finding("pass", reason)
 
 
 def ttft_within(case: Case, ms: Milliseconds) -> Finding:
@@ -78,7 +78,7 @@ def _bounded(worst: tuple[float, str], ms: float, what: str) -> Finding:
     if not name:
         return Finding("unknown", "no request was sent")
     if took > ms:
-        return Finding("fail", f"{name}: {what} {_ms(took)}, allowed: {_ms(ms)}")
+        return Finding("fail", f"{name}: {what} {_ms(took)}, allowed: {ms:g} ms")
     return Finding("pass", f"{what} {_ms(took)} at most ({name})")
 
 

@@ -86,7 +86,7 @@ def values(**changed: tuple[float, ...]) -> dict[str, Any]:
 # What is changed, the oracle, its verdict, what its reason says, and whether more may come.
 BENT: list[tuple[dict[str, Any], Expect, str, str, bool]] = [
     # cancelled_within
-    ({}, cancelled_within(ms=3), "fail", "by worker-1, 4.0 ms after its client had gone; allowed: 3.0 ms", False),
+    ({}, cancelled_within(ms=3), "fail", "by worker-1, 4.0 ms after its client had gone; allowed: 3 ms", False),
     ({"aborted": None}, cancelled_within(ms=5), "fail", "worker-1 never said that it gave request 0 (r) up", True),
     (
         {"aborted": 140, "abort": log("request_finished")},
