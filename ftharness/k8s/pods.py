@@ -3,20 +3,19 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGTERM
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from ftharness.history import History, Leak, LogTruncated, ProcessStarted
-from ftharness.k8s import names
+from ftharness.history import History, LogTruncated, ProcessStarted
 from ftharness.k8s.api import NOT_FOUND, Api, ApiError
 from ftharness.k8s.container import ContainerProcess, Place, Sink
 from ftharness.k8s.deployment import Deployment
 from ftharness.k8s.faults import kinds_for
 from ftharness.k8s.forward import Forward
 from ftharness.k8s.guard import Guard, Refused
+from ftharness.k8s.leaks import leak, leaks
 from ftharness.k8s.render import Rendered, Slot
 from ftharness.k8s.schema import ManifestError
 from ftharness.k8s.seats import Seat, Seats
@@ -266,9 +265,8 @@ class Pods:
             if guard.applied:
                 await self._remove(guard, seats, deadline_s)
         except (ApiError, Refused) as error:
-            self._leak(
-                f"the deployment {guard.name} in namespace {self._deployment.namespace} could not be deleted: {error}"
-            )
+            where = f"the deployment {guard.name} in namespace {self._deployment.namespace}"
+            self._history.append(leak(f"{where} could not be deleted: {error}"))
         finally:
             if self._watching is not None:
                 self._watching.cancel()
@@ -285,7 +283,8 @@ class Pods:
             self._watching = asyncio.get_running_loop().create_task(watch.run())
         await guard.delete_deployment()
         await self._emptied(seats, deadline_s)
-        await self._note_leaks(guard)
+        async for left in leaks(self._api, guard):
+            self._history.append(left)
 
     async def _emptied(self, seats: Seats, deadline_s: float) -> None:
         """Wait until no pod is left, or the time is up."""
@@ -296,23 +295,3 @@ class Pods:
                     await seats.changed.wait()
         except TimeoutError:
             return
-
-    async def _note_leaks(self, guard: Guard) -> None:
-        """Read, not remembered: what of it the cluster still has."""
-        for version, plural in (
-            ("v1", "pods"),
-            (names.GROUP_VERSION, "dynamocomponentdeployments"),
-            ("v1", "services"),
-        ):
-            try:
-                found = await self._api.get(version, plural, labelSelector=guard.selector)
-            except ApiError:
-                continue  # a role without it, or an operator without these: nothing can be said of them
-            for item in found["items"]:
-                since = item["metadata"].get("deletionTimestamp")
-                how = f"is being deleted since {since}" if since else "is not being deleted"
-                self._leak(f"{plural}/{item['metadata']['name']} in namespace {self._deployment.namespace} {how}")
-
-    def _leak(self, detail: str) -> None:
-        seen = datetime.now(UTC).isoformat(timespec="seconds")
-        self._history.append(Leak(source="harness", what="cluster", detail=f"{detail} (at {seen})"))

@@ -38,6 +38,28 @@ class _ContainerReady:
         await asyncio.shield(process.ready)
 
 
+class _KubeletJoins:
+    """In place of ``Plan.join``: nothing of ours starts a shadow there, and one joins all the same.
+
+    Attributes:
+        refused: Why ``start_standby`` is none there, and what to write instead.
+    """
+
+    refused = (
+        "start_standby does not exist on k8s: the kubelet restarts the container of an engine that was lost by itself, and "
+        "that one joins as the next shadow (standby-2). Run failover/shadow_takeover there, or this scenario without its start_standby"
+    )
+
+    def __call__(self, group: str) -> Launch:
+        """Nobody gets one.
+
+        Raises:
+            LookupError: Always; says why.
+        """
+        del group
+        raise LookupError(self.refused)
+
+
 class K8sStack(StackKind):
     """Whatever a DynamoGraphDeployment names, on a cluster that the kubeconfig leads to.
 
@@ -121,6 +143,7 @@ class K8sStack(StackKind):
             exact=False,
             behaviour=deployment.behaviour,
             asks=SERVED_BY if topology.standbys else {},
+            join=_KubeletJoins() if topology.standbys else None,
             close=http.close,
         )
 

@@ -27,6 +27,9 @@ def check_words(scenario: Scenario, plan: Plan) -> None:
     Raises:
         LookupError: One does not; names the nearest.
     """
+    refused = getattr(plan.join, "refused", "")  # of a stack where shadows join, but nobody can start one
+    if refused and any(one.fault.kind == "start_standby" for one in scenario.faults):
+        raise LookupError(f"{scenario.name}: {refused}")
     own = {event for launch in plan.launches for event in launch.contract.events}
     for where, event in _events(scenario):
         if event not in own and event not in (known := own | shipped_events()):

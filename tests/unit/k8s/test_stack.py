@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ftharness.k8s import Deployment, K8sStack
 from ftharness.logs import Scanner
 from ftharness.logs.contract import Contract
+from ftharness.scenario.library import find
+from ftharness.scenario.words import check_words
 from ftharness.stack import Plan, Settings, aggregated, find_stack
 
 
@@ -65,3 +68,14 @@ def test_the_requests_reach_a_port_of_this_machine(tmp_path: Path) -> None:
     made = plan(stack, tmp_path, workers=1)
     assert made.url.startswith("http://127.0.0.1:")
     assert (made.model, made.exact) == ("my/model", False)
+
+
+def test_a_shadow_that_has_to_be_started_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """The kubelet restarts containers by itself: what joins is let through by its name, what starts it is not."""
+    replenish = find(["failover/replenish"])[0]
+    made = K8sStack().plan(replenish.topology, Settings(engine="vllm", folder=tmp_path))
+    made.close()
+    with pytest.raises(LookupError, match=r"the kubelet restarts the container .* Run failover/shadow_takeover there"):
+        check_words(replenish, made)
+    faults = [one for one in replenish.faults if one.fault.kind != "start_standby"]
+    check_words(msgspec.structs.replace(replenish, faults=faults), made)
