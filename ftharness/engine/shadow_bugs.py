@@ -14,6 +14,7 @@ from typing import Any
 
 from ftharness.engine.engine_child import EngineChild
 from ftharness.failover.fence import Fencer
+from ftharness.failover.identity import Identity, is_stopped
 from ftharness.failover.lock import FailoverLockContended, FlockFailoverLock
 from ftharness.failover.lock.flock.record import Record
 
@@ -93,14 +94,15 @@ class _Steals(FlockFailoverLock):
             with contextlib.suppress(FailoverLockContended):
                 return await super().acquire(engine_id, poll_interval, _LOOK_S)
             holder = await self.holder()
-            if holder is not None and holder.holds and _is_stopped(holder.identity.pid):
+            if holder is not None and holder.holds and is_stopped(holder.identity.pid):
                 self._path.unlink(missing_ok=True)
 
 
 class _BlindFencer(Fencer):
     """Takes the lock from whoever misses its deadline, and kills nobody."""
 
-    async def _fence(self, record: Record) -> None:
+    async def _fence(self, record: Record, identity: Identity) -> None:
+        del identity
         _log.error("%s is silent: its lock is broken", record.engine_id)
         self._path.unlink(missing_ok=True)
 
@@ -147,9 +149,3 @@ def takes_turn(bug: str, lock: FlockFailoverLock | None, engine: EngineChild) ->
 
 def _otherwise(submit: Callable[..., None], name: str, ids: Any, max_tokens: int, seed: int, **how: Any) -> None:
     submit(name, ids, max_tokens, seed + 1, **how)
-
-
-def _is_stopped(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    return False

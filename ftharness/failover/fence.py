@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ftharness.failover.identity import Identity
 from ftharness.failover.lock.flock.heartbeat import last_beat
-from ftharness.failover.lock.flock.record import Record, holds, newest
+from ftharness.failover.lock.flock.record import Record, holds, newest, stopped_holders
 from ftharness.failover.lock.interface import FailoverLockError
 
 _log = logging.getLogger("ftharness.failover.fence")
+#: In so many steps a fencer sees the last part of a deadline pass; one that is late by all of that was stopped itself.
+_TICKS = 3
 
 
 class Fenced(NamedTuple):
@@ -35,12 +38,16 @@ class Fenced(NamedTuple):
 class Fencer:
     """Watches the heartbeat of whoever holds a lock, and kills by SIGKILL who misses its deadline; the kernel frees the lock.
 
-    It kills by pidfd, and only the process that verifiably holds the lock: the same boot, pid namespace and start time, and the
+    It kills by pidfd, and only a process that verifiably holds the lock: the same boot, pid namespace and start time, and the
     flock among its open files. A holder that promised no heartbeat is never killed. Any number of fencers may watch one lock.
+
+    Who was granted the lock and frozen before it could say so is found by the lock itself, among the open files of this
+    machine's processes, and is killed where it has been stopped for all of the deadline.
 
     Args:
         lock_path: The lock file.
-        deadline_s: Seconds without a heartbeat; a few times the holder's interval, since a busy machine is late at times.
+        deadline_s: Seconds without a heartbeat; a few times the holder's interval, since a busy machine is late at times. Never
+            less than twice that interval is waited for.
         on_fenced: Told of each.
 
     Raises:
@@ -57,50 +64,75 @@ class Fencer:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s = {deadline_s:g}: must be more than 0 seconds")
         self._path = Path(os.path.abspath(lock_path))  # noqa: PTH100 - as the lock
-        self._deadline_ns = int(deadline_s * 1e9)
+        self._deadline_s = deadline_s
         self._told = on_fenced
-        self._counts_from = 0  # what happened before is no evidence: we were frozen ourselves
+        self._seen: tuple[int, int] = (0, 0)  # the token that is watched, and since when
         self._refused = 0  # the token of a holder that we may not kill
 
     async def run(self) -> None:
         """Watch, until cancelled."""
         while True:
-            record, due = self._due()
-            wait_ns = self._deadline_ns // 4 if record is None else due - time.monotonic_ns()
-            woken_at = time.monotonic_ns() + max(0, wait_ns)
-            await asyncio.sleep(max(0, wait_ns) / 1e9)
-            if time.monotonic_ns() - woken_at > self._deadline_ns // 2:
-                self._counts_from = time.monotonic_ns()  # whatever stopped us may have stopped the holder
-                continue
-            again, due = self._due()
-            if again is not None and record is not None and again.token == record.token and due <= time.monotonic_ns():
-                await self._fence(again)
+            try:
+                await self._look()
+            except (OSError, FailoverLockError) as error:
+                _log.warning("%s: cannot tell who holds it: %s", self._path, error)
+                await asyncio.sleep(self._deadline_s / 4)
 
-    def _due(self) -> tuple[Record | None, int]:
-        """Who is watched, and when its time is up; None where nobody is to be."""
-        try:
-            record = newest(self._path)
-            if record is None or record.heartbeat_s is None or record.token == self._refused:
-                return None, 0
-            if not (record.identity.here and record.identity.lives):
-                return None, 0  # the kernel has freed its lock; or it is not ours to judge
-            return record, max(last_beat(self._path, record), self._counts_from) + self._deadline_ns
-        except (OSError, FailoverLockError) as error:
-            _log.warning("%s: cannot read the heartbeat: %s", self._path, error)
-            return None, 0
+    async def _look(self) -> None:
+        record = newest(self._path)
+        if record is None or record.heartbeat_s is None or record.token == self._refused or not record.identity.here:
+            await asyncio.sleep(self._deadline_s / 4)
+        elif record.identity.lives:
+            if await self._is_silent(record):
+                await self._fence(record, record.identity)
+        else:
+            await self._look_for_another(record)
 
-    async def _fence(self, record: Record) -> None:
-        pid = record.identity.pid
-        silent_s = (time.monotonic_ns() - last_beat(self._path, record)) / 1e9
+    async def _is_silent(self, record: Record) -> bool:
+        """Whether the holder has missed its deadline; returns at that moment, or when it has beaten again."""
+        assert record.heartbeat_s is not None, "who promised nothing is not watched"
+        deadline_s = max(self._deadline_s, 2 * record.heartbeat_s)
+        awake_s = min(1.5 * record.heartbeat_s, deadline_s / 2)
+        since = self._since(record)
+        await asyncio.sleep(max(0.0, since + deadline_s - awake_s - _now_s()))
+        # Whatever stops the holder may have stopped us as well, and the whole machine: what we were not awake for is no
+        # evidence. So it has to stay silent for a time that we see pass, tick by tick.
+        ticks = _TICKS
+        while ticks:
+            asked = max(awake_s / _TICKS, since + deadline_s - _now_s() - awake_s / _TICKS * (ticks - 1))
+            before = _now_s()
+            await asyncio.sleep(asked)
+            ticks = ticks - 1 if _now_s() - before - asked < awake_s else _TICKS
+            if self._since(record) > since:
+                return False
+        last = newest(self._path)
+        return last is not None and last.token == record.token
+
+    def _since(self, record: Record) -> float:
+        """Since when the holder has been silent, in seconds on our clock: its last beat; without one, our first look at it."""
+        beat = last_beat(self._path, record)
+        if self._seen[0] != record.token:
+            self._seen = record.token, time.monotonic_ns()
+        return (self._seen[1] if beat is None else beat) / 1e9
+
+    async def _look_for_another(self, record: Record) -> None:
+        """Where the last known holder is gone: one that waited may have been granted the lock, and frozen before it said so."""
+        stopped = stopped_holders(self._path)
+        await asyncio.sleep(self._deadline_s if stopped else self._deadline_s / 4)
+        last = newest(self._path)
+        if last is not None and last.token == record.token:
+            for identity in stopped & stopped_holders(self._path):
+                await self._fence(record, identity)
+
+    async def _fence(self, record: Record, identity: Identity) -> None:
+        pid, silent_s = identity.pid, _now_s() - self._since(record)
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
         try:
             # After the pidfd: now it is this process that is asked about, or none.
-            if not record.identity.lives:
-                return
-            if not holds(record.identity, self._path):
+            if not identity.lives or not holds(identity, self._path):
                 return  # it let the lock go meanwhile, and may live
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             _log.error("Fenced %s: process %d was silent for %.3f s", record.engine_id, pid, silent_s)
@@ -114,6 +146,10 @@ class Fencer:
         finally:
             os.close(pidfd)
         self._told(Fenced(record.engine_id, pid, record.token, silent_s))
+
+
+def _now_s() -> float:
+    return time.monotonic_ns() / 1e9
 
 
 async def _ended(pidfd: int) -> None:

@@ -37,7 +37,20 @@ class Identity(NamedTuple):
 
 def myself() -> Identity:
     """This process."""
-    return Identity(os.getpid(), _started(os.getpid()), boot_id(), _namespace())
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> Identity:
+    """The process that has that number here, now."""
+    return Identity(pid, _started(pid), boot_id(), _namespace())
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, by a signal or a debugger."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False
 
 
 def boot_id() -> str:

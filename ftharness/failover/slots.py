@@ -1,8 +1,8 @@
 """A small file of two slots that its readers never see torn, and that needs no room on the disk once it is there.
 
 A writer replaces the older of two values in place, with its checksum; a reader takes the newest that is whole. So a writer
-that is killed, or a machine that is, at any instant, costs at most the value that was being written; nothing is ever
-unlinked or renamed, and a disk that is full later does not matter.
+that is killed at any instant costs at most the value that was being written; nothing is ever unlinked or renamed, and a disk
+that is full later does not matter. It is not synced: after a crash of the machine itself an older value may be there.
 """
 
 import json
@@ -30,6 +30,14 @@ class Slots:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def make(self) -> None:
+        """Make the file, if it is not there, and see that it can be written.
+
+        Raises:
+            OSError: It cannot.
+        """
+        os.close(self._open())
+
     def read(self) -> dict[str, Any] | None:
         """The newest value; None where there is none that is whole.
 
@@ -51,14 +59,14 @@ class Slots:
         Raises:
             OSError: The disk does not take it.
         """
-        self.replace(lambda _: value)
+        self.replace(lambda _, __: value)
 
-    def replace(self, new: Callable[[dict[str, Any] | None], dict[str, Any]]) -> dict[str, Any]:
+    def replace(self, new: "New") -> dict[str, Any]:
         """The same, of a value that is made from the newest. Returns it."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = self._open()
         try:
-            serial, last = _newest(fd)
-            value = new(last)
+            serial, last, whole = _newest(fd)
+            value = new(last, whole)
             body = json.dumps([serial + 1, value], separators=(",", ":"))
             line = f"{zlib.crc32(body.encode()):08x} {body}".encode()
             if len(line) >= _SLOT:
@@ -70,10 +78,22 @@ class Slots:
             os.close(fd)
         return value
 
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
-def _newest(fd: int) -> tuple[int, dict[str, Any] | None]:
+
+#: Of the newest value, and whether all that there is is whole, the next.
+New = Callable[[dict[str, Any] | None, bool], dict[str, Any]]
+
+
+def _newest(fd: int) -> tuple[int, dict[str, Any] | None, bool]:
+    """The serial number and value of the newest slot that is whole, and whether none is not."""
     text = os.pread(fd, 2 * _SLOT, 0)
-    return max((_parsed(text[:_SLOT]), _parsed(text[_SLOT:])), key=lambda entry: entry[0])
+    slots = text[:_SLOT], text[_SLOT:]
+    found = [_parsed(slot) for slot in slots]
+    serial, value = max(found, key=lambda entry: entry[0])
+    whole = all(value is not None or not slot.strip() for slot, (_, value) in zip(slots, found, strict=True))
+    return serial, value, whole
 
 
 def _put(fd: int, data: bytes, offset: int) -> None:
@@ -87,7 +107,8 @@ def _parsed(slot: bytes) -> tuple[int, dict[str, Any] | None]:
     try:
         if int(checksum, 16) == zlib.crc32(body):
             serial, value = json.loads(body)
-            return serial, value
-    except ValueError:
+            if isinstance(serial, int) and isinstance(value, dict):
+                return serial, value
+    except (ValueError, TypeError):
         pass
     return 0, None

@@ -36,6 +36,7 @@ def main() -> int:
             else:
                 sys.stdout.write(f"ok    {check} ({time.monotonic() - began:.1f} s)\n")
             sys.stdout.flush()
+    sys.stdout.write(f"{len(CHECKS) - failed} of {len(CHECKS)} hold\n")
     return int(failed > 0)
 
 

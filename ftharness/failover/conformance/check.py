@@ -216,7 +216,10 @@ class Check(NamedTuple):
             LookupError: There is no such lock.
         """
         with Bench(subject, folder, patience_s) as bench:
-            self.code(bench)
+            try:
+                self.code(bench)
+            except OSError as error:  # such as a lock file that is not there
+                raise NonConformance(f"{type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
         return self.name

@@ -24,6 +24,8 @@ _CAPABILITIES_3 = 0x20080522
 
 def _lock_of(subject: str, path: str) -> FailoverLock:
     where, _, name = subject.rpartition(":")
+    if not where or not name:
+        raise LookupError(f"{subject!r} names no class: say package.module:Class, or path/file.py:Class")
     if where.endswith(".py"):
         spec = importlib.util.spec_from_file_location("lock_under_check", where)
         assert spec is not None

@@ -1,5 +1,7 @@
 """Our lock stands every check, and every check has been seen failing on a lock that is wrong in that way."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,27 @@ def test_a_wrong_lock_fails(wrong: str, name: str, tmp_path: Path) -> None:
 def test_every_check_has_been_seen_failing() -> None:
     """There is a wrong lock for each."""
     assert {name for names in _TOLD_BY.values() for name in names} == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize("name", ["release_keeps_the_file", "tells_the_owner", "a_deleted_file_is_noticed"])
+def test_a_lock_without_a_file_is_no_crash(name: str, tmp_path: Path) -> None:
+    """Whatever is not there where a check looks for it is a failure of the lock."""
+    (check,) = (check for check in CHECKS if check.name == name)
+    with pytest.raises(NonConformance):
+        check(f"{_WRONG}:Nothing", tmp_path, patience_s=6)
+
+
+def test_the_command_tells_all(tmp_path: Path) -> None:
+    """A line for each check, what does not hold, and how many do; what names no class is a wrong call."""
+    argv = [sys.executable, "-m", "ftharness.failover.conformance", "--folder", str(tmp_path)]
+    done = subprocess.run([*argv, f"{_WRONG}:Unlinks"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    failed = [line.split()[1].rstrip(":") for line in lines if line.startswith("fail")]
+    assert failed == ["tells_the_owner", "release_keeps_the_file"]
+    assert lines[-1] == f"{len(CHECKS) - 2} of {len(CHECKS)} hold"
+    wrong = subprocess.run([*argv, "ftharness.failover.lock"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "say package.module:Class" in wrong.stderr) == (2, True)
 
 
 def test_a_lock_that_there_is_not(tmp_path: Path) -> None:

@@ -194,3 +194,28 @@ class AsyncOnly(FlockFailoverLock):
 
     def release_nowait(self) -> None:
         asyncio.get_running_loop().call_soon(super().release_nowait)
+
+
+class Nothing:
+    """Does nothing at all: is held by everybody, and has no file."""
+
+    was_contended = False
+    token = 0
+
+    def __init__(self, lock_path: str) -> None:
+        pass
+
+    async def acquire(self, engine_id: str, poll_interval: float = 1.0, timeout: float | None = None) -> int:
+        return 1
+
+    async def release(self) -> None:
+        pass
+
+    def release_nowait(self) -> None:
+        pass
+
+    async def owner(self) -> str | None:
+        return None
+
+    def guard(self, token: int) -> None:
+        pass

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ftharness.failover.fence import Fenced, Fencer
+from ftharness.failover.identity import identity_of
 from ftharness.failover.lock import FlockFailoverLock
-from ftharness.failover.lock.flock.record import newest
+from ftharness.failover.lock.flock.record import holds, newest
 from ftharness.failover.slots import Slots
 
 _BEAT_S = 0.05
@@ -77,9 +79,20 @@ async def lateness() -> AsyncIterator[list[float]]:
         task.cancel()
 
 
-def _started(code: str, path: Path) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-c", code, str(path)]
+def _started(code: str, path: Path, *more: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", code, str(path), *more]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
+async def waiter_of(path: Path) -> int:
+    """The pid of a process that blocks in flock on a file."""
+    inode = str(path.stat().st_ino)
+    while True:
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "->" and fields[-3].rpartition(":")[2] == inode:
+                return int(fields[5])
+        await asyncio.sleep(0.005)
 
 
 def tell(process: subprocess.Popen[str], order: str) -> None:
@@ -102,7 +115,8 @@ async def test_a_frozen_holder_is_killed_within_its_deadline(tmp_path: Path) -> 
                 process.send_signal(signal.SIGSTOP)
                 await asyncio.wait_for(waiting, 10)
                 took = time.monotonic() - froze
-        assert fenced.get_nowait()[:3] == ("engine-0", process.pid, 1)
+            killed = await asyncio.wait_for(fenced.get(), 10)
+        assert killed[:3] == ("engine-0", process.pid, 1)
         assert process.wait() == -signal.SIGKILL
     assert took < _DEADLINE_S + 0.1 + max(late), f"{took} s, on a machine that lets a process wait for {max(late)} s"
     assert lock.token == 2
@@ -125,7 +139,7 @@ async def test_nobody_else_is_killed(tmp_path: Path, case: str) -> None:
     """Who promised no heartbeat, who has let the lock go, and whoever may only have the number of one that had it."""
     path = tmp_path / "lock"
     with holder(path, 0 if case == "no heartbeat promised" else _BEAT_S) as process:
-        if case == "let go":
+        if case in ("let go", "of another start"):
             tell(process, "release")
         process.send_signal(signal.SIGKILL if case == "dead" else signal.SIGSTOP)
         record = newest(path)
@@ -164,6 +178,84 @@ async def test_a_fencer_that_was_frozen_itself_starts_anew(tmp_path: Path) -> No
         watcher.kill()
 
 
+async def test_what_froze_with_the_fencer_and_thaws_with_it_lives(tmp_path: Path) -> None:
+    """Whoever thaws first, at whatever moment of the fencer's wait: what it was not awake for is no evidence."""
+    path = tmp_path / "lock"
+    code = (
+        "import asyncio, sys; from ftharness.failover.fence import Fencer; print('runs', flush=True); "
+        f"asyncio.run(Fencer(sys.argv[1], deadline_s={_DEADLINE_S}, on_fenced=lambda f: print(f, flush=True)).run())"
+    )
+    with holder(path) as process, _started(code, path) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "runs\n"
+        for turn in range(8):
+            await asyncio.sleep(_DEADLINE_S * turn / 8)
+            for each in (process, watcher):
+                each.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(1.1 * _DEADLINE_S)
+            for each in (watcher, process) if turn % 2 else (process, watcher):
+                each.send_signal(signal.SIGCONT)
+            await asyncio.sleep(_DEADLINE_S)
+            assert process.poll() is None, f"in turn {turn}"
+        watcher.kill()
+
+
+async def test_a_lost_heartbeat_file_is_no_silence(tmp_path: Path) -> None:
+    """A holder that beats writes it anew; what was deleted says nothing of how long it was silent."""
+    path = tmp_path / "lock"
+    with holder(path, beat_s=_DEADLINE_S / 2) as process:
+        async with fencer(path) as fenced:
+            for _ in range(6):
+                await asyncio.sleep(_DEADLINE_S * 0.7)
+                path.with_name("lock.heartbeat").unlink(missing_ok=True)
+        assert fenced.empty()
+        assert process.poll() is None
+
+
+async def test_a_deadline_below_the_promise_is_not_kept(tmp_path: Path) -> None:
+    """Who beats as it promised is not killed by a fencer that expects more; who stops doing so is."""
+    path = tmp_path / "lock"
+    with holder(path, beat_s=_DEADLINE_S) as process:
+        async with fencer(path, deadline_s=_DEADLINE_S / 4) as fenced:
+            await asyncio.sleep(4 * _DEADLINE_S)
+            assert fenced.empty()
+            process.send_signal(signal.SIGSTOP)
+            assert (await asyncio.wait_for(fenced.get(), 10)).pid == process.pid
+
+
+async def test_who_was_granted_the_lock_and_froze_before_it_could_say_so(tmp_path: Path) -> None:
+    """No record names it, and its waiting process is frozen with it, so gives nothing back: both are found by the lock itself."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path)
+    with holder(path) as first, _started(_HOLDER, path, str(_BEAT_S)) as second:
+        waiter = await asyncio.wait_for(waiter_of(path), 10)
+        second.send_signal(signal.SIGSTOP)  # it will not hear of the lock
+        first.kill()
+        while not holds(identity_of(waiter), path):
+            await asyncio.sleep(0.002)
+        os.kill(waiter, signal.SIGSTOP)
+        async with fencer(path) as fenced:
+            await asyncio.wait_for(lock.acquire("engine-2"), 20)
+            assert {(await asyncio.wait_for(fenced.get(), 10)).pid for _ in range(2)} == {second.pid, waiter}
+        assert second.wait() == -signal.SIGKILL
+    lock.release_nowait()
+
+
+async def test_a_fencer_outlives_what_it_does_not_understand(tmp_path: Path) -> None:
+    """A record of another version, or a damaged one, is none that it acts upon; it watches on."""
+    path = tmp_path / "lock"
+    beside = Slots(path.with_name("lock.holder"))
+    with holder(path) as process:
+        async with fencer(path, deadline_s=_DEADLINE_S / 4) as fenced:
+            process.send_signal(signal.SIGSTOP)
+            good = beside.read()
+            beside.write({"token": 7})
+            await asyncio.sleep(_DEADLINE_S)
+            assert fenced.empty()
+            beside.write({**(good or {}), "of_a_later_version": True})
+            assert (await asyncio.wait_for(fenced.get(), 10)).pid == process.pid
+
+
 async def test_a_heartbeat_ends_with_the_lock(tmp_path: Path) -> None:
     """Nothing beats for one that has let go; nor for one that another has taken the place of."""
     path = tmp_path / "lock"
@@ -199,4 +291,4 @@ def test_times_that_are_none(tmp_path: Path, wrong: float) -> None:
 
 
 def _rewrite(path: Path, identity: object) -> None:
-    Slots(path.with_name("lock.holder")).replace(lambda last: {**(last or {}), "identity": identity})
+    Slots(path.with_name("lock.holder")).replace(lambda last, _: {**(last or {}), "identity": identity})

@@ -100,7 +100,7 @@ async def test_a_holder_elsewhere_is_not_judged(tmp_path: Path) -> None:
     lock.release_nowait()
 
 
-def _by(identity: Identity, last: dict[str, Any] | None) -> dict[str, Any]:
+def _by(identity: Identity, last: dict[str, Any] | None, whole: bool) -> dict[str, Any]:
     assert last is not None
     return {**last, "identity": identity}
 
@@ -132,6 +132,99 @@ async def test_a_guard_refuses_who_has_lost(tmp_path: Path) -> None:
     second.guard(second.token)
     first.release_nowait()
     second.release_nowait()
+
+
+async def test_nobody_ever_had_it_is_no_token(tmp_path: Path) -> None:
+    """0 is what an object has before it acquires: no guard lets it pass, not even before anyone has acquired."""
+    lock = FlockFailoverLock(tmp_path / "lock")
+    with pytest.raises(FailoverLockFenced, match="nobody is known to have had it"):
+        lock.guard(lock.token)
+    await lock.acquire("engine-0")
+    lock.guard(lock.token)
+    lock.release_nowait()
+
+
+@pytest.mark.parametrize("value", [{"token": 7}, {"token": "many", "identity": 3}])
+async def test_a_record_of_another_version(tmp_path: Path, value: dict[str, Any]) -> None:
+    """Is an error that shows it, where it is read; an acquisition goes on, with a greater token than any."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path)
+    Slots(path.with_name("lock.holder")).write(value)
+    with pytest.raises(FailoverLockError, match="as no version of ours does"):
+        await lock.holder()
+    token = await lock.acquire("engine-0")
+    assert token > 7
+    holder = await lock.holder()
+    assert holder is not None
+    assert holder.token == token
+    lock.release_nowait()
+
+
+async def test_what_a_later_version_says_more_is_left_alone(tmp_path: Path) -> None:
+    """A record with one more field is understood."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path)
+    await lock.acquire("engine-0")
+    Slots(path.with_name("lock.holder")).replace(lambda last, _: {**(last or {}), "of_a_later_version": True})
+    holder = await lock.holder()
+    assert holder is not None
+    assert holder.holds
+    lock.release_nowait()
+
+
+@pytest.mark.parametrize("spoil", ["the newest value", "the boot"])
+async def test_what_is_not_certain_about_the_count_makes_it_jump(tmp_path: Path, spoil: str) -> None:
+    """A damaged value, or one that an earlier boot left and that may not be the last: the token is greater all the same."""
+    path = tmp_path / "lock"
+    beside = path.with_name("lock.holder")
+    lock = FlockFailoverLock(path)
+    for _ in range(4):
+        await lock.acquire("engine-0")
+        lock.release_nowait()
+    before = lock.token
+    if spoil == "the boot":
+        Slots(beside).replace(partial(_by, myself()._replace(boot_id="an earlier one")))
+    else:
+        text = bytearray(beside.read_bytes())
+        text[text.index(b'"token":4') + 8] ^= 1
+        beside.write_bytes(text)
+    assert await lock.acquire("engine-0") > before + 1_000
+    assert await FlockFailoverLock(path).owner() == "engine-0"
+    lock.release_nowait()
+
+
+async def test_a_beating_lock_is_released_and_acquired_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each hold has a heartbeat of its own, which ends with it; and what is deleted meanwhile its holder writes anew."""
+    path = tmp_path / "lock"
+    lock = FlockFailoverLock(path, heartbeat_s=0.01)
+    for _ in range(5):
+        await lock.acquire("engine-0")
+        await asyncio.sleep(0.03)
+        lock.release_nowait()
+    await lock.acquire("engine-0")
+    path.with_name("lock.holder").unlink()
+    path.with_name("lock.heartbeat").unlink()
+    await asyncio.sleep(0.1)
+    lock.guard(lock.token)
+    holder = await lock.holder()
+    assert holder is not None
+    assert holder.holds
+    lock.release_nowait()
+    assert [one.message for one in caplog.records if one.levelname != "INFO"] == []
+
+
+@pytest.mark.parametrize("name", ["lock.holder", "lock.heartbeat"])
+async def test_what_cannot_be_written_is_found_out_before_the_wait(tmp_path: Path, name: str) -> None:
+    """While another holds it, not when it is this one's turn; and the error names the file."""
+    path = tmp_path / "lock"
+    with holder(path):
+        place = path.with_name(name)
+        place.unlink(missing_ok=True)
+        place.mkdir()
+        with pytest.raises(FailoverLockError, match=f"cannot write .*{name}.*Is a directory"):
+            await FlockFailoverLock(path, heartbeat_s=1).acquire("engine-1", timeout=5)
 
 
 async def test_a_waiting_process_that_is_killed_is_replaced(tmp_path: Path) -> None:

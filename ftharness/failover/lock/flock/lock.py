@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ftharness.failover.identity import Identity, myself
 from ftharness.failover.lock.filesystem import network_filesystem
-from ftharness.failover.lock.flock.heartbeat import start_beating
-from ftharness.failover.lock.flock.record import newest, take
+from ftharness.failover.lock.flock.heartbeat import beats, start_beating
+from ftharness.failover.lock.flock.record import beside, newest, take
 from ftharness.failover.lock.flock.waiting import try_lock, until_locked
 from ftharness.failover.lock.interface import (
     FailoverLock,
@@ -23,6 +23,7 @@ from ftharness.failover.lock.interface import (
     FailoverLockFenced,
     Holder,
 )
+from ftharness.failover.slots import Slots
 
 _log = logging.getLogger("ftharness.failover.lock")
 _LONGEST_ID = 253  # bytes: as long as Kubernetes lets a name be
@@ -164,9 +165,10 @@ class FlockFailoverLock(FailoverLock):
         """
         record = newest(self._path)
         last = record.token if record is not None else 0
-        if token != last:
+        if token != last or last == 0:
             by = f" by {record.engine_id}" if record is not None else ""
-            raise FailoverLockFenced(f"{self._path}: token {token} is not the last, which is {last}{by}")
+            last_one = f"which is {last}{by}" if record is not None else "for nobody is known to have had it"
+            raise FailoverLockFenced(f"{self._path}: token {token} is not the last, {last_one}")
 
     async def _locked_file(self, poll_interval: float, timeout: float | None) -> int:  # noqa: ASYNC109
         """The open lock file, locked; the path names it."""
@@ -196,6 +198,19 @@ class FlockFailoverLock(FailoverLock):
             if not again:
                 raise FailoverLockContended(await self._contention(loop.time() - began))
 
+    def _check_file(self, fd: int) -> None:
+        """What a holder writes to has to be there, and writable: one that waits is to find that out before its turn."""
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FailoverLockError(f"the failover lock {self._path} is not a file")
+        for place in (beside(self._path), *([beats(self._path)] if self._heartbeat_s is not None else [])):
+            try:
+                Slots(place).make()
+            except OSError as error:
+                raise FailoverLockError(
+                    f"cannot write {place}, where the holder of the failover lock is told: {error.strerror}; "
+                    "it has to be writable for every engine, and so has its folder where it is yet to be made"
+                ) from error
+
     def _opened(self) -> int:
         kind = "" if self._allow_network else network_filesystem(self._path.parent)
         if kind:
@@ -209,11 +224,14 @@ class FlockFailoverLock(FailoverLock):
                 _OPEN.add(fd)
         except OSError as error:
             raise FailoverLockError(
-                f"cannot open the failover lock {self._path}: {error.strerror}; its folder has to be there, and writable"
+                f"cannot open the failover lock {self._path}: {error.strerror}; its folder has to be there, and it has to be "
+                "writable, as the folder where it is yet to be made"
             ) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            self._check_file(fd)
+        except BaseException:
             _close(fd)
-            raise FailoverLockError(f"the failover lock {self._path} is not a file")
+            raise
         return fd
 
     def _try_lock(self, fd: int) -> bool:
@@ -240,7 +258,8 @@ class FlockFailoverLock(FailoverLock):
                 os.ftruncate(
                     fd, len(text)
                 )  # afterwards: a disk that is full by now takes the text in the old one's place
-            start_beating(self._path, record, still=lambda: fd in self._held)
+            token = record.token
+            start_beating(self._path, record, still=lambda: self.held and self.token == token)
         except OSError as error:
             raise FailoverLockError(
                 f"the failover lock {self._path} was free, and is not taken: writing who has it failed: {error.strerror or error}"
