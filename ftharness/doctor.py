@@ -26,11 +26,30 @@ def examine() -> Iterator[tuple[bool, str]]:
     yield _loopback()
     free = shutil.disk_usage(Path.cwd()).free
     yield free > _ROOM, f"{free / 1e9:.1f} GB free in {Path.cwd()} (1 GB for reports)"
-    from ftharness.stack.provision import provisioned  # noqa: PLC0415 - not needed where the first checks fail
+    yield from _provisioned()
 
-    there = [one.spec for one in provisioned()]
-    what = ", ".join(there) if there else "none; `ftharness provision dynamo==1.4.2` makes one"
-    yield bool(there), f"systems under test: {what}"
+
+def _provisioned() -> Iterator[tuple[bool, str]]:
+    """Each environment and model, with what can run on it."""
+    # Not needed where the first checks fail.
+    from ftharness.registry import installed  # noqa: PLC0415
+    from ftharness.stack.provision import environments, unfinished  # noqa: PLC0415
+    from ftharness.stack.provision_model import tiny_models  # noqa: PLC0415
+
+    found = environments()
+    if not found:
+        yield False, "systems under test: none; `ftharness provision dynamo==1.4.2` makes one"
+    for one in found:
+        stacks = [stack for stack in one.recipe.stacks if stack in installed("ftharness.stacks")]
+        runs = f"--stack {', '.join(stacks)}" if stacks else "no stack yet, by hand (docs/real-engines.md)"
+        yield True, f"{one.spec}: {one.recipe.serves}; {runs}; {one.python}"
+    for spec in unfinished():
+        yield (
+            False,
+            f"{spec}: begun and not complete; `ftharness provision {spec}` goes on, or waits for whoever makes it",
+        )
+    for model in tiny_models():
+        yield True, f"{model.name}: a model for real engines; {model}"
 
 
 async def _guardian() -> tuple[bool, str]:

@@ -45,6 +45,7 @@ __all__ = [
     "provision",
     "provisioned",
     "sut_version",
+    "unfinished",
 ]
 
 _ASK_S = 30.0
@@ -186,6 +187,12 @@ def environments() -> list[Environment]:
     found.sort(key=lambda one: Version(one[0].version), reverse=True)
     found.sort(key=lambda one: (one[0].recipe.name, one[0].recipe.variant))
     return [_environment(spec, folder) for spec, folder in found]
+
+
+def unfinished() -> list[str]:
+    """Specs whose environment was begun and is not complete: it is being made, or that was interrupted."""
+    begun = [folder for folder in environments_folder().glob("*") if folder.is_dir() and not is_complete(folder)]
+    return sorted(str(spec) for folder in begun if (spec := of_folder(folder.name)))
 
 
 def provisioned() -> list[Provisioned]:
