@@ -14,6 +14,7 @@ from ftharness.history import (
     History,
     Log,
     ProcessExited,
+    ProcessSignalled,
     ProcessStarted,
     RequestChunk,
     RequestFinished,
@@ -57,6 +58,23 @@ class Shadows:
 
     def add(self, t_ms: float, event: Event) -> None:
         self.events.append((t_ms, event))
+
+    def joins(self, name: str, t_ms: float = 1) -> None:
+        self.add(t_ms, ProcessStarted(source=name, pid=103, role="aggregated"))
+
+    def hit(self, t_ms: float, source: str, fault: str = "kill", *, fault_id: str = "f2") -> None:
+        """One more fault; what it kills is seen ended 3 ms later."""
+        self.add(
+            t_ms - 0.1, FaultRequested(source="harness", id=fault_id, fault=fault, target="", trigger="by the test")
+        )
+        self.add(t_ms, FaultLanded(source=source, id=fault_id, evidence={}))
+        if fault == "kill":
+            self.ended(t_ms, source)
+
+    def ended(self, t_ms: float, source: str = "worker-1", *, signal: str = "SIGKILL", reason: str = "fault") -> None:
+        """A signal of ours, of which the process ends."""
+        self.add(t_ms, ProcessSignalled(source=source, pid=101, signal=signal, reason=reason))
+        self.add(t_ms + 3, ProcessExited(source=source, pid=101, signal=signal))
 
     def log(self, t_ms: float, source: str, event: str, **captures: str) -> None:
         self.add(t_ms, Log(source=source, event=event, captures=captures, line=event))
@@ -155,6 +173,111 @@ def test_one_that_was_struck_while_it_woke_is_measured_no_further() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "struck_ms, says",
+    [
+        (205, "standby-1 had the lock 2.0 ms after it, and was struck itself"),
+        (
+            400,
+            "standby-1 had the lock 2.0 ms after it, and was struck itself 200.0 ms after it, when it had served nobody",
+        ),
+    ],
+)
+def test_one_that_was_struck_had_its_turn_by_a_line_that_is_read_when_it_is_dead(struck_ms: float, says: str) -> None:
+    """It had written it before; and struck when its time was over, it is no excuse."""
+    story = Shadows()
+    story.joins("standby-2")
+    story.turn("standby-1", 202, awake_ms=1_000, ready_ms=1_000)
+    story.hit(struck_ms, "standby-1")
+    story.turn("standby-2", struck_ms + 2)
+    story.request(struck_ms + 30, "after", worker="standby-2")
+    finding = took_over_within(story.case(), ms=100)
+    assert finding.verdict == ("pass" if struck_ms < 300 else "fail")
+    assert says in finding.reason
+    late = Shadows()
+    late.joins("standby-2")
+    late.log(203, "standby-1", "lock_acquired")
+    late.hit(201.5, "standby-1")
+    late.turn("standby-2", 204)
+    late.request(230, "after", worker="standby-2")
+    told = took_over_within(late.case(), ms=100)
+    assert told.verdict == "pass"
+    assert "standby-1 had the lock 3.0 ms after it, and was struck itself; kill of standby-1: standby-2" in told.reason
+
+
+def test_nobody_is_excused_by_a_fault_on_one_that_only_waited() -> None:
+    """A third lives to the end, and takes nothing; where all others were struck in that time, it was not tested."""
+    story = Shadows()
+    story.joins("standby-2")
+    story.hit(800, "standby-1")
+    idle = took_over_within(story.case(), ms=1_000)
+    assert verdict(idle) == ("fail", "kill of worker-1: nobody took the lock after it")
+    story.hit(810, "standby-2", fault_id="f3")
+    struck = "kill of worker-1: whoever could come next was struck as well: standby-1, standby-2"
+    assert verdict(took_over_within(story.case(), ms=1_000)) == ("unknown", struck)
+    assert took_over_within(story.case(), ms=100).verdict == "fail"
+
+
+def test_nobody_is_left_to_take_over() -> None:
+    """Which tests no takeover."""
+    story = Shadows()
+    story.hit(150, "standby-1")
+    told = "kill of worker-1: no other engine of its group was left to take over"
+    assert verdict(took_over_within(story.case(), ms=100)) == ("unknown", told)
+
+
+def test_who_took_over_is_who_served() -> None:
+    """Of two that believe that they have the lock the first to say so need not be the one that serves."""
+    story = Shadows()
+    story.joins("standby-2")
+    story.turn("standby-1", 202)
+    story.turn("standby-2", 203)
+    story.request(230, "after", worker="standby-2")
+    finding = took_over_within(story.case(), ms=100)
+    assert finding.reason.startswith("kill of worker-1: standby-2 served 35.0 ms after it (lock 3.0 ms,")
+
+
+@pytest.mark.parametrize("taken_ms, took", [(1_010, "43.0 ms"), (300, "133.0 ms")])
+def test_a_sigterm_that_was_escalated_counts_from_the_sigkill(taken_ms: float, took: str) -> None:
+    """Where the takeover followed that; one that let go by itself is measured from when it was told to."""
+    story = Shadows("terminate")
+    story.ended(1_000, reason="escalation")
+    story.turn("standby-1", taken_ms)
+    story.request(taken_ms + 28, "after", worker="standby-1")
+    finding = took_over_within(story.case(), ms=200)
+    assert finding.verdict == "pass", finding.reason
+    assert f"standby-1 served {took} after it" in finding.reason
+
+
+def test_a_freeze_that_was_over_before_anybody_took_over_is_none_to_take_over_from() -> None:
+    """A later kill is measured from itself; alone it tests no takeover."""
+    story = Shadows("freeze")
+    story.add(250, FaultHealed(source="worker-1", id="f1", evidence={}))
+    told = "worker-1 was frozen for 50.0 ms, and nobody had to take over"
+    assert verdict(took_over_within(story.case(), ms=100)) == ("unknown", told)
+    assert verdict(serves_again(story.case())) == ("unknown", told)
+    story.hit(1_000, "worker-1")
+    story.turn("standby-1", 1_002)
+    story.request(1_030, "after", worker="standby-1")
+    finding = took_over_within(story.case(), ms=100)
+    assert finding.verdict == "pass", finding.reason
+    assert finding.reason.startswith("kill of worker-1: standby-1 served 35.0 ms after it")
+    thawed = Shadows("freeze")
+    thawed.hit(250, "worker-1", "thaw")
+    assert verdict(took_over_within(thawed.case(), ms=100)) == ("unknown", told)
+
+
+def test_of_two_faults_on_one_engine_the_last_before_the_takeover_counts() -> None:
+    """A frozen holder keeps its lock; who kills it gives it away."""
+    story = Shadows("freeze")
+    story.hit(700, "worker-1")
+    story.turn("standby-1", 702)
+    story.request(730, "after", worker="standby-1")
+    finding = took_over_within(story.case(), ms=100)
+    assert finding.verdict == "pass", finding.reason
+    assert finding.reason.startswith("kill of worker-1: standby-1 served 35.0 ms after it")
+
+
 def test_one_more_that_joins_is_no_fault_to_take_over_from() -> None:
     """Nothing is to follow it."""
     story = Shadows().takeover()
@@ -190,6 +313,82 @@ def test_two_that_serve_at_once(late_ms: float) -> None:
     finding = one_active(story.case())
     assert finding.verdict == "fail"
     assert "worker-1 and standby-1 served at the same time" in finding.reason
+
+
+def test_two_that_are_awake_at_once() -> None:
+    """By their own lines, though each client was served by one alone."""
+    story = Shadows()
+    story.joins("standby-2")
+    story.states("standby-2", 3, *WAY[:2])
+    story.request(100, "before", worker="worker-1")
+    story.turn("standby-1", 202, states=False)
+    story.turn("standby-2", 203, states=False)
+    story.request(700, "after", worker="standby-1")
+    finding = one_active(story.case())
+    assert (finding.verdict, finding.pending) == ("fail", True)
+    assert finding.reason == (
+        "by their own lines standby-1 and standby-2 had their turn at the same time: standby-2 from 203.0 ms after the start "
+        "on, when standby-1, which had it since 202.0 ms, had neither ended nor been struck, nor said that it is done"
+    )
+
+
+def parts(story: Shadows) -> None:
+    story.states("worker-1", 290, "dead")
+
+
+def ends(story: Shadows) -> None:
+    story.add(390, ProcessExited(source="worker-1", pid=101, returncode=0))
+
+
+def is_fenced(story: Shadows) -> None:
+    story.log(390, "standby-1", "fenced", engine="engine-0", pid="101", silent="0.5")
+
+
+def loses_its_engine(story: Shadows) -> None:
+    story.hit(299, "worker-1", "kill_engine")
+
+
+def is_thawed(story: Shadows) -> None:
+    story.hit(250, "worker-1", "freeze")
+    story.add(280, FaultHealed(source="worker-1", id="f2", evidence={}))
+
+
+@pytest.mark.parametrize(
+    "over, holds",
+    [
+        (parts, True),
+        (ends, True),
+        (is_fenced, True),
+        (loses_its_engine, True),
+        (is_thawed, False),
+        (lambda story: story.hit(299, "worker-1", "freeze"), True),
+        (lambda story: story.hit(390, "worker-1"), True),
+        (lambda story: story.hit(450, "worker-1"), False),
+        (lambda story: story.hit(250, "worker-1", "terminate"), False),
+        (lambda _: None, False),
+    ],
+)
+def test_one_that_has_its_turn_when_the_other_is_done(over: Callable[[Shadows], None], holds: bool) -> None:
+    """It has ended, was struck or said so; read 100 ms late at most. One that was only told to end still has it."""
+    story = Shadows()
+    story.events = [(t, one) for t, one in story.events if not isinstance(one, FaultLanded | FaultRequested)]
+    story.request(100, "before", worker="worker-1")
+    over(story)
+    story.turn("standby-1", 300)
+    story.request(500, "after", worker="standby-1")
+    assert one_active(story.case()).verdict == ("pass" if holds else "fail")
+
+
+def test_a_line_of_one_that_was_killed_may_be_read_after_its_successors() -> None:
+    """They are two pipes."""
+    story = Shadows()
+    story.joins("standby-2")
+    story.request(100, "before", worker="worker-1")
+    story.log(206, "standby-1", "lock_acquired")
+    story.hit(203, "standby-1")
+    story.turn("standby-2", 205)
+    story.request(500, "after", worker="standby-2")
+    assert one_active(story.case()).verdict == "pass"
 
 
 def test_who_serves_is_not_told() -> None:
@@ -269,6 +468,33 @@ def test_a_frozen_holder_keeps_its_lock() -> None:
     broken.add(400, FaultHealed(source="worker-1", id="f1", evidence={}))
     assert verdict(nobody_takes_over(broken.case())) == ("fail", "standby-1 took the lock of worker-1, which is frozen")
     assert nobody_takes_over(Shadows("kill").case()).verdict == "unknown"
+
+
+def test_a_frozen_holder_that_is_killed_is_frozen_no_more() -> None:
+    """Its lock is free from then on: from the signal, whenever its end is seen."""
+    story = Shadows("freeze")
+    story.hit(700, "worker-1")
+    story.turn("standby-1", 702)
+    told = "a stall, and nobody took over: worker-1 was frozen for 500.0 ms"
+    assert verdict(nobody_takes_over(story.case())) == ("pass", told)
+
+
+def test_a_frozen_holder_that_another_killed_has_lost_its_lock_to_it() -> None:
+    """That is what is not to happen."""
+    story = Shadows("freeze")
+    story.log(699, "standby-1", "fenced", engine="engine-0", pid="101", silent="0.5")
+    story.add(700, ProcessExited(source="worker-1", pid=101, signal="SIGKILL"))
+    story.turn("standby-1", 702)
+    assert nobody_takes_over(story.case()).verdict == "fail"
+
+
+def test_nobody_can_take_over_where_nobody_else_lives() -> None:
+    """It proves nothing of the lock."""
+    story = Shadows("freeze")
+    story.hit(150, "standby-1")
+    story.add(400, FaultHealed(source="worker-1", id="f1", evidence={}))
+    told = "worker-1 was frozen, and no other engine of its group was alive to take over"
+    assert verdict(nobody_takes_over(story.case())) == ("unknown", told)
 
 
 def test_a_holder_that_was_fenced() -> None:
