@@ -11,8 +11,11 @@ from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import FEW
 from ftharness.report.recovered import went_on
 from ftharness.report.run import EXCUSES, MARKS, excuse, planted
+from ftharness.report.takeover import takeovers
+from ftharness.report.told_so import told_so
 from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord
+from ftharness.scenario.case import Case
 from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell
 from ftharness.session import Told
@@ -65,7 +68,7 @@ class Telling(Told):
         if record.verdict == "pass":
             where = "".join(f" {part}" for part in (record.stack, record.engine, record.sut_version) if part)
             bug = f"  {named}" if (named := planted(record)) else ""
-            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record)}{bug}")
+            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record, folder)}{bug}")
             for drift in record.drift[:3]:
                 _say(f"    drift  {drift}")
         elif (note := excuse(record)) and note.kind == "not_applicable":
@@ -101,7 +104,7 @@ class Telling(Told):
         sys.stdout.flush()
 
 
-def _recovered(record: ScenarioRecord) -> str:
+def _recovered(record: ScenarioRecord, folder: Path) -> str:
     """What was broken, how soon the stream went on, and what became of the tokens."""
     if not record.faults:
         return ""
@@ -114,8 +117,20 @@ def _recovered(record: ScenarioRecord) -> str:
     slowest = max(left, key=lambda one: one.recovery.given_up_ms or 0.0, default=None)
     went = dict.fromkeys(went_on(one.recovery) for one in (*alone[:1], *([slowest] if slowest else [])))
     after = "".join(f", {words}" for words in went if words)
+    if taken := _taken_over(record, folder):
+        after = f", {taken}"
+    if said := told_so(record):
+        return f"  {', '.join(named)}{also}{after}; {said}"
     exact = record.tokens.lost == record.tokens.duplicated == record.tokens.altered == 0
     return f"  {', '.join(named)}{also}{after}; {record.tokens.received} tokens{' exact' if exact else ''}"
+
+
+def _taken_over(record: ScenarioRecord, folder: Path) -> str:
+    """Who took over, and how soon it said its first token; the history is read only where a takeover was asked for."""
+    if not any(one.name.startswith("took_over_within(") for one in record.oracles):
+        return ""
+    found = list(takeovers(Case(read_kept(folder / record.path / HISTORY_FILE).events)))
+    return "; ".join(one.brief for one in found[:3])
 
 
 def _say(line: str) -> None:

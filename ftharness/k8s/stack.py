@@ -47,7 +47,8 @@ class _KubeletJoins:
 
     refused = (
         "start_standby does not exist on k8s: the kubelet restarts the container of an engine that was lost by itself, and "
-        "that one joins as the next shadow (standby-2). Run failover/shadow_takeover there, or this scenario without its start_standby"
+        "that one joins as the next shadow (standby-2). Run failover/shadow_takeover there, or this scenario without its "
+        "start_standby"
     )
 
     def __call__(self, group: str) -> Launch:

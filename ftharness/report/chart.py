@@ -5,22 +5,22 @@ from html import escape
 
 import msgspec
 
-from ftharness.report.clean import middle, one_line
+from ftharness.report.clean import one_line
 from ftharness.report.crowd import Crowd, crowd_of
 from ftharness.report.density import density
+from ftharness.report.flags import ROW, close_flags, place, whole_flags
 from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
 from ftharness.report.moments import Moments
 from ftharness.report.phases import KEY_HEIGHT, key
-from ftharness.report.placing import Flag, place_flags
 from ftharness.report.scale import Scale, ticks
+from ftharness.report.states import states_key
 from ftharness.report.svg import element, label, text_width
 from ftharness.report.timeline import ProcessLane, RequestLane, Timeline
-from ftharness.report.units import NS_PER_MS, after, milliseconds, moment, pairs
+from ftharness.report.units import NS_PER_MS, milliseconds
 
 WIDTH = 1120.0
 GUTTER = 172.0
 _RIGHT = 24.0
-_ROW = 17.0
 _BAND = 22.0
 _AXIS = 24.0
 _TITLE = 18.0
@@ -65,9 +65,9 @@ def whole(lanes: Timeline) -> Window:
 def around(fault: Moments, lanes: Timeline) -> Window | None:
     """The close view of a fault that landed: 30 ms after it and half of that before, more where recovery took longer.
 
-    None where it would show little less than the whole run.
+    None where it would show little less than the whole run, and of a shadow that joins: nothing follows from that.
     """
-    if fault.struck is None:
+    if fault.struck is None or fault.joined:
         return None
     beyond = max(_AROUND_NS, round((fault.last - fault.struck) * 1.6))
     before = max(_AROUND_NS // 2, beyond // 5, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)
@@ -96,8 +96,8 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
     alone, crowd = crowd_of(faults)
     if close and crowd:  # of the many those that this picture is about
         alone = [*alone, *(one for one in crowd.faults if one.struck == window.zero)]
-    lines, rows = _flags(_close_flags(alone) if close else _whole_flags(alone, crowd), scale)
-    flag_area = rows * _ROW + (4 if rows else 0)
+    lines, rows = place(close_flags(alone) if close else whole_flags(alone, crowd), scale, WIDTH)
+    flag_area = rows * ROW + (4 if rows else 0)
     top = flag_area + (0 if close else _BAND)
     body: list[str] = []
     y = top
@@ -127,9 +127,10 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         *body,
         *(line.text() for line in lines),
     ]
-    phases = key([span for lane in processes for span in lane.served], scale, bottom + _AXIS + 9)
-    parts += phases
-    height = bottom + _AXIS + (KEY_HEIGHT if phases else 0)
+    states, left = states_key(processes, scale, bottom + _AXIS + 9)
+    phases = key([span for lane in processes for span in lane.served], scale, bottom + _AXIS + 9, left)
+    parts += [*states, *phases]
+    height = bottom + _AXIS + (KEY_HEIGHT if states or phases else 0)
     svg = element(
         "svg",
         "".join(parts),
@@ -156,6 +157,7 @@ def _shown(
     processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
     requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
     targets = {one.process for one in faults} | {one.rerouted_to for one in faults}
+    targets |= {one.takeover.engine for one in faults if one.takeover}
     aimed: dict[str, int] = {}  # how far from what a close view is about the request was hit
     for fault in faults:
         if fault.request:
@@ -215,77 +217,9 @@ def _axis(scale: Scale, window: Window, top: float, bottom: float) -> Iterator[s
         yield label(x, bottom + 15, f"{sign}{abs(tick):g} {name}", class_="axis", anchor="middle")
 
 
-class _Line(msgspec.Struct, frozen=True):
-    """A flag and its line, placed."""
-
-    x: float
-    row: int
-    leftward: bool
-    words: str
-    class_: str
-
-    def below(self, bottom: float) -> str:
-        return element("path", d=f"M{self.x:.1f} {self.row * _ROW + 3:.1f}V{bottom:.1f}", class_=f"line {self.class_}")
-
-    def text(self) -> str:
-        x = self.x - 5 if self.leftward else self.x + 5
-        anchor = "end" if self.leftward else None
-        return label(x, self.row * _ROW + 13, self.words, class_=f"flag {self.class_}", anchor=anchor)
-
-
-def _flags(wanted: list[tuple[int, str, str]], scale: Scale) -> tuple[list[_Line], int]:
-    inside = [(scale.x(t), words, class_) for t, words, class_ in sorted(wanted) if scale.holds(t)]
-    # Bold letters are wider than plain ones.
-    places = place_flags([Flag(x, text_width(words, SIZE) * 1.12) for x, words, _ in inside], 0, WIDTH)
-    lines = [
-        _Line(x, place.row, place.leftward, words, class_)
-        for (x, words, class_), place in zip(inside, places, strict=True)
-    ]
-    return lines, max((place.row + 1 for place in places), default=0)
-
-
 def _leavers(crowd: Crowd, scale: Scale, top: float, bottom: float) -> Iterator[str]:
     """A thin line for each of many clients that went away."""
     times = [one.landed for one in crowd.faults if one.landed is not None and scale.holds(one.landed)]
     d = "".join(f"M{x:.1f} {top:.1f}V{bottom:.1f}" for x in sorted({round(scale.x(t), 1) for t in times}))
     if d:
         yield element("path", element("title", escape(crowd.what)), d=d, class_="line left")
-
-
-def _whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[tuple[int, str, str]]:
-    flags: list[tuple[int, str, str]] = [(crowd.span[0], crowd.what, "landed")] if crowd else []
-    for one in faults:
-        what = middle(one.what, 40)
-        if one.landed is not None:
-            proof = pairs(one.fault.evidence, 60)
-            flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
-        elif one.requested is not None:
-            flags.append((one.requested, f"{what} did not land", "missed"))
-        if one.healed is not None:
-            flags.append((one.healed, f"healed {after(one.healed - (one.struck or 0))}", "healed"))
-    return flags
-
-
-def _close_flags(faults: Sequence[Moments]) -> list[tuple[int, str, str]]:
-    flags: list[tuple[int, str, str]] = []
-    for one in faults:
-        if one.landed is None or one.struck is None:
-            continue
-        zero = one.struck
-        proof = pairs(one.fault.evidence, 60)
-        late = f" {after(one.landed - zero)}" if one.landed != zero else ""
-        flags.append((one.landed, f"{middle(one.what, 40)} landed{late}{': ' if proof else ''}{proof}", "landed"))
-        if late:
-            flags.append((zero, "its grace is over", "landed"))
-        to = f" to {middle(one.rerouted_to, 20)}" if one.rerouted_to else ""
-        for t, words, class_ in (
-            (one.requested, "asked for", "requested"),
-            (one.detected, "detected", "detected"),
-            (one.rerouted, f"rerouted{to}", "rerouted"),
-            (one.first_token, "first token", "token"),
-            (one.given_up, f"given up in {middle(one.fault.recovery.given_up_by, 20)}", "token"),
-            (one.healed, "healed", "healed"),
-        ):
-            if t is not None:
-                flags.append((t, f"{words} {after(t - zero)}", class_))
-    return flags

@@ -11,6 +11,7 @@ from ftharness.report.phases import draw_parts, words
 from ftharness.report.placing import Row
 from ftharness.report.scale import Scale
 from ftharness.report.served import PHASES, Served
+from ftharness.report.states import draw_states, states_of
 from ftharness.report.svg import element, label, text_width
 from ftharness.report.timeline import ProcessLane, RequestLane
 from ftharness.report.units import NS_PER_MS, milliseconds
@@ -53,8 +54,11 @@ def draw_process(lane: ProcessLane, frame: Frame, y: float) -> Iterator[str]:
     top, level = y + 20.0, Row(scale.left - 4, scale.right + 14)
     above = Row(scale.left, scale.right + 14)
     ready = lane.ready if lane.ready is not None else lane.end
-    yield from _bar(scale, lane.started, ready, top, "starting", f"{lane.name} starts")
-    if lane.ready is not None:
+    if states_of(lane):
+        yield from draw_states(lane, scale, (top, _BAR), color)
+    else:
+        yield from _bar(scale, lane.started, ready, top, "starting", f"{lane.name} starts")
+    if lane.ready is not None and not states_of(lane):
         yield from _bar(scale, lane.ready, lane.end, top, f"alive {color}", f"{lane.name}, pid {lane.pid}")
     for span in lane.served:
         yield from draw_parts(span, scale, (top, _BAR), color, f"{lane.name}: {_name(frame, span)}")
@@ -65,7 +69,7 @@ def draw_process(lane: ProcessLane, frame: Frame, y: float) -> Iterator[str]:
     if lane.status and scale.holds(lane.end):
         yield from _exit(lane, scale, top, level, above)
     for signal in lane.signals:
-        if scale.holds(signal.t):
+        if scale.holds(signal.t) and not (signal.reason == "heal" and signal.t > lane.end):  # which healed nobody
             x = scale.x(signal.t)
             yield element("path", d=f"M{x - 3.5:.1f} {top - 5:.1f}h7l-3.5 5z", class_=f"signal {signal.reason}")
             # What a signal did is said by the exit label; one that did not end it at once needs a label of its own.
@@ -167,7 +171,7 @@ def _logged(lane: ProcessLane, scale: Scale, level: float, above: Row, color: st
     """A point for each log line, and one label for those that came together, in their order."""
     together: list[tuple[float, list[str]]] = []
     for log in lane.logged:
-        if scale.holds(log.t):
+        if scale.holds(log.t) and log.event != "failover_state":  # which the bar itself shows
             phase = log.captures.get("phase", "") if log.event == "request_phase" else ""
             x, name = scale.x(log.t), middle((phase or log.event).replace("_", " "), 30)
             yield element("circle", element("title", _safe(log.line)), cx=x, cy=level, r=3.0, class_=f"log {color}")
@@ -208,7 +212,7 @@ def _frozen(lane: ProcessLane) -> Iterator[tuple[int, int]]:
         if signal.signal == "SIGSTOP":
             since = signal.t if since is None else since
         elif signal.signal in ("SIGCONT", "SIGKILL") and since is not None:
-            yield since, signal.t
+            yield since, min(signal.t, lane.end)
             since = None
     if since is not None:
         yield since, lane.end

@@ -5,6 +5,7 @@ from ftharness.report.crowd import crowd_of
 from ftharness.report.moments import Moments
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.stored import Stored
+from ftharness.report.told_so import told_so
 from ftharness.report.units import NS_PER_MS, amount, milliseconds
 from ftharness.scenario.case import Case
 from ftharness.scenario.departure import departed, departure_of
@@ -37,7 +38,7 @@ def lead(stored: Stored) -> str:
         sentences.append(f"{crowd.what}: {crowd.how}{f'; {crowd.given_up}' if crowd.given_up else ''}.")
     if not stored.faults:
         sentences.append(_clients(stored) or "No fault was injected.")
-    tokens = _of_whom(stored) or token_words(stored.record.tokens)
+    tokens = _of_whom(stored) or _told_so(stored) or token_words(stored.record.tokens)
     return " ".join([*sentences, f"{tokens[0].upper()}{tokens[1:]}." if tokens else ""]).strip()
 
 
@@ -73,6 +74,16 @@ def _of_whom(stored: Stored) -> str:
     rest = sum(lane.tokens() for lane in lanes) - sum(lane.tokens() for lane in left)
     whose = "the other request" if others == 1 else f"the {others:,} other requests"
     return f"{until}; all {amount(rest, 'token')} of {whose} came{exact}"
+
+
+def _told_so(stored: Stored) -> str:
+    """Of requests that failed with an engine, where that is all that they had to."""
+    if not (said := told_so(stored.record)):
+        return ""
+    count = stored.record.tokens
+    came = amount(count.received, "token")
+    right = count.duplicated == count.altered == 0
+    return f"requests: {said}; {came} came{', each as expected' if right else ''}"
 
 
 def token_words(count: TokenCount) -> str:
@@ -117,12 +128,31 @@ def _fault(one: Moments) -> str:
         return f"The fault {kind} on {who} did not land: {why}."
     trigger = one_line(one.fault.trigger, 100).replace("on token", "at token", 1)
     phase = f", {_phase(one)}" if one.phase and one.fault.on_target else ""
-    sentence = f"{who} {happened}{f' {trigger}' if trigger.startswith(('on ', 'at ')) else ''}{phase}"
+    when = f" {trigger}" if trigger.startswith(("on ", "at ")) else ""
+    sentence = f"{who} {happened}{when}{phase}"
     sentence = f"{sentence[0].upper()}{sentence[1:]}" if one.left else sentence  # a process keeps its name
     if not one.fault.on_target and one.fault.evidence.get("request") == "was done with there":
         return f"{sentence}, but was done with the request."
     if not one.fault.on_target:
         return f"{sentence}, but what it was aimed at had already ended."
+    if one.joined:
+        return f"{one_line(one.what, 60).removesuffix(' joins')} joined beside {who}{when}."
+    if one.struck is not None and one.struck != one.landed:
+        late = milliseconds((one.struck - one.landed) / NS_PER_MS)
+        sentence += f"; its grace was over {late} later"
+    steps = _steps(one)
+    taken = ""
+    if one.takeover:
+        taken = f" It was {one.takeover.fencing}." if one.takeover.fencing else ""
+        taken += f" {one.takeover.told}."
+    if not steps:
+        return f"{sentence}.{taken}"
+    listed = steps[0] if len(steps) == 1 else f"{', '.join(steps[:-1])}, and {steps[-1]}"
+    return f"{sentence}: {listed}.{taken}"
+
+
+def _steps(one: Moments) -> list[str]:
+    """What followed it, in words; a takeover is told apart."""
     recovery = one.fault.recovery
     steps = []
     noticed = recovery.detect_ms
@@ -132,6 +162,8 @@ def _fault(one: Moments) -> str:
         steps.append(f"the frontend noticed after {milliseconds(noticed)}")
     if one.left and (said := given_up(recovery)):
         steps.append(f"its request was {said}" if said.startswith("given up") else said)
+    if one.takeover:
+        return steps
     if recovery.reroute_ms is not None:
         taker = one_line(one.rerouted_to, 40) or "another worker"
         steps.append(f"{taker} took over after {milliseconds(recovery.reroute_ms)}")
@@ -142,10 +174,4 @@ def _fault(one: Moments) -> str:
         steps.append(f"the longest gap between tokens was {milliseconds(recovery.max_gap_ms)}")
     if one.healed is not None and one.struck is not None:
         steps.append(f"it was healed after {milliseconds((one.healed - one.struck) / NS_PER_MS)}")
-    if one.struck is not None and one.struck != one.landed:
-        late = milliseconds((one.struck - one.landed) / NS_PER_MS)
-        sentence += f"; its grace was over {late} later"
-    if not steps:
-        return f"{sentence}."
-    listed = steps[0] if len(steps) == 1 else f"{', '.join(steps[:-1])}, and {steps[-1]}"
-    return f"{sentence}: {listed}."
+    return steps

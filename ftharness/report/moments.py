@@ -8,6 +8,7 @@ import msgspec
 
 from ftharness.history import Event, Log
 from ftharness.report.recovered import next_token_ms
+from ftharness.report.takeover import Takeover, takeover_of
 from ftharness.report.timeline import RequestLane, Timeline
 from ftharness.report.units import NS_PER_MS
 from ftharness.scenario.case import Case
@@ -35,6 +36,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         rerouted: When another worker said that it got the request; ``rerouted_to`` is that worker.
         first_token: When the first token after it came.
         given_up: Of a client that went away: when the last worker said that it gave its request up.
+        takeover: Of an engine that had the lock: how another took its place.
         gap: The two chunks around the longest time without a token from when it struck until then.
     """
 
@@ -50,14 +52,22 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     rerouted_to: str = ""
     first_token: int | None = None
     given_up: int | None = None
+    takeover: Takeover | None = None
     gap: tuple[int, int] | None = None
 
     @property
     def what(self) -> str:
         """For a label: ``kill worker-2``, ``disconnect client of request 3``."""
+        if self.joined:
+            return f"{self.fault.evidence.get('started', 'one more shadow')} joins"
         if self.left and self.request:
             return f"{self.fault.kind} client of {self.request.name}"
         return f"{self.fault.kind} {self.process or self.fault.target}"
+
+    @property
+    def joined(self) -> bool:
+        """Whether nothing was broken: one more shadow was started."""
+        return self.fault.kind == "start_standby" and self.landed is not None
 
     @property
     def left(self) -> bool:
@@ -78,7 +88,8 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     def last(self) -> int:
         """The last of its points."""
         until = self.gap[1] if self.gap else None
-        points = (self.struck, self.detected, self.rerouted, self.first_token, self.given_up, until)
+        taken = [t for _, t in self.takeover.steps] if self.takeover else []
+        points = (*taken, self.struck, self.detected, self.rerouted, self.first_token, self.given_up, until)
         return max((point for point in points if point is not None), default=self.at or 0)
 
 
@@ -111,6 +122,9 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         return Moments(fault=fault, process=process, requested=requested, request=request)
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
+    if fault.kind == "start_standby":  # nothing was broken, and what follows is not its doing
+        none = msgspec.structs.replace(fault, recovery=Recovery())
+        return Moments(fault=none, process=process, requested=requested, landed=landed, struck=landed)
     struck = (struck_t(case, view) if view else None) or landed
     until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
     seen = [e for e in case.events if isinstance(e, Log) and struck <= e.t < until]
@@ -143,6 +157,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         rerouted=points[1],
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",
         first_token=points[2],
+        takeover=takeover_of(case, view, struck) if view is not None and view.on_process else None,
         given_up=None if (ms := fault.recovery.given_up_ms) is None else struck + round(ms * NS_PER_MS),
         gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )

@@ -17,6 +17,7 @@ from ftharness.report.recovered import next_token_ms
 from ftharness.report.run import MARKS, RunRecord, excuse
 from ftharness.report.section import section, where
 from ftharness.report.stored import Stored
+from ftharness.report.told_so import told_so
 from ftharness.report.units import amount, milliseconds
 from ftharness.scenario.record import ScenarioRecord
 
@@ -145,7 +146,7 @@ class Page:
                 mark=MARKS[one.verdict],
                 next_token=milliseconds(max(first, default=None)) if first or not given else f"given up {given}",
                 longest_gap=milliseconds(max(gap, default=None)),
-                tokens=token_words(one.tokens),
+                tokens=told_so(one) or token_words(one.tokens),
                 duration=milliseconds(one.duration_s * 1_000),
                 links=[(quote(file), Path(file).stem) for file in self._files.get(place, ())],
             )

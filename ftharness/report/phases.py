@@ -63,10 +63,10 @@ def _stretch(phase: str, across: tuple[float, float], at: tuple[float, float], c
         yield element("rect", title, **box, fill="url(#hatch)")
 
 
-def key(spans: Iterable[Served], scale: Scale, y: float) -> list[str]:
-    """What each phase that is to be seen looks like; nothing where no worker told any."""
+def key(spans: Iterable[Served], scale: Scale, y: float, left: float | None = None) -> list[str]:
+    """What each phase that is to be seen looks like, from ``left`` on; nothing where no worker told any."""
     seen = {part.phase for span in spans for part in span.parts if part.start <= scale.end and part.end >= scale.start}
-    x = scale.left
+    x = scale.left if left is None else left
     drawn: list[str] = []
     for phase in (phase for phase in PHASES if phase in seen):
         drawn += _stretch(phase, (x, 22.0), (y - 8, 9.0), "key", "")

@@ -9,27 +9,20 @@ from ftharness.report.chart import around, chart, whole
 from ftharness.report.chronicle import choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import crowd_of
+from ftharness.report.figures import Figure, figures, token_figures
 from ftharness.report.gaps import gaps
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
-from ftharness.report.units import NS_PER_MS, after, amount, milliseconds, moment, pairs
-from ftharness.scenario.record import OracleRecord, ScenarioRecord, TokenCount, Verdict
+from ftharness.report.units import after, amount, milliseconds, moment, pairs
+from ftharness.scenario.record import OracleRecord, ScenarioRecord
 
 _MOST_ENTRIES = 80
 _MOST_CLOSE = 3
 _MOST_LISTED = 40
 _REASON = 600
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """One number that stands out; ``mood`` is ``good``, ``bad`` or empty."""
-
-    value: str
-    name: str
-    mood: str = ""
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +119,7 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         lead=lead(stored),
         reason=plain(record.reason, _REASON),
         problem=stored.problem,
-        figures=[*figures(stored.faults), *_token_figures(record.tokens, record.verdict)],
+        figures=[*figures(stored.faults), *token_figures(stored)],
         pictures=list(_pictures(stored)) if pictures else [],
         oracles=[Row(one_line(o.name, 120), plain(o.reason, _REASON), o.verdict) for o in _worst_first(record)],
         faults=list(_boxes(stored.faults)),
@@ -146,38 +139,6 @@ def where(record: ScenarioRecord) -> str:
     """``sim · vllm · 0.1.0 · max tokens 300``."""
     parts = (record.stack, record.engine, record.sut_version, pairs(record.params, 120))
     return " · ".join(one_line(part, 120) for part in parts if part)
-
-
-def figures(faults: Sequence[Moments]) -> list[Figure]:
-    """How the fault was recovered from; of several the slowest, since that is what a user may meet."""
-    landed = [one.fault.recovery for one in faults if one.landed is not None]
-    # Of clients that went away the record has no such figure, but the picture has the moment.
-    seen = [(one.detected - one.struck) / NS_PER_MS for one in faults if one.left and one.detected and one.struck]
-    named = (
-        ("until noticed", [*(one.detect_ms for one in landed), *seen]),
-        ("until rerouted", [one.reroute_ms for one in landed]),
-        ("until the next token", [next_token_ms(one) for one in landed]),
-        ("longest gap", [one.max_gap_ms for one in landed]),
-        ("until given up", [one.given_up_ms for one in landed]),
-    )
-    known = ((name, [value for value in values if value is not None]) for name, values in named)
-    return [Figure(milliseconds(max(values)), name) for name, values in known if values]
-
-
-def _token_figures(count: TokenCount, verdict: Verdict) -> Iterator[Figure]:
-    """Of a scenario that passed nothing is bad: that a request loses its tokens may be what was expected."""
-    bad = "" if verdict == "pass" else "bad"
-    if not count.expected and not count.received:
-        return
-    whole_ = count.expected is None or count.received == count.expected
-    of = "" if count.expected is None else f" / {count.expected:,}"
-    yield Figure(f"{count.received:,}{of}", "tokens received" + (" / expected" if of else ""), "" if whole_ else bad)
-    wrong = ((count.lost, "lost"), (count.duplicated, "duplicated"), (count.altered, "altered"))
-    yield from (Figure(f"{number:,}", name, bad) for number, name in wrong if number)
-    for value, text in ((0, "0"), (None, "–")):
-        names = [name for number, name in wrong if number == value]
-        if names:
-            yield Figure(text, " or ".join((", ".join(names[:-1]), names[-1])) if names[1:] else names[0])
 
 
 def _worst_first(record: ScenarioRecord) -> list[OracleRecord]:
@@ -249,6 +210,7 @@ def _box(one: Moments) -> FaultBox:
             for key, value in fault.evidence.items()
         ),
         Row("noticed", _after(fault.recovery.detect_ms)),
+        *_taken(one),
         Row(
             "rerouted",
             _after(fault.recovery.reroute_ms) + (f" to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else ""),
@@ -259,6 +221,14 @@ def _box(one: Moments) -> FaultBox:
         Row("healed", "" if one.healed is None else f"at {moment(one.healed)}"),
     ]
     return FaultBox(name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text])
+
+
+def _taken(one: Moments) -> Iterator[Row]:
+    if one.takeover is None:
+        return
+    yield Row("taken over", f"by {one_line(one.takeover.engine, 60)}")
+    yield Row("fenced", one.takeover.fencing.removeprefix("fenced "))
+    yield from (Row(name, _after(one.takeover.ms(t))) for name, t in one.takeover.steps)
 
 
 def _after(ms: float | None) -> str:

@@ -56,7 +56,11 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
         clock = "seconds since the run's start" + (", ms from the fault" if zero is not None else "")
         lines.append(f"  what happened ({clock})")
         lines += [_line(entry, zero) for entry in told]
-    lines += [_tokens(one) for one in faults[:2] if one.request and one.landed is not None]
+    taken = [one.takeover for one in faults if one.takeover][:2]
+    for takeover in taken:
+        how = f"{takeover.fencing}; {takeover.told}" if takeover.fencing else takeover.told
+        lines.append(f"  takeover {one_line(how, _WIDE)}")
+    lines += [_tokens(one) for one in faults[: 2 - len(taken)] if one.request and one.landed is not None]
     lines += [f"  leak     {one_line(leak, _WIDE)}" for leak in record.leaks[:2]]
     if record.drift:
         lines.append(f"  drift    {one_line('; '.join(record.drift), _WIDE)}")

@@ -96,8 +96,16 @@ def _faults(faults: Sequence[Moments]) -> Iterator[Entry]:
             (one.rerouted, f"rerouted to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else "rerouted"),
             (one.first_token, "first token after the fault"),
             (one.healed, "healed"),
+            *_taken(one),
         )
         yield from (_instant(_RUN, 2, name, t, "p") for t, name in steps if t is not None)
+
+
+def _taken(one: Moments) -> Iterator[tuple[int, str]]:
+    if one.takeover is not None:
+        yield from ((t, f"{one_line(one.takeover.engine, 60)}: {name}") for name, t in one.takeover.steps)
+        if one.takeover.fenced is not None:
+            yield one.takeover.fenced, one.takeover.fencing
 
 
 def _requests(lanes: Sequence[RequestLane]) -> Iterator[Entry]:

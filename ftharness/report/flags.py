@@ -1,0 +1,116 @@
+"""The faults' lines through a picture: what each says, and where its words find room."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from ftharness.report.clean import middle
+from ftharness.report.crowd import Crowd
+from ftharness.report.lanes import SIZE
+from ftharness.report.moments import Moments
+from ftharness.report.placing import Flag, place_flags
+from ftharness.report.scale import Scale
+from ftharness.report.svg import element, label, text_width
+from ftharness.report.takeover import Takeover
+from ftharness.report.units import after, moment, pairs
+
+ROW = 17.0  # pixels: of a row of words
+Wanted = tuple[int, str, str]  # when, what it says, and its CSS class
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A flag and its line, placed."""
+
+    x: float
+    row: int
+    leftward: bool
+    words: str
+    class_: str
+
+    def below(self, bottom: float) -> str:
+        """The line, from its words down."""
+        return element("path", d=f"M{self.x:.1f} {self.row * ROW + 3:.1f}V{bottom:.1f}", class_=f"line {self.class_}")
+
+    def text(self) -> str:
+        """The words."""
+        x = self.x - 5 if self.leftward else self.x + 5
+        anchor = "end" if self.leftward else None
+        return label(x, self.row * ROW + 13, self.words, class_=f"flag {self.class_}", anchor=anchor)
+
+
+def place(wanted: list[Wanted], scale: Scale, width: float) -> tuple[list[Line], int]:
+    """Those that the picture holds, each with room for its words; and how many rows of words there are."""
+    inside = [(scale.x(t), words, class_) for t, words, class_ in sorted(wanted) if scale.holds(t)]
+    # Bold letters are wider than plain ones.
+    places = place_flags([Flag(x, text_width(words, SIZE) * 1.12) for x, words, _ in inside], 0, width)
+    lines = [
+        Line(x, place.row, place.leftward, words, class_)
+        for (x, words, class_), place in zip(inside, places, strict=True)
+    ]
+    return lines, max((place.row + 1 for place in places), default=0)
+
+
+def whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[Wanted]:
+    """Of the picture of a whole run: what was broken, and when that was undone."""
+    flags: list[Wanted] = [(crowd.span[0], crowd.what, "landed")] if crowd else []
+    for one in faults:
+        what = middle(one.what, 40)
+        if one.joined:
+            flags.append((one.landed or 0, f"{what} at {moment(one.landed or 0)}", "healed"))
+        elif one.landed is not None:
+            proof = pairs(one.fault.evidence, 60)
+            flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
+        elif one.requested is not None:
+            flags.append((one.requested, f"{what} did not land", "missed"))
+        if one.takeover and one.takeover.fenced is not None:
+            flags.append((one.takeover.fenced, one.takeover.fencing, "landed"))
+        elif one.healed is not None:
+            flags.append((one.healed, f"healed {after(one.healed - (one.struck or 0))}", "healed"))
+    return flags
+
+
+def close_flags(faults: Sequence[Moments]) -> list[Wanted]:
+    """Of a close view: each step of what followed, with its distance from the fault."""
+    flags: list[Wanted] = []
+    for one in faults:
+        if one.landed is None or one.struck is None:
+            continue
+        zero = one.struck
+        if one.joined:
+            flags.append((zero, middle(one.what, 40), "healed"))
+            continue
+        proof = pairs(one.fault.evidence, 60)
+        late = f" {after(one.landed - zero)}" if one.landed != zero else ""
+        flags.append((one.landed, f"{middle(one.what, 40)} landed{late}{': ' if proof else ''}{proof}", "landed"))
+        if late:
+            flags.append((zero, "its grace is over", "landed"))
+        if one.takeover:
+            flags += _takeover_flags(one, one.takeover)
+            continue
+        to = f" to {middle(one.rerouted_to, 20)}" if one.rerouted_to else ""
+        for t, words, class_ in (
+            (one.requested, "asked for", "requested"),
+            (one.detected, "detected", "detected"),
+            (one.rerouted, f"rerouted{to}", "rerouted"),
+            (one.first_token, "first token", "token"),
+            (one.given_up, f"given up in {middle(one.fault.recovery.given_up_by, 20)}", "token"),
+            (one.healed, "healed", "healed"),
+        ):
+            if t is not None:
+                flags.append((t, f"{words} {after(t - zero)}", class_))
+    return flags
+
+
+def _takeover_flags(one: Moments, takeover: Takeover) -> Iterator[Wanted]:
+    """The steps by which another engine took the place of the one that was hit; the first says whose they are."""
+    zero, who = takeover.since, middle(takeover.engine, 20)
+    for t, words, class_ in (
+        (one.requested, "asked for", "requested"),
+        (one.detected, "detected", "detected"),
+        (takeover.fenced, takeover.fencing, "landed"),
+    ):
+        if t is not None:
+            yield t, f"{words} {after(t - zero)}", class_
+    for name, t in takeover.steps:
+        words = f"{who} has the lock" if name == "lock" else name
+        yield t, f"{words} {after(t - zero)}", "token" if name == "first token" else "step"
