@@ -33,6 +33,11 @@ def load(requests: int, *, every_s: float, max_tokens: int = 40) -> list[Request
 
 # 1.6 s of clients, one each 50 ms, whose answers take 0.2 s: four are being served at any time.
 LOAD = load(32, every_s=0.05)
+# The same, and then one each 200 ms for 3.6 s more: an engine that is to join has time to start, also on a busy machine.
+LONG_LOAD = [
+    *load(40, every_s=0.05),
+    *(completion(max_tokens=40, at_s=round(2 + place * 0.2, 3)) for place in range(18)),
+]
 # At token 20 of the fifth: whoever serves is lost with four in its hands.
 STRUCK = on_token(20, request=4)
 
@@ -117,7 +122,7 @@ replenish = Scenario(
     name="failover/replenish",
     description="After a takeover a new shadow joins, waits, and takes over when the next one is killed.",
     topology=shadows(),
-    workload=load(64, every_s=0.05),
+    workload=LONG_LOAD,
     faults=[
         STRUCK.inject(kill(active)),
         on_log("ready").inject(start_standby()),
@@ -130,7 +135,7 @@ rolling_restart = Scenario(
     name="failover/rolling_restart",
     description="The same by SIGTERM: each engine drains, lets the lock go and ends; another waits by then.",
     topology=shadows(),
-    workload=load(64, every_s=0.05),
+    workload=LONG_LOAD,
     faults=[
         STRUCK.inject(terminate(active, grace_s=10, then="nothing")),
         on_log("ready").inject(start_standby()),
