@@ -129,7 +129,7 @@ def _taken_over(record: ScenarioRecord, folder: Path) -> str:
     """Who took over, and how soon it said its first token; the history is read only where a takeover was asked for."""
     if not any(one.name.startswith("took_over_within(") for one in record.oracles):
         return ""
-    found = list(takeovers(Case(read_kept(folder / record.path / HISTORY_FILE).events)))
+    found = takeovers(Case(read_kept(folder / record.path / HISTORY_FILE).events))
     return "; ".join(one.brief for one in found[:3])
 
 

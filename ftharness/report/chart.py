@@ -96,7 +96,7 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
     alone, crowd = crowd_of(faults)
     if close and crowd:  # of the many those that this picture is about
         alone = [*alone, *(one for one in crowd.faults if one.struck == window.zero)]
-    lines, rows = place(close_flags(alone) if close else whole_flags(alone, crowd), scale, WIDTH)
+    lines, rows = place(close_flags(alone, window.zero or 0) if close else whole_flags(alone, crowd), scale, WIDTH)
     flag_area = rows * ROW + (4 if rows else 0)
     top = flag_area + (0 if close else _BAND)
     body: list[str] = []

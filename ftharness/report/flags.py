@@ -69,23 +69,22 @@ def whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[W
     return flags
 
 
-def close_flags(faults: Sequence[Moments]) -> list[Wanted]:
-    """Of a close view: each step of what followed, with its distance from the fault."""
+def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
+    """Of a close view: each step of what followed, with its distance from ``zero``, where the axis has its own."""
     flags: list[Wanted] = []
     for one in faults:
         if one.landed is None or one.struck is None:
             continue
-        zero = one.struck
         if one.joined:
-            flags.append((zero, middle(one.what, 40), "healed"))
+            flags.append((one.struck, middle(one.what, 40), "healed"))
             continue
         proof = pairs(one.fault.evidence, 60)
         late = f" {after(one.landed - zero)}" if one.landed != zero else ""
         flags.append((one.landed, f"{middle(one.what, 40)} landed{late}{': ' if proof else ''}{proof}", "landed"))
-        if late:
-            flags.append((zero, "its grace is over", "landed"))
+        if one.landed != one.struck:
+            flags.append((one.struck, "its grace is over", "landed"))
         if one.takeover:
-            flags += _takeover_flags(one, one.takeover)
+            flags += _takeover_flags(one, one.takeover, zero)
             continue
         to = f" to {middle(one.rerouted_to, 20)}" if one.rerouted_to else ""
         for t, words, class_ in (
@@ -101,9 +100,9 @@ def close_flags(faults: Sequence[Moments]) -> list[Wanted]:
     return flags
 
 
-def _takeover_flags(one: Moments, takeover: Takeover) -> Iterator[Wanted]:
+def _takeover_flags(one: Moments, takeover: Takeover, zero: int) -> Iterator[Wanted]:
     """The steps by which another engine took the place of the one that was hit; the first says whose they are."""
-    zero, who = takeover.since, middle(takeover.engine, 20)
+    who = middle(takeover.engine, 20)
     for t, words, class_ in (
         (one.requested, "asked for", "requested"),
         (one.detected, "detected", "detected"),

@@ -157,7 +157,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         rerouted=points[1],
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",
         first_token=points[2],
-        takeover=takeover_of(case, view, struck) if view is not None and view.on_process else None,
+        takeover=takeover_of(case, view) if view is not None and view.on_process else None,
         given_up=None if (ms := fault.recovery.given_up_ms) is None else struck + round(ms * NS_PER_MS),
         gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )

@@ -1,5 +1,6 @@
 """One engine in the place of another: who, and when it had the lock, was awake, was announced, and said its first token."""
 
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -8,6 +9,7 @@ from ftharness.history import Log, RequestChunk
 from ftharness.report.clean import one_line
 from ftharness.report.units import NS_PER_MS, milliseconds
 from ftharness.scenario.case import Case
+from ftharness.scenario.recovery import struck_t
 from ftharness.scenario.views import FaultView
 
 # What hits no engine: it joins one, or lets one go on.
@@ -53,6 +55,11 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
         return [(name, t) for name, t in (*named, ("first token", self.first_token)) if t is not None]
 
     @property
+    def served(self) -> bool:
+        """Whether it came so far that requests reach it."""
+        return self.ready is not None or self.first_token is not None
+
+    @property
     def fencing(self) -> str:
         """``fenced by standby-1 after 0.43 s of silence``; empty where nobody was."""
         if self.fenced is None:
@@ -63,33 +70,43 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def brief(self) -> str:
         """``standby-1 took over after 59.2 ms``: until its first token, or what came last of it."""
+        who = f"{self.fencing}, {one_line(self.engine, 40)}" if self.fencing else one_line(self.engine, 40)
+        if not self.served:
+            return f"{who} took the lock after {milliseconds(self.ms(self.lock))}"
         name, t = self.steps[-1]
         until = "" if name == "first token" else f" ({name})"
-        fencing = f"{self.fencing}, " if self.fencing else ""
-        return f"{fencing}{one_line(self.engine, 40)} took over after {milliseconds(self.ms(t))}{until}"
+        return f"{who} took over after {milliseconds(self.ms(t))}{until}"
 
     @property
     def told(self) -> str:
         """``standby-1 took over: lock 3.70 ms, awake 24.0 ms, registered 25.5 ms, first token 59.2 ms after the kill``."""
         who, after = one_line(self.engine, 40), f"after the {_STRUCK.get(self.fault, 'fault')}"
         steps = ", ".join(f"{name} {milliseconds(self.ms(t))}" for name, t in self.steps)
-        if self.ready is None and self.first_token is None:
+        if not self.served:
             return f"{who} took the lock, and served nobody: {steps} {after}"
         return f"{who} took over: {steps} {after}"
 
 
-def takeover_of(case: Case, fault: FaultView, struck: int) -> Takeover | None:
-    """The takeover that a fault was followed by; None where it hit no engine that had the lock, or nobody took it."""
+def takeover_of(case: Case, fault: FaultView) -> Takeover | None:
+    """The takeover that a fault was followed by; None where it hit no engine that had the lock, or nobody took it.
+
+    Of several faults on one engine it followed the last one. Of a SIGTERM that was escalated it counts from the SIGKILL, unless
+    the lock was another's by then.
+    """
     members = set(_group(case, fault.process))
-    if not members or fault.requested.fault in _HARMLESS:
+    if not members or fault.landed is None or fault.requested.fault in _HARMLESS:
         return None
-    teardown = case.phase_t("teardown")
-    until = teardown if teardown is not None else max((event.t for event in case.events), default=0) + 1
+    landed, until = fault.landed.t, case.phase_t("teardown") or math.inf
     locks = [line for line in case.select(Log, event="lock_acquired") if line.source in members]
-    holder = next((line.source for line in reversed(locks) if line.t <= struck), "")
-    won = next((line for line in locks if struck < line.t < until and line.source != fault.process), None)
+    holder = next((line.source for line in reversed(locks) if line.t <= landed), "")
+    won = next((line for line in locks if landed < line.t < until and line.source != fault.process), None)
     if won is None or holder != fault.process:
         return None
+    others = (one for one in case.faults if one.process == fault.process and one.requested.fault not in _HARMLESS)
+    if any(one.landed is not None and landed < one.landed.t <= won.t for one in others):
+        return None
+    escalated = struck_t(case, fault) or landed
+    since = escalated if escalated <= won.t else landed
 
     def first(event: str) -> int | None:
         own = case.select(Log, event=event, source=won.source)
@@ -97,11 +114,11 @@ def takeover_of(case: Case, fault: FaultView, struck: int) -> Takeover | None:
 
     chunks = case.select(RequestChunk, worker=won.source)
     killer = next(
-        (one for one in case.select(Log, event="fenced") if one.source in members and struck <= one.t <= won.t), None
+        (one for one in case.select(Log, event="fenced") if one.source in members and since <= one.t <= won.t), None
     )
     return Takeover(
         engine=won.source,
-        since=struck,
+        since=since,
         fault=fault.requested.fault,
         lock=won.t,
         awake=first("awake"),
@@ -113,11 +130,9 @@ def takeover_of(case: Case, fault: FaultView, struck: int) -> Takeover | None:
     )
 
 
-def takeovers(case: Case) -> Iterator[Takeover]:
-    """Of every fault that landed, in order of time."""
-    for fault in case.faults:
-        if fault.landed is not None and (found := takeover_of(case, fault, fault.landed.t)):
-            yield found
+def takeovers(case: Case) -> list[Takeover]:
+    """Of every fault, in order of time."""
+    return [found for fault in case.faults if (found := takeover_of(case, fault))]
 
 
 def _group(case: Case, source: str) -> Iterator[str]:

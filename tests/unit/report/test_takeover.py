@@ -28,8 +28,10 @@ from ftharness.history import (
 from ftharness.report import story
 from ftharness.report.section import Section, section
 from ftharness.report.stored import read_stored
+from ftharness.report.takeover import takeovers
 from ftharness.report.trace import trace
 from ftharness.scenario import Scenario, ends_cleanly, tokens_exact
+from ftharness.scenario.case import Case
 from ftharness.scenario.record import FaultRecord, OracleRecord, Recovery, ScenarioRecord, TokenCount
 from ftharness.scenario.runner import Cell, keep_cell
 from ftharness.stack import aggregated
@@ -224,7 +226,16 @@ def test_one_that_is_lost_in_its_turn_served_nobody(tmp_path: Path) -> None:
     group.says(205, "standby-1", "lock_acquired")
     group.struck(210, "kill", "standby-1")
     group.has_its_turn(215, "standby-2")
-    lead = shown(group, tmp_path).lead
+    told = shown(group, tmp_path)
+    lead, close = told.lead, told.pictures[0].svg
+    for words in (
+        "standby-1 has the lock +5.00 ms",
+        "kill standby-1 landed +10.0 ms",
+        "standby-2 has the lock +15.0 ms",
+    ):
+        assert words in close  # as its axis counts: from the fault that the picture is about
+    briefs = [one.brief for one in takeovers(Case(group.events))]
+    assert briefs == ["standby-1 took the lock after 5.00 ms", "standby-2 took over after 27.0 ms (registered)"]
     assert "standby-1 took the lock, and served nobody: lock 5.00 ms after the kill." in lead
     assert "standby-2 took over: lock 5.00 ms, awake 25.0 ms, registered 27.0 ms after the kill." in lead
 
@@ -243,6 +254,29 @@ def test_of_several_takeovers_each_has_its_view(tmp_path: Path) -> None:
     assert ">standby-2 joins" in told.pictures[2].svg
     assert "standby-2 joined beside standby-1" in told.lead
     assert {one.name: one.value for one in told.figures}["until the lock"] == "10.0 ms"  # the slowest
+
+
+def test_of_several_faults_on_one_engine_the_last_was_followed() -> None:
+    """A stall that was over has no takeover: the kill after it has."""
+    group = Group("worker-1", "standby-1")
+    group.has_its_turn(10, "worker-1")
+    group.struck(100, "freeze", "worker-1", state="T")
+    group.at(150, FaultHealed(source="worker-1", id="fault-1", evidence={}))
+    group.struck(200, "kill", "worker-1")
+    group.has_its_turn(205, "standby-1")
+    assert [one.fault for one in takeovers(Case(group.events))] == ["kill"]
+
+
+def test_a_takeover_from_one_that_was_told_to_end_counts_from_its_kill() -> None:
+    """Where its grace was over before the lock was free; else from the signal."""
+    for kill_at, lock_ms in ((400, 5.0), (900, 205.0)):
+        group = Group("worker-1", "standby-1")
+        group.has_its_turn(10, "worker-1")
+        group.struck(200, "terminate", "worker-1")
+        group.at(kill_at, ProcessSignalled(source="worker-1", pid=100, signal="SIGKILL", reason="escalation"))
+        group.has_its_turn(405, "standby-1")
+        (found,) = takeovers(Case(group.events))
+        assert found.ms(found.lock) == lock_ms
 
 
 def test_the_terminal_and_the_story_name_who_took_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
