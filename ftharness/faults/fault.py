@@ -1,8 +1,10 @@
 """What to break, as data: a kind, a target, and the kind's own arguments."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
+
+from ftharness.suggest import nearest
 
 Role = Literal[
     "serving",
@@ -44,12 +46,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     group: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse a place that is none.
+        """Refuse a role and a place that are none.
 
         Raises:
-            ValueError: It is before the first.
+            ValueError: There is no such role (names the nearest), or the place is before the first.
             TypeError: It is no number.
         """
+        if self.role not in get_args(Role):
+            raise ValueError(f"role = {self.role!r}: there is no such target; {nearest(self.role, get_args(Role))}")
         if type(self.request) is not int:  # True is none either
             raise TypeError(f"request = {self.request!r}: must be the place of a request, counted from 0")
         if self.request < 0:

@@ -2,32 +2,38 @@
 
 from collections.abc import Collection, Iterator
 
-from ftharness.faults import ROLE_OF, Fault
+from ftharness.faults import ROLE_OF, TURNS, Fault
 from ftharness.faults.kinds import OF_CLIENTS, OF_PROCESSES
 from ftharness.scenario.scenario import Scenario
+from ftharness.stack import Launch
+
+MAKES_GROUPS = "aggregated(standbys=1) makes groups of engines that share a lock"
 
 
-def check_aims(scenario: Scenario, roles: Collection[str]) -> None:
-    """Whether each fault can hit what it is aimed at, and its trigger can fire; ``roles`` are those of the stack's processes.
+def check_aims(scenario: Scenario, launches: Collection[Launch]) -> None:
+    """Whether each fault can hit what it is aimed at, and its trigger can fire; ``launches`` are the stack's processes.
 
     Raises:
         LookupError: One cannot; says which, and what there is.
     """
-    for why in _wrong(scenario, roles):
+    for why in _wrong(scenario, launches):
         raise LookupError(f"{scenario.name}: {why}")
 
 
-def _wrong(scenario: Scenario, roles: Collection[str]) -> Iterator[str]:
-    count = len(scenario.workload)
+def _wrong(scenario: Scenario, launches: Collection[Launch]) -> Iterator[str]:
+    count, roles = len(scenario.workload), {launch.role for launch in launches}
     for place, one in enumerate(scenario.faults):
         fault, trigger = one.fault, one.trigger
         what = f"{fault.kind} {fault.target}"
-        if why := _astray(fault):
+        if why := _astray(fault) or _of_no_group(fault, launches):
             yield f"{what}: {why}"
         needs = fault.target.role not in ("frontend", "every_worker") or fault.target.request > 0
         if fault.target.by_request and needs and fault.target.request >= count:
             yield f"{what}: there is no request {fault.target.request}: {_counted(count, 'request')}"
-        if trigger.kind == "on_token" and trigger.request >= count:
+        sent = scenario.workload[fault.target.request : fault.target.request + 1]
+        if fault.kind == "kill_client" and not all(request.own_process for request in sent):
+            yield f"{what}: that client has no process of its own; completion(own_process=True) gives it one"
+        if trigger.kind == "on_token" and not 0 <= trigger.request < count:
             yield f"{what}, {trigger}: there is no request {trigger.request}: {_counted(count, 'request')}"
         if trigger.kind == "after_fault" and not 0 <= trigger.fault < len(scenario.faults):
             yield f"{what}, {trigger}: there is no fault {trigger.fault}: {_counted(len(scenario.faults), 'fault')}"
@@ -44,6 +50,20 @@ def _astray(fault: Fault) -> str:
         return "it hits the client of a request, such as client_of(0), and no process"
     if fault.kind in OF_PROCESSES and fault.target.role == "client":
         return f"it hits a process, such as serving; of a client there are {', '.join(OF_CLIENTS)}"
+    return ""
+
+
+def _of_no_group(fault: Fault, launches: Collection[Launch]) -> str:
+    """Why it cannot hit an engine that shares a lock with others, where it is to."""
+    groups = {launch.group for launch in launches if launch.group}
+    target = fault.target
+    if target.role in TURNS and f"worker-{target.group}" not in groups:
+        return f"there is no group {target.group} of engines; " + (
+            f"there {'is 1' if len(groups) == 1 else f'are {len(groups)}'}, counted from 1" if groups else MAKES_GROUPS
+        )
+    named = [launch for launch in launches if launch.name == target.name]
+    if fault.kind == "start_standby" and (not groups or any(not launch.group for launch in named)):
+        return f"it shares no lock that one more could wait for; {MAKES_GROUPS}"
     return ""
 
 

@@ -35,7 +35,7 @@ def _names_at(shape: Any, path: list[str]) -> list[str]:
     if isinstance(shape, shapes.UnionType):
         return [name for one in shape.types for name in _names_at(one, path)]
     if isinstance(shape, shapes.LiteralType):
-        return [str(value) for value in shape.values] if not path else []
+        return [str(value) for value in shape.values if value != ""] if not path else []  # "" is that it is not given
     if isinstance(shape, shapes.ListType):
         # In a message a list's place is `[...]`, which leaves nothing in the path.
         return _names_at(shape.item_type, path)

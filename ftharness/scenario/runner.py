@@ -286,8 +286,8 @@ class Run:
             LookupError: A name in them means nothing on this stack; names the nearest.
             ValueError: An argument is none that the oracle takes.
         """
-        check_arguments(scenario)
-        check_words(scenario, self.stack.plan)
+        check_arguments(scenario, sent=self._sent)
+        check_words(scenario, self.stack.plan, by_test=True)
         await self._settled(scenario)
         return judge(scenario, self.history.events, ongoing=True)
 

@@ -1,5 +1,6 @@
 """A scenario: topology, workload, faults and expectations, as one value."""
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, get_type_hints
@@ -89,22 +90,28 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     return changed
 
 
-def check_arguments(scenario: Scenario) -> None:
+def check_arguments(scenario: Scenario, *, sent: int | None = None) -> None:
     """Whether arguments are what the fault's short name and the oracle take; what has neither is looked up elsewhere.
+
+    Args:
+        scenario: The arguments.
+        sent: How many requests a test has sent, where that drives it.
 
     Raises:
         ValueError: One is not; says which.
     """
+    count, of = (len(scenario.workload), "the workload has") if sent is None else (sent, "the test has sent")
     for expect in scenario.expect:
-        if expect.place is not None and scenario.workload and not 0 <= expect.place < len(scenario.workload):
-            count = len(scenario.workload)
-            raise ValueError(f"{expect}: request = {expect.place}: the workload has {count}, counted from 0")
+        if expect.place is not None and not 0 <= expect.place < count:
+            raise ValueError(f"{expect}: request = {expect.place}: {of} {count}, counted from 0")
     takers = [(getattr(kinds, one.fault.kind, None), one.fault.args) for one in scenario.faults]
     for expect in scenario.expect:
         with suppress(LookupError):
             takers.append((find_oracle(expect.oracle), expect.args))
     for taker, arguments in takers:
         for name, value in arguments.items():
+            if isinstance(value, float) and not math.isfinite(value):  # such a bound is none
+                raise ValueError(f"{name} = {value:g}: must be finite")
             hint: Any = Any
             try:
                 hint = get_type_hints(taker, include_extras=True).get(name, Any) if taker else Any

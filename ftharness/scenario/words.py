@@ -7,7 +7,7 @@ expected of it would be unknown, or not expected at all, where its author believ
 from collections.abc import Iterable, Iterator
 
 from ftharness.logs import shipped_events
-from ftharness.scenario.aims import check_aims
+from ftharness.scenario.aims import MAKES_GROUPS, check_aims
 from ftharness.scenario.expect import Expect
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import Plan, known_behaviours
@@ -16,13 +16,20 @@ from ftharness.suggest import nearest
 
 # What these say, only workers do.
 _OF_WORKERS = {"aborted_in", "never_reached"}
+# And these are about engines that share a failover lock.
+_OF_GROUPS = {"took_over_within", "serves_again", "one_active", "legal_states", "nobody_takes_over", "fenced"}
 
 
-def check_words(scenario: Scenario, plan: Plan) -> None:
+def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> None:
     """Whether each name means something.
 
     An event that the contract of another backend has is let through: this backend does not say it, which is for the oracles
     to say.
+
+    Args:
+        scenario: The names.
+        plan: What they may mean.
+        by_test: Whether a test drives it, which may start processes that no scenario tells of.
 
     Raises:
         LookupError: One does not; names the nearest.
@@ -41,16 +48,31 @@ def check_words(scenario: Scenario, plan: Plan) -> None:
             )
     names = [launch.name for launch in plan.launches]
     for where, name in _processes(scenario):
-        if name not in names and not (plan.join is not None and is_standby(name)):  # one may join later
+        if name not in names and not _may_join(name, scenario, plan, by_test=by_test):
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
-    check_aims(scenario, {launch.role for launch in plan.launches})
+    check_aims(scenario, plan.launches)
     for expect in scenario.expect:
+        if expect.oracle in _OF_GROUPS and not any(launch.group for launch in plan.launches):
+            raise LookupError(f"{scenario.name}: {expect}: the stack has no shadow engines; {MAKES_GROUPS}")
         behaviour = expect.condition.removeprefix("!")
         if behaviour and behaviour not in (documented := {*plan.behaviour, *known_behaviours()}):
             raise LookupError(
                 f"{scenario.name}: {expect}.where({expect.condition!r}): of no stack is it documented whether it does that; "
                 f"{nearest(behaviour, documented)}"
             )
+
+
+def _may_join(name: str, scenario: Scenario, plan: Plan, *, by_test: bool) -> bool:
+    """Whether a standby of that name may be started during the run: one for each ``start_standby``, or by the stack itself."""
+    if plan.join is None or not is_standby(name):
+        return False
+    if by_test or hasattr(plan.join, "refused"):  # there shadows join by themselves
+        return True
+    groups = len({launch.group for launch in plan.launches if launch.group})
+    standbys = sum(is_standby(launch.name) for launch in plan.launches) // groups
+    more = sum(one.fault.kind == "start_standby" for one in scenario.faults)
+    number = name.rpartition("-")[2]
+    return number.isdecimal() and 0 <= (int(number) - 1) // groups < standbys + more
 
 
 def _events(scenario: Scenario) -> Iterator[tuple[object, str]]:

@@ -136,7 +136,6 @@ def test_only_the_client_that_is_meant_goes(ft: Ft) -> None:
 
 
 MISSES: list[tuple[Fault, str]] = [
-    (kill_client(), "the request was not sent by a process of its own: ask with own_process=True"),
     (reset(client_of(1)), "client (request 1): request 1 had not been sent"),
 ]
 

@@ -183,6 +183,11 @@ def test_a_name_that_means_nothing_is_refused_before_the_start(tmp_path: Path, n
 
 BOUNDS: dict[str, tuple[Expect, str]] = {
     "a time": (cancelled_within(ms=-1), "ms: Expected `float` >= 0"),
+    "no time that ever ends": (cancelled_within(ms=float("inf")), "ms = inf: must be finite"),
+    "a role that none has": (
+        logged("ready", role="decod"),
+        "must be one of aggregated, decode, frontend, prefill; did you mean decode?",
+    ),
     "a count in the frontend": (cancellations_counted(frontend=-1), "frontend: Expected `int` >= 0"),
     "a count in the workers": (cancellations_counted(workers=-2), "workers: Expected `int` >= 0"),
     "a request": (

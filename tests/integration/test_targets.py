@@ -1,11 +1,15 @@
 """Whom a fault hits where a request has two workers, and whether it was on target."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 
 from ftharness.client import completion
 from ftharness.faults import (
     Fault,
     Target,
+    active,
     another_worker,
     client_of,
     decode_worker,
@@ -13,15 +17,30 @@ from ftharness.faults import (
     freeze,
     frontend,
     kill,
+    kill_client,
     named,
     prefill_worker,
     serving,
     start_standby,
+    thaw,
 )
 from ftharness.history import FaultLanded, FaultMissed, Log, RunPhase, read_history
 from ftharness.pytest_plugin import Ft
-from ftharness.scenario import Injection, Scenario, ScenarioRecord, after_fault, ends_as_asked, on_token, succeeds
-from ftharness.stack import Topology, aggregated, disaggregated
+from ftharness.scenario import (
+    Expect,
+    Injection,
+    Scenario,
+    ScenarioRecord,
+    after_fault,
+    cancelled_within,
+    ends_as_asked,
+    logged,
+    on_log,
+    on_token,
+    succeeds,
+)
+from ftharness.scenario.words import check_words
+from ftharness.stack import Settings, Topology, aggregated, disaggregated, find_stack
 
 STRATEGIES = ("decode_first", "prefill_first", "frontend_routed")
 by_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -127,7 +146,7 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
         faults=[
             on_token(5).inject(disconnect()),
             after_fault(0, delay_s=0.4).inject(kill(frontend)),
-            on_token(5, delay_s=0.3).inject(start_standby(named("worker-1"))),
+            on_token(5, delay_s=0.3).inject(thaw(named("worker-1"))),
         ],
     )
     record = ft.run(one, stack="sim", check=False)
@@ -136,7 +155,7 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
     assert late.trigger == "after_fault(0), 0.4 s later"
     assert late.missed.startswith("the last request had ended 0.")
     assert late.missed.endswith(" s before it was due")
-    assert waited.missed.startswith("worker-1 shares no lock")
+    assert waited.missed.startswith("it was not frozen")
     assert record.reason == f"fault kill on frontend did not land: {late.missed}"
 
 
@@ -151,6 +170,10 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
         (after_fault(1).inject(kill(serving)), "there is no fault 1"),
         (after_fault(0).inject(kill(serving)), "that is the fault itself"),
         (on_token(5).inject(kill(prefill_worker())), "this stack has no prefill workers"),
+        (on_token(5, request=-1).inject(kill(serving)), "there is no request -1"),
+        (on_token(5).inject(kill_client()), "that client has no process of its own; completion\\(own_process=True\\)"),
+        (on_token(5).inject(kill(active)), "there is no group 1 of engines; aggregated\\(standbys=1\\) makes groups"),
+        (on_token(5).inject(start_standby(named("worker-1"))), "it shares no lock that one more could wait for"),
         (on_token(5).inject(Fault(kind="reset", target=serving)), "it hits the client of a request"),
         (on_token(5).inject(Fault(kind="kill", target=client_of(0))), "it hits a process, such as serving"),
     ],
@@ -163,6 +186,60 @@ def test_what_is_aimed_at_nothing_is_refused_before_anything_starts(ft: Ft, inje
     assert not list(ft.folder.rglob("history.jsonl"))
 
 
+GROUPS = aggregated(workers=2, standbys=1)
+JOINS = on_token(5).inject(start_standby(Target(role="active", group=2)))
+
+
+@pytest.mark.parametrize(
+    "name,joins,known",
+    [
+        ("standby-2", 0, True),
+        ("standby-3", 0, False),
+        ("standby-4", 1, True),
+        ("standby-5", 1, False),
+        ("worker-3", 1, False),
+    ],
+)
+def test_a_standby_can_be_named_that_something_starts(tmp_path: Path, name: str, joins: int, known: bool) -> None:
+    """One that is there, or for which there is a ``start_standby``; any other never comes."""
+    plan = find_stack("sim").plan(GROUPS, Settings(engine="vllm", folder=tmp_path))
+    plan.close()
+    faults = [*[JOINS] * joins, on_log("standby", source=name).inject(kill(serving))]
+    one = Scenario(name="targets/none", topology=GROUPS, workload=[completion()], faults=faults)
+    with nullcontext() if known else pytest.raises(LookupError, match=f"has no process '{name}'"):
+        check_words(one, plan)
+    # A test starts what it likes, when it likes.
+    check_words(
+        Scenario(name="targets/none", workload=[], expect=[logged("ready", source="standby-9")]), plan, by_test=True
+    )
+
+
+def test_a_group_that_is_not_there_is_counted(tmp_path: Path) -> None:
+    """As there are others."""
+    plan = find_stack("sim").plan(GROUPS, Settings(engine="vllm", folder=tmp_path))
+    plan.close()
+    faults = [on_token(5).inject(kill(Target(role="active", group=3)))]
+    with pytest.raises(LookupError, match="there is no group 3 of engines; there are 2, counted from 1"):
+        check_words(Scenario(name="targets/none", topology=GROUPS, workload=[completion()], faults=faults), plan)
+
+
+@pytest.mark.parametrize(
+    "name", ["took_over_within", "serves_again", "one_active", "legal_states", "nobody_takes_over", "fenced"]
+)
+def test_what_is_about_shadow_engines_is_refused_where_there_are_none(tmp_path: Path, name: str) -> None:
+    """It could only be unknown."""
+    plan = find_stack("sim").plan(aggregated(workers=2), Settings(engine="vllm", folder=tmp_path))
+    plan.close()
+    with pytest.raises(LookupError, match=r"the stack has no shadow engines; aggregated\(standbys=1\) makes groups"):
+        check_words(Scenario(name="targets/none", workload=[completion()], expect=[Expect(oracle=name)]), plan)
+
+
+def test_a_role_that_no_target_has_is_refused_with_the_nearest() -> None:
+    """Where it is written."""
+    with pytest.raises(ValueError, match="role = 'activ': there is no such target; did you mean active"):
+        Target(role="activ")  # type: ignore[arg-type]
+
+
 async def test_a_stream_itself_is_whose_client_goes(ft: Ft) -> None:
     """Whichever of the test's streams it is."""
     await ft.launch(disaggregated(prefill=1, decode=1))
@@ -171,6 +248,8 @@ async def test_a_stream_itself_is_whose_client_goes(ft: Ft) -> None:
     await second.token(5)
     await ft.inject(disconnect(second))
     assert [(await one.finished()).outcome for one in (first, second)] == ["success", "cancelled"]
+    with pytest.raises(ValueError, match="request = 3: the test has sent 2, counted from 0"):
+        ft.expect(cancelled_within(ms=500, request=3))
     ft.expect(ends_as_asked())
 
 
