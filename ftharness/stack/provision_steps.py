@@ -118,7 +118,7 @@ def _few(names: list[str]) -> str:
 
 def _made_by() -> str:
     """An environment is of one Python: what was begun with another one is of no use."""
-    return f"python {sys.version.split()[0]} {sys.executable}"
+    return f"python {sys.version.split()[0]} {Path(sys.executable).resolve()}"  # python and python3 are one
 
 
 def filled(step: Step, found: Mapping[str, str]) -> Step:

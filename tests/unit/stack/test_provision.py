@@ -89,6 +89,17 @@ def test_it_goes_on_with_the_step_that_was_interrupted(dynamo: Any, tmp_path: Pa
     assert not list(tmp_path.glob("cache/sut/*/.steps"))
 
 
+def test_another_name_of_the_same_python_goes_on(dynamo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python`` and ``python3`` of one environment are links to one interpreter."""
+    killed_in_the_second_step(tmp_path)
+    other = tmp_path / "python-by-another-name"
+    other.symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setattr(sys, "executable", str(other))
+    said: list[str] = []
+    provision(SPEC, said.append)
+    assert any("going on after 1 steps" in line for line in said)
+
+
 def test_what_another_python_began_is_made_anew(dynamo: Any, tmp_path: Path) -> None:
     """An environment is of one Python."""
     killed_in_the_second_step(tmp_path)

@@ -136,6 +136,35 @@ def test_the_gateway(packages: Any) -> None:
     assert found.variables({"PATH": "/bin", "PYTHONPATH": "/x"}) == {"PATH": "/bin", "PYTHONPATH": "/x"}
 
 
+def test_sglang_for_a_cpu(packages: Any) -> None:
+    """Without its kernels for GPUs, which are stood in for, and whose versions transformers asks for."""
+    packages.add(
+        "sglang",
+        "0.99.0",
+        "torch==2.14.1",
+        "torchvision",
+        "torchcodec==0.17.0; sys_platform == 'linux'",
+        "timm==1.0.25",
+        "flashinfer_python[cu13]==0.7.2",
+        "sglang-kernel==0.4.10",
+        "nvidia-cutlass-dsl[cu13]==4.8.0",
+        "orjson",
+        "accelerate; extra == 'test'",
+        files={
+            "sglang/__init__.py": "__version__ = '0.99.0'\n",
+            "sglang/srt/entrypoints/http_server.py": "import decord, sgl_kernel.moe, torchaudio, torchcodec, torchvision.ops\n",
+        },
+        extras=("test",),
+    )
+    packages.add("timm", "1.0.25", "torchvision")
+    packages.add("orjson", "3")
+    packages.add("torch", "2.13.0+cpu")
+    found, said = made("sglang==0.99.0+cpu")
+    assert "[3/4] installing what sglang requires: orjson, torch==2.13.0" in said
+    assert ask(found, "import importlib.metadata as m; print(m.version('torchcodec'))") == "0.17.0"
+    assert found.variables({})["SGLANG_USE_CPU_ENGINE"] == "1"
+
+
 def test_one_that_does_not_work_is_no_environment(packages: Any, tmp_path: Path) -> None:
     """What was installed says another version than the one that was asked for: told, and nothing is left."""
     add_vllm(packages, "0.99.0", says="0.1.0")

