@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.outcomes import (
+    Failed,
+)  # pytest.fail.Exception, by the name under which it is a class to a type checker, too
 
 from ftharness.handles import ClientHandle, StackHandle
 from ftharness.portal import Pending, Portal
@@ -25,6 +28,19 @@ if TYPE_CHECKING:  # imported when a test asks for ``ft``: whoever does not use 
 
 class ReportWarning(pytest.PytestWarning):
     """What a test leaves could not be written; its verdict stands."""
+
+
+class ExpectationFailed(Failed, AssertionError):  # noqa: N818 - as pytest calls its own
+    """Something that was expected did not hold; the message is the story of what happened.
+
+    An ``AssertionError`` to whoever catches it, or expects it by ``pytest.raises``. To pytest a failure of its own kind, of which
+    it prints the message alone: the traceback leads to a line that the test's author knows.
+    """
+
+    __module__ = "builtins"  # as pytest's own: in its summary the story has the room that the module's name would take
+
+    def __init__(self, story: str) -> None:
+        super().__init__(story, pytrace=False)
 
 
 class Ft:
@@ -119,7 +135,7 @@ class Ft:
         record, after = self._portal.call(_judged(run, expects))
         self._keep_test(run, expected=[*_test_of(run).expected, Expected(after=after, expect=list(expects))])
         if record.verdict != "pass":
-            pytest.fail(story(record, run.history.events, self.folder), pytrace=False)
+            raise ExpectationFailed(story(record, run.history.events, self.folder))
 
     def run(
         self,
@@ -180,7 +196,7 @@ class Ft:
         if check and (note := excuse(record)):
             pytest.skip(_said(note))
         if check and record.verdict != "pass":
-            pytest.fail(story(record, read_events(folder), self.folder), pytrace=False)
+            raise ExpectationFailed(story(record, read_events(folder), self.folder))
         return Ran(**msgspec.structs.asdict(record))
 
     def _launched(self) -> "Run":
@@ -308,7 +324,7 @@ class Ft:
         if whole is not None and run is not None and whole.verdict != "pass" and not told and not excuse(whole):
             said.append(story(whole, run.history.events, self.folder))
         if said:
-            pytest.fail("\n".join(said), pytrace=False)
+            raise ExpectationFailed("\n".join(said))
 
 
 def _test_of(run: "Run") -> "ByTest":

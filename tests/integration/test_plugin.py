@@ -322,6 +322,37 @@ def test_a_stack_that_does_not_start_is_quoted(pytester: pytest.Pytester) -> Non
     assert run["verdict"] == "unknown"
 
 
+def test_what_does_not_hold_is_an_assertion_error(pytester: pytest.Pytester) -> None:
+    """To the test, which may expect it as any other; what pytest prints of it is the story, and no traceback."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from ftharness.scenario import fails_with, succeeds
+
+        def test_caught(ft):
+            ft.client.complete(max_tokens=5).wait().finished().wait()
+            with pytest.raises(AssertionError, match="expected an error 500"):
+                ft.expect(fails_with(500))
+            try:
+                ft.run("migration/drain", max_tokens=100, token=5000)
+            except Exception as error:
+                assert "never fired" in str(error)
+            else:
+                raise RuntimeError
+
+        def test_told(ft):
+            ft.client.complete(max_tokens=5).wait().finished().wait()
+            ft.expect(fails_with(500))
+        """
+    )
+    result = pytester.runpytest_subprocess("--ft-out", "out")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*FAILED*test_told*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*fixture.py*")
+    result.stdout.no_fnmatch_line("> *ft.expect*")
+
+
 def test_scenarios_run_as_tests(pytester: pytest.Pytester) -> None:
     """``ft.run`` runs by name; a verdict that is not a pass is a failure, unless the test looks at it itself."""
     pytester.makepyfile(
