@@ -117,7 +117,7 @@ async def _locks(figures: Figures, folder: Path) -> None:
             taken[name].append(await _round(contestants[name], path, moments.uniform(0.0, _POLL_S)))
     for q, poll_bound, flock_bound in ((0.5, "ratio <= 0.04", "ratio <= 2"), (0.99, "", "")):
         ours, poll, flock = (quantile(taken[name], q) for name in contestants)
-        figure = f"failover.lock.kill_to_held_p{round(q * 100)}"
+        figure = f"failover/lock_kill_to_held_p{round(q * 100)}"
         figures.tell(figure, ours, "ms", n=rounds, bound=poll_bound, peer="a 100 ms poll", peer_value=poll)
         figures.tell(
             figure, ours, "ms", n=rounds, bound=flock_bound, peer="a thread that blocks in flock", peer_value=flock
@@ -183,14 +183,14 @@ def main() -> None:
     rounds = 20 if figures.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(_rounds(Path(folder), aggregated(workers=1, standbys=1, wake_s=0.0), _killed, rounds))
-    figures.tell("failover.kill_to_first_token_p50", quantile(found, 0.5), "ms", n=rounds)
-    figures.tell("failover.kill_to_first_token_p95", quantile(found, 0.95), "ms", n=rounds, bound="value <= 100")
+    figures.tell("failover/kill_to_first_token_p50", quantile(found, 0.5), "ms", n=rounds)
+    figures.tell("failover/kill_to_first_token_p95", quantile(found, 0.95), "ms", n=rounds, bound="value <= 100")
     rounds = 5 if figures.quick else 20
     fencing = aggregated(workers=1, standbys=1, wake_s=0.0, heartbeat_s=_BEAT_S, fence_s=_DEADLINE_S)
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(_rounds(Path(folder), fencing, _frozen, rounds))
     bound = f"value <= {_DEADLINE_S * 1e3 + 100:g}"
-    figures.tell("failover.freeze_to_held_max", max(found), "ms", n=rounds, bound=bound)
+    figures.tell("failover/freeze_to_held_max", max(found), "ms", n=rounds, bound=bound)
     figures.end()
 
 
