@@ -113,9 +113,11 @@ def test_one_that_is_killed_leaves_no_folder_that_looks_made(tmp_path: Path) -> 
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as making:
         assert making.stdout is not None
-        assert making.stdout.readline() == "all but its name\n"
-        assert tiny_models() == []
-        making.send_signal(signal.SIGKILL)
+        try:
+            assert making.stdout.readline() == "all but its name\n"
+            assert tiny_models() == []
+        finally:
+            making.send_signal(signal.SIGKILL)
     assert tiny_models() == []
     assert make_tiny_model(2, 0, quiet).is_dir()
 
