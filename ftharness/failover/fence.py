@@ -66,7 +66,11 @@ class Fencer:
         self._path = Path(os.path.abspath(lock_path))  # noqa: PTH100 - as the lock
         self._deadline_s = deadline_s
         self._told = on_fenced
-        self._seen: tuple[int, int] = (0, 0)  # the token that is watched, and since when
+        self._heard: tuple[int, int, bool] = (
+            0,
+            0,
+            False,
+        )  # of a token: since when it is silent, in ns; whether that was a beat
         self._refused = 0  # the token of a holder that we may not kill
 
     async def run(self) -> None:
@@ -109,11 +113,16 @@ class Fencer:
         return last is not None and last.token == record.token
 
     def _since(self, record: Record) -> float:
-        """Since when the holder has been silent, in seconds on our clock: its last beat; without one, our first look at it."""
+        """Since when the holder has been silent, in seconds on our clock: its last beat, or when we first missed that."""
         beat = last_beat(self._path, record)
-        if self._seen[0] != record.token:
-            self._seen = record.token, time.monotonic_ns()
-        return (self._seen[1] if beat is None else beat) / 1e9
+        token, _, known = self._heard
+        if beat is not None:
+            self._heard = record.token, beat, True
+        elif (
+            token != record.token or known
+        ):  # its file was deleted, say: that is no sign of how long it has been silent
+            self._heard = record.token, time.monotonic_ns(), False
+        return self._heard[1] / 1e9
 
     async def _look_for_another(self, record: Record) -> None:
         """Where the last known holder is gone: one that waited may have been granted the lock, and frozen before it said so."""

@@ -40,14 +40,10 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def holder(path: Path, beat_s: float = _BEAT_S) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-c", _HOLDER, str(path), str(beat_s)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with _started(_HOLDER, path, str(beat_s)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process
 
 
 @contextlib.asynccontextmanager
@@ -79,9 +75,15 @@ async def lateness() -> AsyncIterator[list[float]]:
         task.cancel()
 
 
-def _started(code: str, path: Path, *more: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def _started(code: str, path: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A process, which is killed at the end, whatever else fails."""
     argv = [sys.executable, "-c", code, str(path), *more]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 async def waiter_of(path: Path) -> int:
@@ -175,7 +177,6 @@ async def test_a_fencer_that_was_frozen_itself_starts_anew(tmp_path: Path) -> No
         assert process.poll() is None
         process.send_signal(signal.SIGSTOP)  # and it still does its work
         assert str(process.pid) in await asyncio.to_thread(watcher.stdout.readline)
-        watcher.kill()
 
 
 async def test_what_froze_with_the_fencer_and_thaws_with_it_lives(tmp_path: Path) -> None:
@@ -197,7 +198,6 @@ async def test_what_froze_with_the_fencer_and_thaws_with_it_lives(tmp_path: Path
                 each.send_signal(signal.SIGCONT)
             await asyncio.sleep(_DEADLINE_S)
             assert process.poll() is None, f"in turn {turn}"
-        watcher.kill()
 
 
 async def test_a_lost_heartbeat_file_is_no_silence(tmp_path: Path) -> None:

@@ -37,9 +37,15 @@ asyncio.run(main())
 """
 
 
-def _started(path: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def _started(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A holder, or one that waits; killed at the end, whatever else fails."""
     argv = [sys.executable, "-c", _HOLDER, str(path)]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -47,10 +53,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
     with _started(path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process
 
 
 async def waiter_of(path: Path) -> int:
