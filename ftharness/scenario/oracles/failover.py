@@ -33,6 +33,7 @@ _TURN = ("lock_acquired", "awake", "failover_state")
 _UNNAMED = Finding(
     "unknown", "no chunk of an answer names the engine that made it: this stack does not tell who serves"
 )
+_NONE_FROZEN = Finding("unknown", "no engine of a group that had its turn was frozen")
 
 
 class _Served(NamedTuple):
@@ -99,12 +100,16 @@ def legal_states(case: Case) -> Finding:
     return Finding("pass", f"{walked} engines, each by its legal states")
 
 
+def _frozen_in_turn(case: Case) -> list[FaultView]:
+    """The freezes that landed on an engine that had the lock."""
+    return [fault for fault in case.faults if fault.requested.fault == "freeze" and had_its_turn(case, fault)]
+
+
 def nobody_takes_over(case: Case) -> Finding:
     """While the engine that served is frozen no other gets its turn: who freezes keeps its lock."""
-    frozen = [fault for fault in case.faults if fault.landed is not None and fault.requested.fault == "freeze"]
-    frozen = [fault for fault in frozen if had_its_turn(case, fault)]
+    frozen = _frozen_in_turn(case)
     if not frozen:
-        return Finding("unknown", "no engine of a group that had its turn was frozen")
+        return _NONE_FROZEN
     findings = [_kept(case, fault) for fault in frozen]
     return short_of_passing(findings) or Finding(
         "pass", f"a stall, and nobody took over: {', '.join(finding.reason for finding in findings)}"
@@ -133,10 +138,9 @@ def _frozen_until(case: Case, fault: FaultView) -> int | None:
 
 def fenced(case: Case) -> Finding:
     """A holder of the lock that was frozen and lost it changes nothing any more, thawed or not: it serves nobody."""
-    frozen = [fault for fault in case.faults if fault.landed is not None and fault.requested.fault == "freeze"]
-    frozen = [fault for fault in frozen if had_its_turn(case, fault)]
+    frozen = _frozen_in_turn(case)
     if not frozen:
-        return Finding("unknown", "no engine of a group that had its turn was frozen")
+        return _NONE_FROZEN
     findings = [_fenced(case, fault) for fault in frozen]
     return short_of_passing(findings) or findings[0]
 

@@ -75,6 +75,13 @@ async def lateness() -> AsyncIterator[list[float]]:
         task.cancel()
 
 
+# A fencer in a process of its own, which says that it runs, and then whom it killed.
+_WATCHER = (
+    "import asyncio, sys; from ftharness.failover.fence import Fencer; print('runs', flush=True); "
+    f"asyncio.run(Fencer(sys.argv[1], deadline_s={_DEADLINE_S}, on_fenced=lambda f: print(f, flush=True)).run())"
+)
+
+
 @contextlib.contextmanager
 def _started(code: str, path: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """A process, which is killed at the end, whatever else fails."""
@@ -159,11 +166,7 @@ async def test_nobody_else_is_killed(tmp_path: Path, case: str) -> None:
 async def test_a_fencer_that_was_frozen_itself_starts_anew(tmp_path: Path) -> None:
     """It may have been the whole machine: the holder, thawed a moment later, beats again and lives."""
     path = tmp_path / "lock"
-    code = (
-        "import asyncio, sys; from ftharness.failover.fence import Fencer; print('runs', flush=True); "
-        f"asyncio.run(Fencer(sys.argv[1], deadline_s={_DEADLINE_S}, on_fenced=lambda f: print(f, flush=True)).run())"
-    )
-    with holder(path) as process, _started(code, path) as watcher:
+    with holder(path) as process, _started(_WATCHER, path) as watcher:
         assert watcher.stdout is not None
         assert watcher.stdout.readline() == "runs\n"
         await asyncio.sleep(_DEADLINE_S)  # it watches
@@ -182,11 +185,7 @@ async def test_a_fencer_that_was_frozen_itself_starts_anew(tmp_path: Path) -> No
 async def test_what_froze_with_the_fencer_and_thaws_with_it_lives(tmp_path: Path) -> None:
     """Whoever thaws first, at whatever moment of the fencer's wait: what it was not awake for is no evidence."""
     path = tmp_path / "lock"
-    code = (
-        "import asyncio, sys; from ftharness.failover.fence import Fencer; print('runs', flush=True); "
-        f"asyncio.run(Fencer(sys.argv[1], deadline_s={_DEADLINE_S}, on_fenced=lambda f: print(f, flush=True)).run())"
-    )
-    with holder(path) as process, _started(code, path) as watcher:
+    with holder(path) as process, _started(_WATCHER, path) as watcher:
         assert watcher.stdout is not None
         assert watcher.stdout.readline() == "runs\n"
         for turn in range(8):
