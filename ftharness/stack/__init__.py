@@ -7,7 +7,7 @@ from ftharness.stack.choice import find_stack
 from ftharness.stack.dynamo_behaviour import known_behaviours
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
-from ftharness.stack.topology import Topology, aggregated, disaggregated
+from ftharness.stack.topology import Topology, aggregated, alone, disaggregated
 
 __all__ = [
     "Launch",
@@ -20,6 +20,7 @@ __all__ = [
     "StackKind",
     "Topology",
     "aggregated",
+    "alone",
     "disaggregated",
     "find_stack",
     "known_behaviours",

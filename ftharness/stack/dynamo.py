@@ -18,7 +18,16 @@ from ftharness.stack.dynamo_discovery import expired, new_store
 from ftharness.stack.dynamo_environment import dynamo_environment
 from ftharness.stack.dynamo_ready import Serves
 from ftharness.stack.groups import Groups
-from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
+from ftharness.stack.plan import (
+    Launch,
+    NotAvailable,
+    Plan,
+    Settings,
+    StackKind,
+    has_frontend,
+    has_no_standbys,
+    has_strategy,
+)
 from ftharness.stack.provision import DEFAULT, find_interpreter, provisioned, sut_version
 from ftharness.stack.sim import LAUNCHER, SERVED_BY, count_tokens, worker_arguments
 from ftharness.stack.topology import Topology
@@ -75,6 +84,7 @@ class _DynamoStack(StackKind):
             NotAvailable: There is no Dynamo.
             NotApplicable: The topology does not exist on this stack.
         """
+        has_frontend(topology, self.name)
         has_strategy(topology, self.name, *_STRATEGIES)
         python, folder = interpreter(settings.sut_python), settings.folder.absolute()
         version, store = sut_version(python), new_store(folder)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ftharness.history import History
 from ftharness.logs import Contract
@@ -40,6 +40,16 @@ def has_no_standbys(topology: Topology, stack: str, why: str) -> None:
     """
     if topology.standbys:
         raise NotApplicable(f"standbys = {topology.standbys} does not exist on {stack}: {why}")
+
+
+def has_frontend(topology: Topology, stack: str) -> None:
+    """For a stack whose workers do not speak HTTP to clients.
+
+    Raises:
+        NotApplicable: In this topology there is no frontend before them.
+    """
+    if not topology.frontend:
+        raise NotApplicable(f"frontend = false does not exist on {stack}: its workers serve no clients of their own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +101,16 @@ class Launch:
     group: str = ""
 
 
+class TokenIds(Protocol):
+    """Tells texts as token ids, as the model's own tokenizer would."""
+
+    def of_prompt(self, body: Mapping[str, Any]) -> list[int] | None:
+        """What the engine reads for a request with this body; None where that cannot be told."""
+
+    def of_answer(self, text: str) -> list[int] | None:
+        """The tokens that were generated; None for a text that is not made of whole ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A whole stack to start.
@@ -102,6 +122,9 @@ class Plan:
         ready: Holds once the stack as a whole serves; called with the base URL.
         count: How many tokens a text holds.
         exact: Whether the tokens are known from prompt and seed (our engine).
+        greedy: Whether the engine is asked to decode greedily, so that the run without the fault is the reference: once it was
+            seen that the engine repeats itself, and goes on from a cut as it would have.
+        ids: The tokens of a text that the engine generated, and of a prompt; None where a text's cannot be told.
         behaviour: What this version is documented to do, where versions differ.
         asks: What every request's body has as well, unless it says something else.
         join: Makes the launch of one more standby of a group, of that name; None where there are none.
@@ -115,6 +138,8 @@ class Plan:
     ready: Condition
     count: Callable[[str], int]
     exact: bool
+    greedy: bool = False
+    ids: "TokenIds | None" = None
     behaviour: Mapping[str, Any] = field(default_factory=dict)
     asks: Mapping[str, Any] = field(default_factory=dict)
     join: Callable[[str], Launch] | None = None

@@ -9,7 +9,7 @@ from ftharness.engine import tokens
 from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket, log_event
 from ftharness.stack.groups import Groups
-from ftharness.stack.plan import Launch, Plan, Settings, StackKind
+from ftharness.stack.plan import Launch, Plan, Settings, StackKind, has_frontend
 from ftharness.stack.topology import Topology
 
 MODEL = "ftharness-sim"
@@ -51,7 +51,12 @@ class SimStack(StackKind):
         return ftharness.__version__
 
     def plan(self, topology: Topology, settings: Settings) -> Plan:
-        """A frontend on sockets that are bound already, and its workers, started side by side."""
+        """A frontend on sockets that are bound already, and its workers, started side by side.
+
+        Raises:
+            NotApplicable: The topology has no frontend.
+        """
+        has_frontend(topology, self.name)
         http, plane = listening_socket(), listening_socket()
         http_port, plane_port = http.getsockname()[1], plane.getsockname()[1]
         url = f"http://127.0.0.1:{http_port}"

@@ -36,6 +36,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         wake_s: Seconds that it takes to wake a shadow engine.
         heartbeat_s: Seconds between two heartbeats of whoever holds the failover lock; None: it does not beat.
         fence_s: Seconds without a heartbeat after which those that wait kill the holder; None: they wait for its end.
+        frontend: Whether there is one. Without, clients ask the only worker itself, which has to speak HTTP: real engines do.
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
         frontend_args: More arguments for the frontend.
         worker_args: More arguments for each worker.
@@ -55,6 +56,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     wake_s: float = 0.05
     heartbeat_s: float | None = None
     fence_s: float | None = None
+    frontend: bool = True
     drain_s: float = 60.0
     frontend_args: list[str] = []
     worker_args: list[str] = []
@@ -79,6 +81,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 f"migration_max_seq_len = {self.migration_max_seq_len}: must be at least 1, or none at all"
             )
+        if not self.frontend and (self.strategy or self.workers != 1 or self.standbys):
+            raise ValueError("frontend = false: only one worker, without standbys, can be asked directly: alone()")
         self._check_standbys()
         if len(self.members) > MOST_WORKERS:
             counts = " + ".join(
@@ -143,6 +147,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def aggregated(*, workers: int = 2, **fields: Any) -> Topology:
     """``workers`` workers that do prefill and decode each; ``fields`` are those of :class:`Topology`."""
     return Topology(workers=workers, **fields)
+
+
+def alone(**fields: Any) -> Topology:
+    """One engine that clients ask directly, with no frontend before it; ``fields`` are those of :class:`Topology`."""
+    return Topology(workers=1, frontend=False, **fields)
 
 
 def disaggregated(
