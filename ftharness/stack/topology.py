@@ -81,8 +81,6 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 f"migration_max_seq_len = {self.migration_max_seq_len}: must be at least 1, or none at all"
             )
-        if not self.frontend and (self.strategy or self.workers != 1 or self.standbys):
-            raise ValueError("frontend = false: only one worker, without standbys, can be asked directly: alone()")
         self._check_standbys()
         if len(self.members) > MOST_WORKERS:
             counts = " + ".join(
@@ -105,6 +103,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
 
     def _check_standbys(self) -> None:
+        if not self.frontend and (self.strategy or self.workers != 1 or self.standbys):
+            raise ValueError("frontend = false: only one worker, without standbys, can be asked directly: alone()")
         if self.standbys and self.strategy:
             raise ValueError(
                 f"standbys = {self.standbys}: must be 0 with strategy = {self.strategy}; shadow engines do both phases"
