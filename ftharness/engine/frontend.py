@@ -6,69 +6,15 @@ opens them on 127.0.0.1 itself (``--port``, ``--plane-port``) when it is run by 
 
 import argparse
 import asyncio
-import contextlib
-import signal
-import socket
 import sys
-from collections.abc import Generator
-
-import uvicorn
 
 from ftharness.engine.bugs import BUGS
 from ftharness.engine.frontend_api import Api
+from ftharness.engine.frontend_http import listening_socket, serve
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Policy
 from ftharness.engine.frontend_plane import Plane
 from ftharness.engine.settings import STRATEGIES
-
-#: Connections that may wait to be accepted: a burst of streams is opened at once.
-_BACKLOG = 1024
-#: Seconds that an idle connection is kept. Clients reuse connections, and one that closes under a request is a failure.
-_KEEP_ALIVE_S = 600
-
-
-class _Server(uvicorn.Server):
-    """Ends by our signal handlers, at once and with status 0, rather than by a flag that is looked at now and then."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._told = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """SIGTERM and SIGINT: no new requests, what runs may end; a second one ends it now."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        yield
-
-    def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self._told.set()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """At once where nobody is connected; otherwise as ever, which takes a tenth of a second at least."""
-        if self.server_state.connections or self.server_state.tasks:
-            await super().shutdown(sockets)
-        else:
-            for server in self.servers:
-                server.close()
-
-    async def main_loop(self) -> None:
-        """Until told to end."""
-        await self._told.wait()
-
-
-def _socket(fd: int | None, host: str, port: int) -> socket.socket:
-    if fd is not None:
-        sock = socket.socket(fileno=fd)
-    else:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-    sock.listen(_BACKLOG)
-    return sock
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -81,25 +27,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
         bug=arguments.bug,
     )
     plane = Plane(arguments.model, log)
-    plane_socket = _socket(arguments.plane_fd, arguments.host, arguments.plane_port)
-    http_socket = _socket(arguments.http_fd, arguments.host, arguments.port)
+    plane_socket = listening_socket(arguments.plane_fd, arguments.host, arguments.plane_port)
+    http_socket = listening_socket(arguments.http_fd, arguments.host, arguments.port)
     await plane.listen(plane_socket)
     log.listening("plane", *plane_socket.getsockname()[:2])
-    config = uvicorn.Config(
-        Api(plane, policy, log, arguments.seed).application(),
-        loop="none",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )
     log.listening("HTTP", *http_socket.getsockname()[:2])
-    await _Server(config).serve(sockets=[http_socket])
+    await serve(Api(plane, policy, log, arguments.seed).application(), http_socket)
     plane.close()
 
 

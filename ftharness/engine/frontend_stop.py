@@ -4,19 +4,25 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Cuts a text before the first stop string, whichever way the text is split into pieces."""
+    """Cuts a text before the first stop string, whichever way the text is split into pieces.
+
+    Attributes:
+        found: The stop string that ended the text, or nothing.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
+        self.found = ""
 
     def feed(self, piece: str) -> tuple[str, bool]:
         """The text that is certain by now, and whether a stop string has ended it."""
         text = self._held + piece
-        found = [at for at in map(text.find, self._stops) if at >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
+            at, self.found = min(found)
             self._held = ""
-            return text[: min(found)], True
+            return text[:at], True
         keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

@@ -1,0 +1,133 @@
+"""What our frontends have in common towards their clients: the server, request ids, errors, the list of models."""
+
+import asyncio
+import contextlib
+import re
+import signal
+import socket
+import uuid
+from collections.abc import Generator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ftharness.engine.frontend_request import Refusal
+
+#: Connections that may wait to be accepted: a burst of streams is opened at once.
+_BACKLOG = 1024
+#: Seconds that an idle connection is kept. Clients reuse connections, and one that closes under a request is a failure.
+_KEEP_ALIVE_S = 600
+#: A client's X-Request-Id goes into log lines: nothing that could forge one.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_CREATED = 1_700_000_000  # a model's birthday; it is not asked for
+
+
+class _Server(uvicorn.Server):
+    """Ends by our signal handlers, at once and with status 0, rather than by a flag that is looked at now and then."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT: no new requests, what runs may end; a second one ends it now."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._told.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """At once where nobody is connected; otherwise as ever, which takes a tenth of a second at least."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        else:
+            for server in self.servers:
+                server.close()
+
+    async def main_loop(self) -> None:
+        """Until told to end."""
+        await self._told.wait()
+
+
+def listening_socket(fd: int | None, host: str, port: int) -> socket.socket:
+    """The socket that was inherited as ``fd``, or one of our own.
+
+    Raises:
+        OSError: Nothing can listen there.
+    """
+    if fd is not None:
+        sock = socket.socket(fileno=fd)
+    else:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    sock.listen(_BACKLOG)
+    return sock
+
+
+async def serve(application: Starlette, sock: socket.socket) -> None:
+    """Answers until SIGTERM or SIGINT; what runs then may end, unless it is told a second time."""
+    config = uvicorn.Config(
+        application,
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    await _Server(config).serve(sockets=[sock])
+
+
+class RequestIds:
+    """The ids of the requests that run: none is another's."""
+
+    def __init__(self) -> None:
+        self._active: set[str] = set()
+
+    def take(self, request: Request) -> str:
+        """The client's X-Request-Id if it is sound, else one of ours. One that is in use gets an ending."""
+        request_id = request.headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = str(uuid.uuid4())
+        elif request_id in self._active:
+            request_id = f"{request_id}.{uuid.uuid4().hex[:8]}"
+        self._active.add(request_id)
+        return request_id
+
+    def over(self, request_id: str) -> None:
+        """That request has ended, however."""
+        self._active.discard(request_id)
+
+
+def models(model: str, *, serves: bool) -> Response:
+    """The body of ``/v1/models``: the one model, while somebody serves it."""
+    card = {"id": model, "object": "model", "created": _CREATED, "owned_by": "ftharness"}
+    return JSONResponse({"object": "list", "data": [card] if serves else []})
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """How a :class:`Refusal` is answered."""
+    del request
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.body(), error.status)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """How a request for what is not here is answered."""
+    assert isinstance(error, HTTPException)
+    refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(refusal.body(), error.status_code)
