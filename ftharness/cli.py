@@ -82,17 +82,31 @@ def _options(
 @app.command("list")
 def list_(
     bugs: Annotated[bool, typer.Option("--bugs", help="The planted bugs, and what reveals each.")] = False,
+    findings: Annotated[
+        bool,
+        typer.Option("--findings", help="The known findings: what, on which stack and versions, in which scenarios."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON, whole.")] = False,
 ) -> None:
-    """The scenarios, or the planted bugs."""
+    """The scenarios, the planted bugs, or the known findings."""
     import msgspec
 
     from ftharness.engine.bugs import BUGS
+    from ftharness.scenario.findings import known_findings
     from ftharness.scenario.library import shipped
 
+    if bugs and findings:
+        die("--bugs and --findings are two lists: ask for one of them")
     with said():
         scenarios = shipped()
-    if bugs and json:
+        known = known_findings()
+    if findings and json:
+        typer.echo(msgspec.json.encode(known).decode())
+    elif findings:
+        for one in known:
+            where = "  ".join(",".join(names) for names in (one.stacks, one.engines) if names)
+            typer.echo(f"{one.id}  {where}  {one.versions}  {','.join(one.scenarios)}  {one.title}")
+    elif bugs and json:
         typer.echo(msgspec.json.encode([bug._asdict() for bug in BUGS.values()]).decode())
     elif bugs:
         for bug in BUGS.values():

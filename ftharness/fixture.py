@@ -156,7 +156,8 @@ class Ft:
             engine: Instead of the command line's.
             stack: The same.
             bug: A planted bug, or "".
-            check: Whether anything but a pass fails the test.
+            check: Whether anything but a pass fails the test. What does not apply skips it, and a failure that is a known
+                finding ends it as one that is expected to fail (``xfail``); each with the reason.
             params: Numbers of the scenario to replace, as ``--set`` does.
 
         Raises:
@@ -168,6 +169,7 @@ class Ft:
         from ftharness.ran import Ran
         from ftharness.report import excuse, story
         from ftharness.scenario import judge
+        from ftharness.scenario.record import KNOWN
         from ftharness.scenario.runner import run_cell
         from ftharness.session import cell_of
         from ftharness.stored_runs import read_events
@@ -194,7 +196,7 @@ class Ft:
             raise
         self.records.append(record)
         if check and (note := excuse(record)):
-            pytest.skip(_said(note))
+            pytest.xfail(_said(note)) if note.kind == KNOWN else pytest.skip(_said(note))
         if check and record.verdict != "pass":
             raise ExpectationFailed(story(record, read_events(folder), self.folder))
         return Ran(**msgspec.structs.asdict(record))

@@ -5,6 +5,7 @@ import inspect
 import os
 import select
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -129,18 +130,35 @@ def _write_whole(folder: Path, seed: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Where the report is."""
+    """What is known of the failures, what of that did not show, and where the report is."""
     if not hasattr(config, "workerinput") and _OUT in config.stash:
         if trouble := config.stash.get(_TROUBLE, ""):
             terminalreporter.write_line(f"ftharness: no report over all runs: {trouble}", red=True)
+        for line in _of_findings(config.stash[_OUT]):
+            terminalreporter.write_line(f"ftharness: {line}")
         report = config.stash[_OUT] / "report.html"
         if report.exists():
             terminalreporter.write_line(f"ftharness report: {report}")
 
 
+def _of_findings(folder: Path) -> list[str]:
+    """What the session's runs say of known findings, once each, with how many say so."""
+    from ftharness.report import RunError, of_findings, read_run
+
+    try:
+        run = read_run(folder)
+    except RunError:  # no test made a run, or its report could not be written, which has been said
+        return []
+    said = Counter((note.kind, note.reason) for one in run.scenarios for note in of_findings(one))
+    return [
+        f"{kind.replace('_', ' ')}{f' ({count} runs)' if count > 1 else ''}: {reason}"
+        for (kind, reason), count in said.items()
+    ]
+
+
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Keep how a test ended, for its own report; of one that is interrupted there is no report."""
-    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+    if call.excinfo is not None and not call.excinfo.errisinstance((pytest.skip.Exception, pytest.xfail.Exception)):
         item.stash[_ERROR] = call.excinfo.exconly(tryshort=True).partition("\n")[0]
     elif call.excinfo is not None or call.when == "call":
         item.stash[_ERROR] = ""

@@ -10,7 +10,8 @@ from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import FEW
 from ftharness.report.recovered import went_on
-from ftharness.report.run import EXCUSES, MARKS, excuse, planted
+from ftharness.report.run import EXCUSES, MARKS, counts_as, excuse, of_findings, planted
+from ftharness.report.story import known_by
 from ftharness.report.takeover import takeovers
 from ftharness.report.told_so import told_so
 from ftharness.report.units import amount
@@ -23,7 +24,9 @@ from ftharness.session import Told
 _PHASES = {
     "launch": "launching the stack",
     "control": "running without the fault",
+    "repeat": "running without the fault once more",
     "fault": "running with the fault",
+    "cut": "running from where the fault was",
     "teardown": "stopping, looking for leaks",
 }
 
@@ -66,13 +69,23 @@ class Telling(Told):
     def told(self, record: ScenarioRecord, folder: Path) -> None:
         """One line for what passed, the story for what did not."""
         if record.verdict == "pass":
-            where = "".join(f" {part}" for part in (record.stack, record.engine, record.sut_version) if part)
             bug = f"  {named}" if (named := planted(record)) else ""
-            _say(f"{MARKS['pass']} {record.name} {where}  {record.duration_s:.1f} s{_recovered(record, folder)}{bug}")
+            _say(
+                f"{MARKS['pass']} {record.name} {_where(record)}  {record.duration_s:.1f} s{_recovered(record, folder)}{bug}"
+            )
+            _say_findings(record)
             for drift in record.drift[:3]:
                 _say(f"    drift  {drift}")
         elif (note := excuse(record)) and note.kind == "not_applicable":
             _say(f"– {record.name}  {record.stack}  not applicable: {note.reason}")
+        elif note:
+            _say(f"{MARKS[record.verdict]} {record.name} {_where(record)}  {record.duration_s:.1f} s  known finding")
+            _say_findings(record)
+            for one in record.oracles:
+                if one.verdict != "pass":
+                    _say(
+                        f"    {MARKS[one.verdict]} {one_line(one.name, 40)}: {one_line(one.reason, 150)}{known_by(one)}"
+                    )
         else:
             events = read_kept(folder / record.path / HISTORY_FILE).events
             sys.stdout.write(story(record, events, folder) + "\n")
@@ -89,7 +102,7 @@ class Telling(Told):
         if not record.scenarios:
             _say("UNKNOWN  no scenario was run: it was ended before the first one began")
         elif self._count > 1:
-            counts = Counter(note.kind if (note := excuse(one)) else one.verdict for one in record.scenarios)
+            counts = Counter(note.kind if (note := excuse(one)) else counts_as(one) for one in record.scenarios)
             said = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in (*MARKS, *EXCUSES) if counts[kind])
             missing = f" of {self._count}" if len(record.scenarios) < self._count else ""
             _say(f"{said}{missing}{took}")
@@ -102,6 +115,16 @@ class Telling(Told):
         if (folder / "report.html").exists():
             sys.stdout.write(f"report  {folder / 'report.html'}\n")
         sys.stdout.flush()
+
+
+def _where(record: ScenarioRecord) -> str:
+    return "".join(f" {part}" for part in (record.stack, record.engine, record.sut_version) if part)
+
+
+def _say_findings(record: ScenarioRecord) -> None:
+    """What is known of it, or did not show."""
+    for note in of_findings(record):
+        _say(f"    {note.kind.replace('_', ' ')}  {note.reason}")
 
 
 def _recovered(record: ScenarioRecord, folder: Path) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from ftharness.report.clean import one_line
 from ftharness.report.recovered import next_token_ms
-from ftharness.report.run import MARKS, RunRecord, excuse
+from ftharness.report.run import MARKS, RunRecord, counts_as, excuse, of_findings
 from ftharness.report.units import amount, milliseconds, pairs
 from ftharness.scenario.record import Recovery, ScenarioRecord, Verdict, worst
 
@@ -81,7 +81,7 @@ def _told(key: Key, old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]
 
 def _counting(records: Iterable[ScenarioRecord]) -> Verdict:
     """The verdict over repeats; what is excused counts as passed, as in the exit status."""
-    return worst("pass" if excuse(one) is not None else one.verdict for one in records)
+    return worst(counts_as(one) for one in records)
 
 
 def _kind(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> str:
@@ -117,6 +117,7 @@ def _details(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> It
     for name, figure in _FIGURES:
         yield from _figure(name, _values(old, figure), _values(new, figure))
     yield from _figure("length", [one.duration_s * 1_000 for one in old], [one.duration_s * 1_000 for one in new])
+    yield from _findings(old, new)
     yield from _lines("drift", [line for one in old for line in one.drift], [line for one in new for line in one.drift])
     yield from _lines("leak", [line for one in old for line in one.leaks], [line for one in new for line in one.leaks])
 
@@ -138,6 +139,22 @@ def _oracle_verdicts(records: Sequence[ScenarioRecord]) -> dict[str, tuple[Verdi
         counts = worst([verdict, oracle.verdict])
         found[oracle.name] = (counts, reason if counts == verdict and reason else oracle.reason)
     return found
+
+
+def _findings(old: Sequence[ScenarioRecord], new: Sequence[ScenarioRecord]) -> Iterator[str]:
+    """What is known of the failures of either run, and what did not show; what both say is said once."""
+    told = [
+        dict.fromkeys(
+            f"{note.kind.replace('_', ' ')}: {one_line(note.reason, 300)}"
+            for one in records
+            for note in of_findings(one)
+        )
+        for records in (old, new)
+    ]
+    for line in told[0] | told[1]:
+        run = "" if line in told[0] and line in told[1] else f" of the {'first' if line in told[0] else 'second'} run"
+        kind, _, reason = line.partition(": ")
+        yield f"{kind}{run}: {reason}"
 
 
 def _values(records: Sequence[ScenarioRecord], figure: Callable[[Recovery], float | None]) -> list[float]:

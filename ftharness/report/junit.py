@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
 from ftharness.report.clean import plain, xml_text
-from ftharness.report.run import RunRecord, excuse
+from ftharness.report.run import RunRecord, counts_as, excuse
 from ftharness.scenario.record import ScenarioRecord
 
 JUNIT_FILE = "junit.xml"
@@ -41,9 +41,10 @@ class Junit:
         if scenario.verdict == "pass":
             return
         if excused is not None:
-            self._told(case, "skipped", f"{excused.kind}: {excused.reason}", scenario.verdict, story)
+            reasons = [note.reason for note in scenario.annotations if note.kind == excused.kind]
+            self._told(case, "skipped", f"{excused.kind}: {'; '.join(reasons)}", scenario.verdict, story)
         else:
-            outcome = "failure" if scenario.verdict == "fail" else "error"
+            outcome = "failure" if counts_as(scenario) == "fail" else "error"
             self._told(case, outcome, scenario.reason or scenario.verdict, scenario.verdict, story)
 
     def render(self) -> bytes:

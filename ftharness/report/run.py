@@ -5,14 +5,27 @@ from pathlib import Path
 import msgspec
 
 from ftharness.report.atomic import write_atomically
-from ftharness.scenario.record import HISTORY_FILE, PLANTED, Annotation, ScenarioRecord, Verdict
+from ftharness.scenario.record import (
+    HISTORY_FILE,
+    IN_PART,
+    KNOWN,
+    LIKE,
+    MENDED,
+    NOT_SEEN,
+    PLANTED,
+    Annotation,
+    ScenarioRecord,
+    Verdict,
+)
 
 RUN_FILE = "run.json"
 SCHEMA = 1
 #: How a verdict is shown, on a terminal as on the page.
 MARKS: dict[Verdict, str] = {"pass": "✓", "fail": "✗", "unknown": "?"}
 # Annotations that say: look at it, but it is no reason to stop. Quarantine is for whoever picks what gates, not for us.
-EXCUSES = ("known_finding", "not_applicable")
+EXCUSES = (KNOWN, "not_applicable")
+# Those of known findings, in the order in which they are told.
+FINDINGS = (KNOWN, IN_PART, LIKE, NOT_SEEN, MENDED)
 
 
 class RunError(Exception):
@@ -96,6 +109,24 @@ def excuse(scenario: ScenarioRecord) -> Annotation | None:
     return next((note for note in scenario.annotations if note.kind in EXCUSES), None)
 
 
+def counts_as(scenario: ScenarioRecord) -> Verdict:
+    """What a verdict counts as: a failure that is known, and what does not apply, as a pass.
+
+    Where all that failed is known, but the rest was not tested, that is what is left of it: ``unknown``.
+    """
+    if excuse(scenario) is not None:
+        return "pass"
+    failed = [one for one in scenario.oracles if one.verdict == "fail"]
+    if scenario.verdict == "fail" and failed and all(one.known for one in failed):
+        return "unknown"
+    return scenario.verdict
+
+
+def of_findings(scenario: ScenarioRecord) -> list[Annotation]:
+    """What there is to say of known findings."""
+    return [note for kind in FINDINGS for note in scenario.annotations if note.kind == kind]
+
+
 def planted(scenario: ScenarioRecord) -> str:
     """``bug NAME``, and where it is revealed if not here; "" where the stack was not told to misbehave."""
     return next((f"bug {note.reason}" for note in scenario.annotations if note.kind == PLANTED), "")
@@ -106,7 +137,7 @@ def exit_status(record: RunRecord) -> int:
 
     ``junit.xml`` counts the same way. A run without scenarios tested nothing, so it is unknown.
     """
-    counting = [scenario.verdict for scenario in record.scenarios if excuse(scenario) is None]
+    counting = [counts_as(scenario) for scenario in record.scenarios]
     if "fail" in counting:
         return 1
     return 3 if "unknown" in counting or not record.scenarios else 0

@@ -16,6 +16,7 @@ from ftharness.report.moments import Moments
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
+from ftharness.report.story import known_by
 from ftharness.report.units import after, amount, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord
 
@@ -121,7 +122,10 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         problem=stored.problem,
         figures=[*figures(stored.faults), *token_figures(stored)],
         pictures=list(_pictures(stored)) if pictures else [],
-        oracles=[Row(one_line(o.name, 120), plain(o.reason, _REASON), o.verdict) for o in _worst_first(record)],
+        oracles=[
+            Row(one_line(o.name, 120), f"{plain(o.reason, _REASON)}{known_by(o)}", o.verdict)
+            for o in _worst_first(record)
+        ],
         faults=list(_boxes(stored.faults)),
         before=[line for line in told if line.t < since],
         told=[line for line in told if line.t >= since],

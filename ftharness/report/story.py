@@ -10,7 +10,7 @@ from ftharness.report.chronicle import Entry, choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments, moments
 from ftharness.report.recovered import given_up
-from ftharness.report.run import MARKS, planted
+from ftharness.report.run import MARKS, excuse, of_findings, planted
 from ftharness.report.timeline import RequestLane, Timeline, timeline
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment, pairs
 from ftharness.scenario.record import OracleRecord, ScenarioRecord
@@ -39,13 +39,17 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
     lanes = timeline(events)
     faults = moments(record.faults, events, lanes)
     on = " · ".join(part for part in (record.stack, record.engine, record.sut_version) if part)
-    lines = [f"{record.verdict.upper()}  {one_line(record.name, 80)}{f' on {one_line(on, 60)}' if on else ''}"]
+    note = excuse(record)
+    known = f" ({note.kind.replace('_', ' ')})" if note else ""
+    lines = [f"{record.verdict.upper()}{known}  {one_line(record.name, 80)}{f' on {one_line(on, 60)}' if on else ''}"]
     if bug := planted(record):
         lines[0] += f"  {one_line(bug, 80)}"
     # Where an oracle decided, the reason is its own, and stands among the oracles.
     if record.reason and not any(record.reason in (o.reason, f"{o.name}: {o.reason}") for o in record.oracles):
         # It may hold the last lines of a process that did not start: what its reader needs most.
         lines += _reason(record.reason)
+    for said in of_findings(record)[:2]:
+        lines += [f"  {part}" for part in wrap(f"{said.kind.replace('_', ' ')} {one_line(said.reason, 600)}", _WIDE)]
     untested = [one for one in record.oracles if one.reason == f"not tested: {record.reason}"]
     lines += _oracles([one for one in record.oracles if one not in untested])
     if untested:
@@ -84,13 +88,19 @@ def _oracles(oracles: Sequence[OracleRecord]) -> list[str]:
     order = {"fail": 0, "unknown": 1}
     bad = sorted((one for one in oracles if one.verdict != "pass"), key=lambda one: order[one.verdict])
     lines = [
-        f"  {MARKS[one.verdict]} {one_line(one.name, 40)}: {one_line(one.reason, _WIDE)}" for one in bad[:_ORACLES]
+        f"  {MARKS[one.verdict]} {one_line(one.name, 40)}: {one_line(one.reason, _WIDE)}{known_by(one)}"
+        for one in bad[:_ORACLES]
     ]
     rest = [f"{len(bad) - _ORACLES} more did not pass"] if len(bad) > _ORACLES else []
     passed = [one_line(one.name, 40) for one in oracles if one.verdict == "pass"]
     if passed:
         rest.append(f"passed: {', '.join(passed)}")
     return [*lines, f"  {MARKS['pass']} {one_line('; '.join(rest), _WIDE)}"] if rest else lines
+
+
+def known_by(oracle: OracleRecord) -> str:
+    """By which known findings it is explained."""
+    return f" [known: {one_line(', '.join(oracle.known), 80)}]" if oracle.known else ""
 
 
 def _happened(

@@ -9,6 +9,7 @@ from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.departure import departed
 from ftharness.scenario.expect import Expect, apply
+from ftharness.scenario.explained import Explained, Judged, explained
 from ftharness.scenario.oracles.tokens import count_tokens
 from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, Verdict, worst
 from ftharness.scenario.recovery import recovery_of
@@ -44,10 +45,15 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
     findings = [(expect, _finding(expect, case, trouble)) for expect in expects]
     # An unknown that only says that this version logs differently decides nothing: behaviour does, the drift is listed.
     deciding = [finding.verdict for _, finding in findings if not _is_drift(finding)]
+    untested = trouble
     # Unless that is all that was expected: then nothing of it has been seen.
-    if trouble or (own_count and all(_is_drift(finding) for _, finding in findings[:own_count])):
+    if not trouble and own_count and all(_is_drift(finding) for _, finding in findings[:own_count]):
+        untested = findings[0][1].reason
+    if untested:
         deciding.append("unknown")
     verdict = worst(deciding)
+    leaks = [f"{leak.what} of {leak.source}: {leak.detail}" for leak in case.select(Leak)]
+    known = _known(case, scenario, findings, leaks, untested) if applies and not ongoing else Explained()
     return ScenarioRecord(
         name=scenario.name,
         stack=started.stack if started else "",
@@ -59,6 +65,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
             *_planted(case.params.get("bug", ""), scenario.name),
             *_documented(scenario, behaviour, started.sut_version if started else ""),
             *(_nothing_broken(case, scenario) if applies else [Annotation(kind="not_applicable", reason=trouble)]),
+            *known.notes,
         ],
         verdict=verdict,
         reason=(trouble if verdict != "fail" else "") or _first(findings, verdict),
@@ -67,11 +74,15 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         tokens=count_tokens(case),
         oracles=[
             OracleRecord(
-                name=str(expect), verdict=finding.verdict, reason=finding.reason, evidence=list(finding.evidence)
+                name=str(expect),
+                verdict=finding.verdict,
+                reason=finding.reason,
+                evidence=list(finding.evidence),
+                known=known.by.get(place, []),
             )
-            for expect, finding in findings
+            for place, (expect, finding) in enumerate(findings)
         ],
-        leaks=[f"{leak.what} of {leak.source}: {leak.detail}" for leak in case.select(Leak)],
+        leaks=leaks,
         drift=_drift(case, findings),
     )
 
@@ -135,6 +146,26 @@ def _never_fired(case: Case, scenario: Scenario) -> str:
         seen = f"; {f'{view.name}: {view.how_it_ended}' if view else 'it was not sent'}"
     what = f"{first.fault.kind} {first.fault.target}, {first.trigger}{seen}"
     return f"{count} faults never fired: the trigger's moment did not come: {what}"
+
+
+def _known(
+    case: Case, scenario: Scenario, findings: Sequence[tuple[Expect, Finding]], leaks: Sequence[str], untested: str
+) -> Explained:
+    """What known findings say of it; nothing of a stack that was told to misbehave."""
+    started = case.started
+    if started is None or case.params.get("bug"):
+        return Explained()
+    judged = [
+        Judged(
+            oracle=expect.oracle,
+            shown=str(expect),
+            verdict=finding.verdict,
+            said=leaks if expect.oracle == "no_leaks" and leaks else [finding.reason],
+            decides=not _is_drift(finding),
+        )
+        for expect, finding in findings
+    ]
+    return explained(scenario.name, started.stack, started.engine, started.sut_version, judged, untested=untested)
 
 
 def _planted(name: str, scenario: str) -> list[Annotation]:

@@ -12,6 +12,10 @@ import msgspec
 HISTORY_FILE, CELL_FILE = "history.jsonl", "scenario.json"
 #: The annotation that names the bug with which the stack was run.
 PLANTED = "planted_bug"
+#: Those of known findings: all that failed is known; not all; a known one looks the same, on other versions; it did not show; a
+#: later version does not have it.
+KNOWN, IN_PART, LIKE = "known_finding", "known_in_part", "like_a_finding"
+NOT_SEEN, MENDED = "finding_not_seen", "finding_mended"
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -77,20 +81,29 @@ class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OracleRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What one oracle said. ``evidence`` are the numbers (``n``) of the history's events that it rests on."""
+    """What one oracle said.
+
+    Attributes:
+        name: The expectation, with its arguments.
+        verdict: Its verdict.
+        reason: For a person.
+        evidence: The numbers (``n``) of the history's events that it rests on.
+        known: The names of the known findings that explain why it is no pass.
+    """
 
     name: str
     verdict: Verdict
     reason: str
     evidence: list[int] = []
+    known: list[str] = []
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     """What else there is to say beside a verdict.
 
     Attributes:
-        kind: ``not_applicable``, ``known_finding``, ``quarantined``, ``documented_behaviour``,
-            ``planted_bug``, ``no_fault`` or ``client_left``.
+        kind: ``not_applicable``, ``known_finding``, ``known_in_part``, ``like_a_finding``, ``finding_not_seen``,
+            ``finding_mended``, ``quarantined``, ``documented_behaviour``, ``planted_bug``, ``no_fault`` or ``client_left``.
         reason: For a person.
     """
 

@@ -1,0 +1,135 @@
+"""Known findings applied to a judgement: which failures they explain, and which of the findings did not show this time."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ftharness.scenario.findings import KnownFinding, known_findings
+from ftharness.scenario.record import IN_PART, KNOWN, LIKE, MENDED, NOT_SEEN, Annotation, Verdict
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What one oracle said.
+
+    Attributes:
+        oracle: Its name.
+        shown: As the expectation stands in a report.
+        verdict: Its verdict.
+        said: Its reason; of one that lists what it found each of these, so that nothing new hides beside what is known.
+        decides: Whether the verdict counts; an unknown that is drift alone does not.
+    """
+
+    oracle: str
+    shown: str
+    verdict: Verdict
+    said: Sequence[str]
+    decides: bool = True
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """What known findings say of a run.
+
+    Attributes:
+        by: The names of the findings that explain why one did not pass, by its place among those that were judged.
+        notes: The annotations.
+    """
+
+    by: dict[int, list[str]] = {}
+    notes: list[Annotation] = []
+
+
+def explained(
+    scenario: str, stack: str, engine: str, version: str, judged: Sequence[Judged], *, untested: str
+) -> Explained:
+    """Which failures are known, and which known ones are not there.
+
+    A failure is explained by findings of this scenario, stack, engine and version. An oracle that cannot tell is so, too, but
+    only by a finding that also shows in a failure. Unless every failure is explained, and nothing else was left untested, no
+    finding excuses the run.
+
+    Args:
+        scenario: The run's.
+        stack: The same.
+        engine: The same.
+        version: Of the system under test.
+        judged: What the oracles said.
+        untested: Why the run tested nothing beside its invariants; "" when it did.
+    """
+    about = [one for one in known_findings() if one.of(stack, engine, scenario)]
+    here = [one for one in about if one.covers(version)]
+    failed = {place: _apart(one, here) for place, one in enumerate(judged) if one.verdict == "fail"}
+    showing = [one for one in here if any(one.id in part.by for part in failed.values())]
+    unable = (
+        {}
+        if untested
+        else {place: _apart(one, showing) for place, one in enumerate(judged) if one.verdict == "unknown"}
+    )
+    parts = failed | unable
+    known = {place: part.by for place, part in parts.items() if part.by and not part.new}
+    new = [one for place, one in enumerate(judged) if one.verdict != "pass" and one.decides and place not in known]
+    left = [untested] if untested else [f"{one.shown}: {one.said[0]}" for one in new]
+    also = f"the rest was not tested: {left[0]}" if left else ""
+    if fresh := next((f"{judged[place].shown}: {part.new[0]}" for place, part in failed.items() if part.new), ""):
+        also = f"also a new failure: {fresh}"
+    notes = []
+    for finding in showing:
+        own = [judged[place].shown for place, part in parts.items() if finding.id in part.by]
+        notes.append(_shows(finding, own, also))
+    notes += _not_there([one for one in about if one not in showing], version, judged, untested=untested)
+    return Explained(known, notes)
+
+
+class _Part(NamedTuple):
+    """Of what an oracle said: the findings that explain some of it, and what none of them does."""
+
+    by: list[str]
+    new: list[str]
+
+
+def _apart(one: Judged, findings: Sequence[KnownFinding]) -> _Part:
+    of_each = [(said, [finding.id for finding in findings if _fits(finding, one.oracle, said)]) for said in one.said]
+    return _Part(
+        list(dict.fromkeys(name for _, names in of_each for name in names)),
+        [said for said, names in of_each if not names],
+    )
+
+
+def _fits(finding: KnownFinding, oracle: str, said: str) -> bool:
+    return any(one.oracle == oracle and re.search(one.reason, said) for one in finding.shows)
+
+
+def _shows(finding: KnownFinding, own: Sequence[str], also: str) -> Annotation:
+    what = f"{finding.id}: {finding.title} (seen {finding.seen} on {finding.versions})"
+    if not also:
+        return Annotation(kind=KNOWN, reason=f"{what}; see {finding.page}")
+    return Annotation(kind=IN_PART, reason=f"{what} explains {', '.join(own)}; see {finding.page}; {also}")
+
+
+def _not_there(
+    findings: Sequence[KnownFinding], version: str, judged: Sequence[Judged], *, untested: str
+) -> Iterator[Annotation]:
+    """What there is to say of findings that did not show, where the run has tested it; and of versions that are new to them."""
+    for one in findings:
+        names = {shows.oracle for shows in one.shows}
+        own = [each for each in judged if each.oracle in names]
+        what, where = f"{one.id}: {one.title}", f"see {one.page}"
+        like = [each.shown for each in judged if each.verdict == "fail" and _apart(each, [one]).by]
+        if like and not one.covers(version):
+            seen = f"{what} was seen on {one.versions} only, and {', '.join(like)} of {version} looks the same"
+            yield Annotation(kind=LIKE, reason=f"{seen}; {where}")
+        if untested or not own or any(each.verdict != "pass" for each in own):
+            continue
+        if one.covers(version):
+            seen = f"was not seen this time, in {version} ({one.seen})"
+            if one.always:
+                seen = f"did not show in {version}, where it was seen {one.seen}: if this mends it, its versions end before"
+            yield Annotation(kind=NOT_SEEN, reason=f"{what} {seen}; {where}")
+        elif one.is_before(version) and one.always:
+            yield Annotation(kind=MENDED, reason=f"{what} is not there any more in {version}; {where}")
+        elif one.is_before(version):
+            often = f"of {one.versions}; it did not show in every run of theirs ({one.seen}), so repeat this one"
+            yield Annotation(
+                kind=NOT_SEEN, reason=f"{what} was not seen in {version}, which is later than those {often}; {where}"
+            )
