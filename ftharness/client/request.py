@@ -24,6 +24,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         stop: Strings that end the answer.
         at_s: Seconds after the phase's begin when it is sent; with ``after``: after that request's end.
         after: The place of an earlier request of the workload, whose end, in whatever way, is waited for; None: of none.
+        after_fault: The place of a fault of the scenario, which is waited for, whether it lands or misses; of the run without
+            faults that asks nothing. None: of none.
         own_process: Whether a client process of its own sends it, which can be killed.
         extra: Further fields of the body, as they are.
     """
@@ -37,6 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stop: list[str] = []
     at_s: float = 0.0
     after: int | None = None
+    after_fault: int | None = None
     own_process: bool = False
     extra: dict[str, Any] = {}
 

@@ -1,56 +1,149 @@
-"""The fault ``kill_engine``: the engine process of a worker is killed, its handler is not."""
+"""Faults that hit a process below a worker: ``kill_engine``, ``freeze_engine``, ``kill_rank``. The worker itself is not hit."""
 
 import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ftharness.faults.strike import Strike
 from ftharness.history import Log
 from ftharness.process import Ended, Entry
 from ftharness.process.pidfd import wait_status
+from ftharness.process.process_table import read_entry, send_signal
 
 _EXIT_S = 10.0
+_STATE_S = 2.0
 
 
 async def kill_engine(strike: Strike) -> None:
-    """SIGKILL to the engine child, by a pidfd that was opened before it is known to be ours still."""
-    worker = strike.process
+    """SIGKILL to the engine child: the handler lives on, and has to notice."""
+    await _kill(strike, engine_of(strike), "engine")
+
+
+async def kill_rank(strike: Strike) -> None:
+    """SIGKILL to one of the processes among which the model is divided; the evidence is as for ``kill_engine``."""
+    number = int(strike.args.get("rank", 0))
+    await _kill(strike, _rank_of(strike, number), f"rank {number}")
+
+
+async def freeze_engine(strike: Strike) -> None:
+    """SIGSTOP to the engine child and to what is below it; the evidence is its state T in /proc."""
     engine = engine_of(strike)
     if engine is None:
-        strike.missed(f"{worker.name} has no engine child process")
+        strike.missed(f"{strike.process.name} has no engine child process")
         return
-    try:
-        pidfd = os.pidfd_open(engine.pid)
-    except ProcessLookupError:
-        strike.missed(f"the engine child {engine.pid} of {worker.name} has already ended")
+    frozen = [engine, *_below(strike, engine)]
+    at = time.monotonic_ns()
+    for entry in frozen:
+        send_signal(entry, signal.SIGSTOP)
+    strike.heals_by(lambda: _thaw(frozen))
+    if not await _state(engine, "T"):
+        now = read_entry(engine.pid)
+        strike.missed(
+            f"SIGSTOP was sent to the engine child {engine.pid}, but its state is {now.state if now else 'gone'}"
+        )
         return
-    try:
-        # The pidfd names one process for good; that it is the right one is checked after it was opened.
-        if all(found.pid != engine.pid or found.start_time != engine.start_time for found in worker.descendants()):
-            strike.missed(f"the engine child {engine.pid} of {worker.name} ended before it could be hit")
-            return
-        at = time.monotonic_ns()
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not await _ended(pidfd):
-            strike.missed(f"SIGKILL was sent to the engine child {engine.pid}, but it lives")
-            return
-        strike.landed(at=at, engine_pid=engine.pid, **_how_it_ended(pidfd))
-    finally:
-        os.close(pidfd)
+    strike.landed(at=at, engine_pid=engine.pid, signal="SIGSTOP", state="T", processes=len(frozen))
+    duration_s = strike.args.get("duration_s")
+    if duration_s is not None:
+        await asyncio.sleep(float(duration_s))  # the fault's own length
+        await strike.heal()
 
 
 def engine_of(strike: Strike) -> Entry | None:
     """The worker's engine process: the one that its log names, else its only or first child."""
     found = strike.process.descendants()
-    said = {
-        event.captures.get("pid")
-        for event in strike.history.select(Log, source=strike.process.name, event="engine_started")
-    }
-    by_log = [descendant for descendant in found if str(descendant.pid) in said]
+    by_log = _named(strike, found, "engine_started")
     children = [descendant for descendant in found if descendant.ppid == strike.process.pid]
     return next(iter(by_log or children or found), None)
+
+
+def _rank_of(strike: Strike, number: int) -> Entry | None:
+    """The process of that rank; only a log tells which it is."""
+    found = strike.process.descendants()
+    return next(iter(_named(strike, found, "rank_started", rank=str(number))), None)
+
+
+def _named(strike: Strike, found: list[Entry], event: str, **captures: str) -> list[Entry]:
+    """Those of ``found`` whose pid stands in a line of that meaning."""
+    said = {
+        line.captures.get("pid")
+        for line in strike.history.select(Log, source=strike.process.name, event=event)
+        if all(line.captures.get(name) == value for name, value in captures.items())
+    }
+    return [entry for entry in found if str(entry.pid) in said]
+
+
+def _below(strike: Strike, engine: Entry) -> list[Entry]:
+    """What the engine child started."""
+    above = {engine.pid}
+    found = []
+    for entry in strike.process.descendants():  # parents first
+        if entry.ppid in above:
+            above.add(entry.pid)
+            found.append(entry)
+    return found
+
+
+async def _kill(strike: Strike, victim: Entry | None, what: str) -> None:
+    """SIGKILL to a process below the worker, by a pidfd that was opened before it is known to be ours still."""
+    worker = strike.process
+    if victim is None:
+        strike.missed(f"{worker.name} has no {what} child process")
+        return
+    with _pidfd(victim) as pidfd:
+        # The pidfd names one process for good; that it is the right one is checked after it was opened.
+        if pidfd is None or not _is_there(strike, victim):
+            strike.missed(f"the {what} child {victim.pid} of {worker.name} ended before it could be hit")
+            return
+        at = time.monotonic_ns()
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not await _ended(pidfd):
+            strike.missed(f"SIGKILL was sent to the {what} child {victim.pid}, but it lives")
+            return
+        strike.landed(at=at, engine_pid=victim.pid, **_how_it_ended(pidfd))
+
+
+@contextmanager
+def _pidfd(entry: Entry) -> Iterator[int | None]:
+    try:
+        pidfd = os.pidfd_open(entry.pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+def _is_there(strike: Strike, entry: Entry) -> bool:
+    return any((one.pid, one.start_time) == (entry.pid, entry.start_time) for one in strike.process.descendants())
+
+
+async def _thaw(frozen: list[Entry]) -> dict[str, Any]:
+    for entry in frozen:
+        send_signal(entry, signal.SIGCONT)
+    thawed = await _state(frozen[0], "T", wanted=False)
+    now = read_entry(frozen[0].pid)
+    return {"signal": "SIGCONT", "state": now.state if now else "", "thawed": thawed}
+
+
+async def _state(entry: Entry, state: str, *, wanted: bool = True) -> bool:
+    """Whether a process gets into a state, or out of it; the kernel tells nobody but the parent, hence the short looks."""
+    deadline = time.monotonic() + _STATE_S
+    while True:
+        now = read_entry(entry.pid)
+        if now is None or now.start_time != entry.start_time:
+            return not wanted
+        if (now.state == state) is wanted:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.001)
 
 
 async def _ended(pidfd: int) -> bool:

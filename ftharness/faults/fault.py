@@ -14,6 +14,7 @@ Role = Literal[
     "every_worker",
     "frontend",
     "named",
+    "hit",
     "client",
     "active",
     "waking",
@@ -32,11 +33,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         role: ``serving``: the worker that works for the request now: of its last phase, once a token has come of the decode;
             ``prefill_worker``, ``decode_worker``: the one that took it last, where these are apart; ``another_worker``: the
             first of the serving one's role that the request was never on; ``every_worker``; ``frontend``; ``named``: the
-            process ``name``; ``client``: no process of the stack, but who sent the request. Of engines that share a failover
+            process ``name``; ``hit``: the one that the scenario's fault number ``fault`` hit; ``client``: no process of the
+            stack, but who sent the request. Of engines that share a failover
             lock ``active``: the one that serves; ``waking``: the one that has the lock and is not ready yet; ``standby``: the
             first that waits.
         request: The request's place in the workload.
         name: Of the process, for ``named``.
+        fault: For ``hit``: the place of the other fault in the scenario, from 0.
         group: For those that share a lock: the number of their worker, from 1.
     """
 
@@ -44,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request: int = 0
     name: str = ""
     group: int = 1
+    fault: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a role and a place that are none.
@@ -62,12 +66,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def by_request(self) -> bool:
         """Whether it is a request that tells whom it means."""
-        return self.role != "named" and self.role not in TURNS
+        return self.role not in ("named", "hit", *TURNS)
 
     def __str__(self) -> str:
         """As it stands in a report."""
         if self.role == "named":
             return self.name
+        if self.role == "hit":
+            return f"what fault {self.fault} hit"
         if self.group != 1:
             return f"{self.role} (group {self.group})"
         return self.role if self.request == 0 else f"{self.role} (request {self.request})"
@@ -93,6 +99,11 @@ standby = Target(role="standby")
 def named(name: str) -> Target:
     """The process of that name, such as ``worker-1``."""
     return Target(role="named", name=name)
+
+
+def hit(fault: int = 0) -> Target:
+    """The process that the scenario's fault of that place, counted from 0, hit."""
+    return Target(role="hit", fault=fault)
 
 
 class Sent(Protocol):

@@ -2,12 +2,27 @@
 
 from typing import Literal, Protocol
 
-from ftharness.faults.fault import Fault, Sent, Target, active, client_of
+from ftharness.faults.fault import Fault, Sent, Target, active, client_of, hit
 
 #: The kinds of this module by what they hit; all of them are.
 OF_CLIENTS = ("disconnect", "reset", "cancel_task", "kill_client", "half_close")
-OF_PROCESSES = ("kill", "terminate", "interrupt", "freeze", "thaw", "kill_engine", "start_standby")
+OF_PROCESSES = (
+    "kill",
+    "terminate",
+    "interrupt",
+    "freeze",
+    "thaw",
+    "kill_engine",
+    "kill_rank",
+    "freeze_engine",
+    "start_standby",
+    "restart",
+    "check_health",
+)
+#: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
+HARMLESS = ("start_standby", "restart", "check_health")
 _FIRST = client_of(0)
+_HIT_FIRST = hit(0)
 
 
 class _Named(Protocol):
@@ -77,6 +92,26 @@ def thaw(target: Target | _Named, *, tree: bool = True) -> Fault:
 def kill_engine(target: Target | _Named) -> Fault:
     """SIGKILL to the worker's engine process only; its handler lives on, and has to notice."""
     return Fault(kind="kill_engine", target=_target(target))
+
+
+def kill_rank(target: Target | _Named, rank: int = 0) -> Fault:
+    """SIGKILL to one of the processes among which the worker's model is divided, by its rank."""
+    return Fault(kind="kill_rank", target=_target(target), args={"rank": rank})
+
+
+def freeze_engine(target: Target | _Named, *, duration_s: float | None = None) -> Fault:
+    """SIGSTOP to the worker's engine process and what is below it; its handler lives on. SIGCONT as for ``freeze``."""
+    return Fault(kind="freeze_engine", target=_target(target), args={"duration_s": duration_s})
+
+
+def restart(target: Target | _Named = _HIT_FIRST) -> Fault:
+    """No harm, but what has to follow one: a process that has ended is started again, under a new name (``worker-1.2``)."""
+    return Fault(kind="restart", target=_target(target))
+
+
+def check_health(target: Target | _Named = _HIT_FIRST, *, path: str = "/health", within_s: float = 2.0) -> Fault:
+    """No harm, but a look: what the process answers to ``GET path``, and whether within ``within_s`` seconds."""
+    return Fault(kind="check_health", target=_target(target), args={"path": path, "within_s": within_s})
 
 
 def start_standby(beside: Target | _Named = active) -> Fault:

@@ -24,6 +24,7 @@ class Strike:
         had: Of a process that is hit by its name: which request it had.
         holds: Whether what is hit was not done with a request by a moment, in ns since the run's start.
         joins: Starts one more shadow engine beside the process.
+        restarts: Starts the process again, which has ended.
 
     Attributes:
         id: This fault's name in the history.
@@ -42,6 +43,7 @@ class Strike:
         request: str,
         had: Had = lambda _: "",
         joins: Callable[[], Awaitable[Living]] | None = None,
+        restarts: Callable[[], Awaitable[Living]] | None = None,
         holds: Callable[[str, int], bool] = lambda *_: True,
     ) -> None:
         self.id = fault_id
@@ -53,6 +55,7 @@ class Strike:
         self._had = had
         self._holds = holds
         self._joins = joins
+        self._restarts = restarts
         self._heal: Heal | None = None
 
     @property
@@ -80,6 +83,18 @@ class Strike:
         if self._joins is None:
             raise WrongTarget("it starts an engine beside a process, and was aimed at a client")
         return await self._joins()
+
+    async def restart(self) -> Living:
+        """Start the process again, under a new name; returns when it is ready.
+
+        Raises:
+            WrongTarget: It is a client.
+            StartError: It could not be started.
+            NotReady: It did not come so far.
+        """
+        if self._restarts is None:
+            raise WrongTarget("it starts a process again, and was aimed at a client")
+        return await self._restarts()
 
     @property
     def stream(self) -> Stream:

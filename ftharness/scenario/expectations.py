@@ -6,7 +6,7 @@ it or after it. About the whole run are those of logs, processes, slots, KV and 
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 from ftharness.scenario.expect import Expect
 
@@ -122,13 +122,46 @@ def usage_correct(request: _Request | int | None = None) -> Expect:
     return _expect("usage_correct", request)
 
 
+def ends_within(request: _Request | int | None = None, *, ms: float) -> Expect:
+    """Each request that a fault was aimed at had ended at most ``ms`` milliseconds after it landed, in whatever way."""
+    return _expect("ends_within", request, ms=ms)
+
+
+def health_is(status: int | Literal["none"]) -> Expect:
+    """Each ``check_health`` was answered with this status; ``none``: by nothing, within its time."""
+    return Expect(oracle="health_is", args={"status": status})
+
+
+def health_agrees() -> Expect:
+    """After each ``check_health`` the next request met what was said: after 200 an answer, after all else a refusal."""
+    return Expect(oracle="health_agrees")
+
+
+def stops_failing_after(requests: int) -> Expect:
+    """Of what is sent after the first fault at most so many fail, and none behind those."""
+    return Expect(oracle="stops_failing_after", args={"requests": requests})
+
+
+def rejoins_within(*, ms: float) -> Expect:
+    """What was started again got a request at most ``ms`` milliseconds after it was ready."""
+    return Expect(oracle="rejoins_within", args={"ms": ms})
+
+
+def takes_down_at_most(workers: int) -> Expect:
+    """A request that kills whichever engine serves it, the first of the workload, took at most so many with it."""
+    return Expect(oracle="takes_down_at_most", args={"workers": workers})
+
+
 def no_leaks() -> Expect:
     """No process, port, shared memory or slot outlived its owner."""
     return Expect(oracle="no_leaks")
 
 
 def exits_as(how: str | int, *, source: str = "") -> Expect:
-    """The process that the fault hit (or ``source``) ended by that signal (``SIGKILL``) or with that exit status."""
+    """The process that the fault hit (or ``source``) ended by that signal (``SIGKILL``) or with that exit status.
+
+    ``failure``: in any way that tells that something went wrong.
+    """
     return Expect(oracle="exits_as", args={"how": how, "source": source})
 
 

@@ -46,13 +46,17 @@ class _LogMoment:
     def __init__(self, trigger: Trigger, control: set[str]) -> None:
         self._trigger = trigger
         self._control = control
+        self._count = 0
 
     def __call__(self, event: Event) -> float | None:
         trigger = self._trigger
         if not (isinstance(event, Log) and event.event == trigger.event and trigger.source in ("", event.source)):
             return None
         about = event.captures.get("request", "")
-        return None if any(about.startswith(request) for request in self._control) else 0.0
+        if any(about.startswith(request) for request in self._control):
+            return None
+        self._count += 1
+        return 0.0 if self._count == trigger.nth else None
 
 
 class _TokenMoment:

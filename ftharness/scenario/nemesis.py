@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ftharness.client import Stream
-from ftharness.faults import ROLE_OF, TURNS, Fault, Strike, Target, WrongTarget, fault_kind
+from ftharness.faults import HARMLESS, ROLE_OF, TURNS, Fault, Strike, Target, WrongTarget, fault_kind
 from ftharness.faults.strike import FaultKind, kind_for
 from ftharness.history import (
     Event,
@@ -149,7 +149,8 @@ class Nemesis:
         if not fault_id:
             self._count += 1
             fault_id = f"fault-{self._count}"
-        aimed = self._id_at(fault.target.request) if fault.target.by_request else ""
+        by_request = fault.target.by_request and fault.kind not in HARMLESS
+        aimed = self._id_at(fault.target.request) if by_request else ""
         asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
             targets = await self._found(fault.target)
@@ -169,11 +170,13 @@ class Nemesis:
         if isinstance(target, Stream):
             return Strike(fault_id, target, self._history, args, aimed)
         # Of one that is hit for its turn it does not matter whether it has a request just now.
-        had = (lambda _: "") if fault.target.role in TURNS else partial(self._had, target.name)
+        beside = fault.target.role in TURNS or fault.kind in HARMLESS
+        had = (lambda _: "") if beside else partial(self._had, target.name)
         joins = partial(self._stack.join, target.name)
+        restarts = partial(self._stack.restart, target.name)
         by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
         holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
-        return Strike(fault_id, target, self._history, args, aimed, had, joins, holds)
+        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds)
 
     async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.

@@ -27,6 +27,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         faults: What is broken, and when.
         expect: What must hold; the invariants (every request ends, nothing leaks, exits are explained) always must.
         description: One sentence.
+        stacks: The stacks on which it means something, where these are not all.
         seed: Of tokens, ids and whatever else is random.
         idle_s: Seconds without a byte after which a request counts as a hang.
         deadline_s: Seconds that each phase may take at most.
@@ -40,6 +41,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     faults: list[Injection] = []
     expect: list[Expect] = []
     description: str = ""
+    stacks: list[str] = []
     seed: int = 0
     idle_s: float = 30.0
     deadline_s: float = 120.0

@@ -29,6 +29,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         request: For ``on_token``: the request's place in the workload.
         event: For ``on_log``: the contract's event.
         source: For ``on_log``: the process; "" is any.
+        nth: For ``on_log``: the so-many-th such line of the phase.
         fault: For ``after_fault``: the place of the other fault in the scenario.
         predicate: For ``when``: ``module:function`` of a function that is given the events so far, and says yes or no.
     """
@@ -39,6 +40,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     request: int = 0
     event: str = ""
     source: str = ""
+    nth: int = 1
     fault: int = 0
     predicate: str = ""
 
@@ -50,6 +52,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         if self.kind == "on_token" and self.token < 1:
             raise ValueError(f"token = {self.token}: tokens are counted from 1")
+        if self.nth < 1:
+            raise ValueError(f"nth = {self.nth}: lines are counted from 1")
         if not self.delay_s >= 0:
             raise ValueError(f"delay_s = {self.delay_s:g}: must not be less than 0")
 
@@ -62,7 +66,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         what = {
             "at": "at the begin",
             "on_token": f"on token {self.token} of request {self.request}",
-            "on_log": f"on {self.event} of {self.source or 'any process'}",
+            "on_log": f"on {self.event} of {self.source or 'any process'}"
+            + (f", number {self.nth}" if self.nth > 1 else ""),
             "after_fault": f"after_fault({self.fault})",  # as in the scenario, which counts from 0
             "when": f"when {self.predicate}",
         }[self.kind]
@@ -99,9 +104,9 @@ def on_token(number: int, *, request: int = 0, delay_s: float = 0.0) -> Trigger:
     return Trigger(kind="on_token", token=number, request=request, delay_s=delay_s)
 
 
-def on_log(event: str, *, source: str = "", delay_s: float = 0.0) -> Trigger:
-    """When a log line that the contract calls ``event`` is read, in the fault phase."""
-    return Trigger(kind="on_log", event=event, source=source, delay_s=delay_s)
+def on_log(event: str, *, source: str = "", nth: int = 1, delay_s: float = 0.0) -> Trigger:
+    """When a log line that the contract calls ``event`` is read, in the fault phase, for the ``nth`` time."""
+    return Trigger(kind="on_log", event=event, source=source, nth=nth, delay_s=delay_s)
 
 
 def after_fault(number: int, *, delay_s: float = 0.0) -> Trigger:

@@ -1,7 +1,6 @@
 """Bring your own: a TOML file of commands, readiness, roles, ports, environment and contract is a stack."""
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ from ftharness.client.client import one_a_chunk
 from ftharness.logs import Contract, TomlError, load_contract, read_contract, read_toml
 from ftharness.logs.toml_file import line_of
 from ftharness.process import Condition, PortReservation, http_ok, log_event
+from ftharness.stack.placeholders import filled
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys
 from ftharness.stack.topology import Topology
 from ftharness.suggest import nearest
 
 _ROLES = ("frontend", "aggregated", "prefill", "decode")
-_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.-]+)\}")
 
 
 class _Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,12 +191,10 @@ class CustomStack(StackKind):
         return load_contract(name, self._file.version)
 
     def _filled(self, text: str, words: Mapping[str, str], where: str) -> str:
-        def word(match: re.Match[str]) -> str:
-            if match[1] not in words:
-                raise self._wrong(where, f"unknown placeholder {match[0]}; there are {', '.join(sorted(words))}")
-            return words[match[1]]
-
-        return _PLACEHOLDER.sub(word, text)
+        try:
+            return filled(text, words)
+        except LookupError as error:
+            raise self._wrong(where, str(error)) from None
 
     def _wrong(self, where: str, what: str) -> TomlError:
         return TomlError(f"{self.path}:{line_of(self._text, where)}: {what}")

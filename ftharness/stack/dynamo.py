@@ -5,10 +5,12 @@ Both are the real frontend, router and runtime, as ``pip install ai-dynamo`` giv
 ``dynamo-mocker`` they are ``python -m dynamo.mocker``, whose tokens are random.
 """
 
+import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ftharness
 from ftharness.logs import load_contract
@@ -55,8 +57,15 @@ def interpreter(sut_python: Path | None) -> Path:
     return found
 
 
-class _Release(NamedTuple):
-    """What runs, and where."""
+class Release(NamedTuple):
+    """What runs, and where.
+
+    Attributes:
+        python: The interpreter.
+        version: Of ai-dynamo.
+        env: The variables of every process.
+        folder: The run's.
+    """
 
     python: str
     version: str
@@ -64,8 +73,12 @@ class _Release(NamedTuple):
     folder: Path
 
 
-class _DynamoStack(StackKind):
-    """What the two have in common: the frontend, and how a stack keeps to itself."""
+#: Makes the launch of the worker of that name and role.
+Workers = Callable[[str, str], Launch]
+
+
+class DynamoKind(StackKind):
+    """What all of them have in common: the frontend, and how a stack keeps to itself."""
 
     needs = "ai-dynamo from PyPI, in an environment of its own"
 
@@ -85,47 +98,71 @@ class _DynamoStack(StackKind):
             NotApplicable: The topology does not exist on this stack.
         """
         has_frontend(topology, self.name)
-        has_strategy(topology, self.name, *_STRATEGIES)
-        python, folder = interpreter(settings.sut_python), settings.folder.absolute()
-        version, store = sut_version(python), new_store(folder)
-        release = _Release(str(python), version, dynamo_environment(store), folder)
+        self._has_strategy(topology, settings)
+        folder = settings.folder.absolute()
+        store = new_store(folder)
+        release = self._release(topology, settings, store)
+        groups = Groups(topology, folder)
+        worker = self._workers(release, topology, settings, groups)
         http = PortReservation(held=settings.hold_ports)
         url = f"http://127.0.0.1:{http.port}"
+        model = self._model(topology)
         frontend = Launch(
             name="frontend",
             role="frontend",
             argv=[release.python, "-m", "dynamo.frontend", *_frontend_arguments(topology, http.port)],
             env=release.env,
-            contract=load_contract("dynamo", version),
+            contract=load_contract("dynamo", release.version),
             ports={"http": http.port},
             cwd=folder,  # python -m looks for modules where it is; there are none
             metrics_url=url,
         )
-        groups = Groups(topology, folder)
-
-        def worker(name: str, role: str = "aggregated") -> Launch:
-            return self._worker(name, role, release, topology, settings, groups)
-
-        return Plan(
+        plan = Plan(
             launches=[frontend, *(worker(name, role) for name, role in topology.members)],
             url=url,
-            model=str(MODEL),
-            ready=Serves(url, str(MODEL), topology.serving, exactly=bool(groups)),
+            model=model,
+            ready=Serves(url, model, topology.serving, exactly=bool(groups)),
             count=count_tokens,
-            exact=self._exact,
-            behaviour=documented(self.name, version),
+            exact=False,
+            behaviour=documented(self.name, release.version),
             asks=SERVED_BY if groups else {},
-            join=(lambda group: worker(groups.joins(group))) if groups else None,
+            join=(lambda group: worker(groups.joins(group), "aggregated")) if groups else None,
             expired=lambda: expired(store),
             close=http.close,
         )
+        return dataclasses.replace(plan, **self._answers(topology, settings))
 
-    _exact: bool  # whether the tokens are known from prompt and seed
+    def _has_strategy(self, topology: Topology, settings: Settings) -> None:
+        """Whether its workers can be apart as the topology says.
+
+        Raises:
+            NotApplicable: They cannot.
+        """
+        del settings
+        has_strategy(topology, self.name, *_STRATEGIES)
+
+    def _release(self, topology: Topology, settings: Settings, store: Path) -> Release:
+        """What runs; ``store`` is its discovery.
+
+        Raises:
+            NotAvailable: It is not installed.
+        """
+        del topology
+        python = interpreter(settings.sut_python)
+        return Release(str(python), sut_version(python), dynamo_environment(store), settings.folder.absolute())
+
+    def _model(self, topology: Topology) -> str:
+        """The folder of the model, which is its name in requests, too."""
+        del topology
+        return str(MODEL)
+
+    def _answers(self, topology: Topology, settings: Settings) -> dict[str, Any]:
+        """What the plan says of the engines' answers."""
+        del topology, settings
+        return {}
 
     @abstractmethod
-    def _worker(
-        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
-    ) -> Launch: ...
+    def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers: ...
 
 
 def _frontend_arguments(topology: Topology, port: int) -> list[str]:
@@ -136,60 +173,66 @@ def _frontend_arguments(topology: Topology, port: int) -> list[str]:
     return [*arguments, *topology.frontend_args]
 
 
-class DynamoSimStack(_DynamoStack):
+class DynamoSimStack(DynamoKind):
     """Dynamo's frontend and runtime, and our engine behind Dynamo's Python worker API."""
 
     name = "dynamo-sim"
-    _exact = True
 
-    def _worker(
-        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
-    ) -> Launch:
+    def _answers(self, topology: Topology, settings: Settings) -> dict[str, Any]:
+        del topology, settings
+        return {"exact": True}
+
+    def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:
         argv = [release.python, "-u", str(LAUNCHER), "dynamo_worker", "--model-path", str(MODEL)]
-        return Launch(
-            name=name,
-            role=role,
-            argv=[*argv, *worker_arguments(name, topology, settings, role=role)],
-            env=release.env | groups.told(name),
-            contract=load_contract("dynamo-sim", release.version),
-            ready=[log_event("standby" if groups else "ready")],
-            status_event="listening",
-            cwd=release.folder,
-            group=groups.of(name),
-        )
+
+        def worker(name: str, role: str) -> Launch:
+            return Launch(
+                name=name,
+                role=role,
+                argv=[*argv, *worker_arguments(name, topology, settings, role=role)],
+                env=release.env | groups.told(name),
+                contract=load_contract("dynamo-sim", release.version),
+                ready=[log_event("standby" if groups else "ready")],
+                status_event="listening",
+                cwd=release.folder,
+                group=groups.of(name),
+            )
+
+        return worker
 
 
-class DynamoMockerStack(_DynamoStack):
+class DynamoMockerStack(DynamoKind):
     """Dynamo's frontend and runtime, and Dynamo's mock of an engine."""
 
     name = "dynamo-mocker"
-    _exact = False
 
     def plan(self, topology: Topology, settings: Settings) -> Plan:
         """The same, without shadow engines."""
         has_no_standbys(topology, self.name, "the mocker has no shadow mode")
         return super().plan(topology, settings)
 
-    def _worker(
-        self, name: str, role: str, release: _Release, topology: Topology, settings: Settings, groups: Groups
-    ) -> Launch:
+    def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:
         del groups
         argv = [release.python, "-m", "dynamo.mocker", "--model-path", str(MODEL), "--engine-type", settings.engine]
         argv += ["--speedup-ratio", f"{topology.speed / MOCKER_SPEED:.4g}", "--max-num-seqs", str(topology.slots)]
         argv += ["--num-gpu-blocks-override", str(_MOCKER_BLOCKS)]
         # Otherwise a prompt has no prefill any more when the run without the fault has sent it before.
         argv += ["--no-enable-prefix-caching"]
-        argv += ["--disaggregation-mode", "agg" if role == "aggregated" else role]
         env = {
             "DYN_SYSTEM_PORT": "0",  # any: its log says which
             "DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS": str(max(1, math.ceil(topology.drain_s))),
         }
-        return Launch(
-            name=name,
-            role=role,
-            argv=[*argv, *topology.worker_args],
-            env=release.env | env,
-            contract=load_contract("dynamo-mocker", release.version),
-            status_event="listening",
-            cwd=release.folder,
-        )
+
+        def worker(name: str, role: str) -> Launch:
+            mode = ["--disaggregation-mode", "agg" if role == "aggregated" else role]
+            return Launch(
+                name=name,
+                role=role,
+                argv=[*argv, *mode, *topology.worker_args],
+                env=release.env | env,
+                contract=load_contract("dynamo-mocker", release.version),
+                status_event="listening",
+                cwd=release.folder,
+            )
+
+        return worker

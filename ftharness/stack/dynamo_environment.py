@@ -1,6 +1,7 @@
 """The environment in which Dynamo runs here: discovery in a folder, everything on loopback, logs that can be read."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 #: Targets whose debug lines the contracts read. The rest of them is one line a token (the mocker), or megabytes.
@@ -10,19 +11,21 @@ _DEBUG = (
     "dynamo_llm::http",
     "dynamo_runtime::pipeline::network",
     "dynamo_runtime::utils",
+    "handlers",  # Dynamo's Python workers of real engines
 )
 #: What a developer's shell may hold for another stack, and what would split this one.
 _NOT_OURS = ("DYN_NAMESPACE", "DYN_NAMESPACE_PREFIX", "DYN_SYSTEM_PORT", "DYN_TCP_RPC_PORT", "NATS_SERVER")
 
 
-def dynamo_environment(store: Path) -> dict[str, str]:
-    """Our environment, with what keeps a stack of Dynamo's to itself.
+def dynamo_environment(store: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The inherited environment, with what keeps a stack of Dynamo's to itself.
 
     Args:
         store: The folder of the stack's discovery; nobody else's.
+        inherited: Ours, or that of an environment of an engine's.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    return inherited | {
+    kept = {name: value for name, value in inherited.items() if name not in _NOT_OURS}
+    return kept | {
         "DYN_DISCOVERY_BACKEND": "file",
         "DYN_FILE_KV": str(store),
         "DYN_REQUEST_PLANE": "tcp",

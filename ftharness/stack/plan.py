@@ -129,6 +129,7 @@ class Plan:
         asks: What every request's body has as well, unless it says something else.
         join: Makes the launch of one more standby of a group, of that name; None where there are none.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
+        ready_s: Seconds that it may take to become ready, where a scenario does not give it more.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
 
@@ -144,6 +145,7 @@ class Plan:
     asks: Mapping[str, Any] = field(default_factory=dict)
     join: Callable[[str], Launch] | None = None
     expired: Callable[[], Sequence[str]] = lambda: ()
+    ready_s: float = 0.0
     close: Callable[[], None] = lambda: None
 
 

@@ -209,15 +209,20 @@ def _folder(spec: Spec) -> Path:
     return environments_folder() / spec.folder
 
 
-def sut_version(python: Path) -> str:
-    """The version of ai-dynamo that an interpreter has.
+def sut_version(python: Path, package: str = "ai-dynamo", hint: str = DEFAULT) -> str:
+    """The version of a package that an interpreter has.
+
+    Args:
+        python: The interpreter.
+        package: The distribution.
+        hint: The spec that makes an interpreter which has it.
 
     Raises:
         NotAvailable: There is no such interpreter, or it has none.
     """
     if not os.access(python, os.X_OK):
         raise NotAvailable(f"there is no interpreter {python}")
-    return _asked(python, python.stat().st_mtime_ns, *_package_times(python))
+    return _asked(python, package, hint, python.stat().st_mtime_ns, *_package_times(python))
 
 
 def _package_times(python: Path) -> Iterator[int]:
@@ -227,16 +232,20 @@ def _package_times(python: Path) -> Iterator[int]:
 
 
 @lru_cache(maxsize=32)
-def _asked(python: Path, *_times: int) -> str:
-    code = "import importlib.metadata as m; print(m.version('ai-dynamo'))"
+def _asked(python: Path, package: str, hint: str, *_times: int) -> str:
+    code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
     try:
         done = subprocess.run(
-            [python, "-c", code], capture_output=True, text=True, timeout=_ASK_S, check=False, cwd=python.parent
+            [python, "-c", code, package],
+            capture_output=True,
+            text=True,
+            timeout=_ASK_S,
+            check=False,
+            cwd=python.parent,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotAvailable(f"{python} does not run: {error}") from error
     if done.returncode:
-        raise NotAvailable(
-            f"{python} has no ai-dynamo; `ftharness provision {DEFAULT}` makes an interpreter that has it"
-        )
+        how = f"; `ftharness provision {hint}` makes an interpreter that has it" if hint else ""
+        raise NotAvailable(f"{python} has no {package}{how}")
     return done.stdout.strip()

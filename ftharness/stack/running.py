@@ -1,6 +1,7 @@
 """A stack that runs: its processes, its log events in the history, its client, its metrics."""
 
 import asyncio
+import dataclasses
 import re
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ftharness.client import Client, Stream
 from ftharness.faults import ROLE_OF, TURNS, Target
-from ftharness.history import History, Leak, Log, Metric
+from ftharness.history import FaultLanded, History, Leak, Log, Metric
 from ftharness.logs import read_metrics
 from ftharness.process import (
     Living,
@@ -144,6 +145,22 @@ class RunningStack:
         self._roles[launch.name] = launch.role
         return await self._start(launch, deadline_s)
 
+    async def restart(self, name: str) -> Living:
+        """Start a process again that has ended, with the same command on the same ports; returns when it is ready.
+
+        Its name is that of the one that ended, and the number of its life: ``worker-1.2``.
+
+        Raises:
+            LookupError: There is no such process.
+            StartError: It could not be started.
+            NotReady: It did not become ready in the time that the whole stack has.
+        """
+        first, _, life = self[name].name.partition(".")
+        launch = dataclasses.replace(self._launches[name], name=f"{first}.{int(life or 1) + 1}", pass_fds=())
+        self._launches[launch.name] = launch
+        self._roles[launch.name] = launch.role
+        return await self._start(launch, max(self.plan.ready_s, _JOINS_S))
+
     @property
     def workers(self) -> list[Living]:
         """The workers, also those that have ended, in the plan's order; then those that joined."""
@@ -239,6 +256,8 @@ class RunningStack:
             return [self[target.name]]
         if target.role == "frontend":
             return [self.frontend]
+        if target.role == "hit":
+            return [self._hit(target)]
         if target.role in TURNS:
             group = f"worker-{target.group}"
             members = [worker for worker in self.workers if self._launches[worker.name].group == group]
@@ -251,6 +270,14 @@ class RunningStack:
         if target.role in ROLE_OF:
             return [await self._in_role(target, ROLE_OF[target.role], request)]
         return [await (self.find_serving(request) if target.role == "serving" else self._another(request))]
+
+    def _hit(self, target: Target) -> Living:
+        """The process that another fault hit."""
+        fault_id = f"fault-{target.fault + 1}"
+        landed = next(self._history.select(FaultLanded, id=fault_id), None)
+        if landed is None or landed.source not in self._launches:
+            raise LookupError(f"{target}: {fault_id} has hit no process")
+        return self.processes[landed.source]
 
     async def read_metrics(self) -> None:
         """Read ``/metrics`` of every process that serves it and lives, into the history."""

@@ -37,6 +37,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         heartbeat_s: Seconds between two heartbeats of whoever holds the failover lock; None: it does not beat.
         fence_s: Seconds without a heartbeat after which those that wait kill the holder; None: they wait for its end.
         frontend: Whether there is one. Without, clients ask the only worker itself, which has to speak HTTP: real engines do.
+        model: The folder of the model that real engines load; "": a tiny one that is made here.
+        profile: How a real engine is launched: ``cpu``, ``gpu``, or a ``.toml`` file; "": on a GPU where there is one.
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
         frontend_args: More arguments for the frontend.
         worker_args: More arguments for each worker.
@@ -57,6 +59,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     heartbeat_s: float | None = None
     fence_s: float | None = None
     frontend: bool = True
+    model: str = ""
+    profile: str = ""
     drain_s: float = 60.0
     frontend_args: list[str] = []
     worker_args: list[str] = []

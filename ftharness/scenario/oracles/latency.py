@@ -1,4 +1,4 @@
-"""How long things took: ``recovers_within``, ``ttft_within``, ``gap_within``. All in milliseconds, on the client's clock."""
+"""How long things took: ``recovers_within``, ``ttft_within``, ``ends_within``, ``gap_within``. In ms, on the client's clock."""
 
 from typing import Annotated
 
@@ -58,6 +58,23 @@ def ttft_within(case: Case, ms: Milliseconds) -> Finding:
         worst = max(worst, ((view.chunks[0].t - view.sent.t) / 1e6, view.name))
     bounded = _bounded(worst, ms, "first token")
     return bounded if unseen is None or bounded.verdict == "fail" else unseen
+
+
+def ends_within(case: Case, ms: Milliseconds) -> Finding:
+    """Each request that a fault was aimed at had ended so soon after it landed, in whatever way: nobody is left waiting."""
+    said = []
+    for fault in case.faults:
+        view = next((view for view in case.requests if view.id == fault.requested.request), None)
+        if fault.landed is None or view is None:
+            continue
+        if view.finished is None:
+            return Finding("fail", f"{view.name}: {view.how_it_ended}", pending=True)
+        took = (view.finished.t - fault.landed.t) / 1e6
+        reason = f"{view.name} ended {_ms(took)} after {fault.requested.fault} of {fault.process}"
+        if took > ms:
+            return Finding("fail", f"{reason}; allowed: {ms:g} ms: {view.how_it_ended}", (view.finished.n,))
+        said.append(reason)
+    return Finding("pass", "; ".join(said)) if said else Finding("unknown", "no fault landed on a request")
 
 
 def gap_within(case: Case, ms: Milliseconds) -> Finding:

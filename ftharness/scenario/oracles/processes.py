@@ -2,6 +2,7 @@
 
 import signal
 
+from ftharness.faults import HARMLESS
 from ftharness.history import Leak, Log, ProcessExited, ProcessStarted, RunFinished
 from ftharness.scenario.case import Case, Finding
 
@@ -10,10 +11,15 @@ _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 
 
 def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
-    """The process that a fault hit, or the named one, ended so; by its real wait status."""
+    """The process that a fault hit, or the named one, ended so; by its real wait status.
+
+    ``failure`` is any end that tells whoever supervises it that something went wrong: by a signal, or with a status but 0.
+    """
     hit = [
-        fault.process for fault in case.faults if fault.landed and fault.process in case.roles
-    ]  # no client is among them
+        fault.process
+        for fault in case.faults  # no client is among them, and none that was only looked at
+        if fault.landed and fault.process in case.roles and fault.requested.fault not in HARMLESS
+    ]
     names = [source] if source else hit
     if not names:
         return Finding("unknown", "no fault landed")
@@ -21,7 +27,8 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
         ended = case.exits.get(name)
         if ended is None:
             return Finding("fail", f"{name} did not end", pending=True)
-        if how not in (ended.signal, ended.returncode):
+        failed = ended.signal is not None or ended.returncode not in (0, None)
+        if how not in (ended.signal, ended.returncode) and not (how == "failure" and failed):
             return Finding("fail", f"{name} ended by {said(ended)}, not by {how}", (ended.n,))
     return Finding("pass", f"{', '.join(names)} ended by {how}", tuple(case.exits[name].n for name in names))
 

@@ -86,7 +86,7 @@ def test_workers_that_do_both_are_named_as_ever() -> None:
 
 def test_where_prefill_and_decode_cannot_be_apart_that_is_said(tmp_path: Any) -> None:
     """Of the stacks that ship, before anything is looked for or started; an aggregated topology is let through."""
-    says = r"decode_first \(1 prefill and 2 decode workers\) does not exist on (dynamo-|k8s)"
+    says = r"decode_first \(1 prefill and 2 decode workers\) does not exist on (dynamo|k8s|vllm|sglang|smg)"
     for name in set(installed("ftharness.stacks")) - {"sim"}:
         with pytest.raises(NotApplicable, match=says):
             find_stack(name).plan(disaggregated(decode=2), Settings(engine="vllm", folder=tmp_path))

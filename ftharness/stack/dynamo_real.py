@@ -1,0 +1,68 @@
+"""The stack ``dynamo``: the released Dynamo with its own workers of real engines, as a launch profile says."""
+
+from pathlib import Path
+from typing import Any
+
+from ftharness.stack.dynamo import DynamoKind, Release, Workers
+from ftharness.stack.dynamo_environment import dynamo_environment
+from ftharness.stack.groups import Groups
+from ftharness.stack.interpreters import Interpreter, interpreter_for
+from ftharness.stack.plan import Plan, Settings, has_no_standbys, has_strategy
+from ftharness.stack.real import GREEDY, engine_profile
+from ftharness.stack.served_model import served_model
+from ftharness.stack.servers import Servers, has_memory
+from ftharness.stack.topology import Topology
+
+
+class DynamoStack(DynamoKind):
+    """Dynamo's frontend and runtime, and ``dynamo.vllm``, ``dynamo.sglang`` or ``dynamo.trtllm``."""
+
+    name = "dynamo"
+    needs = "ai-dynamo and the engine, in an environment of their own"
+
+    def version(self, sut_python: Path | None) -> str:
+        """The version of ai-dynamo.
+
+        Raises:
+            NotAvailable: There is none with an engine.
+        """
+        return interpreter_for(engine_profile(self.name, self.engines[0], Topology()), sut_python).version
+
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """The same, of real engines.
+
+        Raises:
+            NotAvailable: There is no Dynamo with that engine, or the machine has not the memory.
+            NotApplicable: The topology does not exist on this stack.
+        """
+        has_no_standbys(topology, self.name, "no launch profile starts shadow engines yet")
+        has_memory(topology.serving, engine_profile(self.name, settings.engine, topology))
+        return super().plan(topology, settings)
+
+    def _has_strategy(self, topology: Topology, settings: Settings) -> None:
+        profile = engine_profile(self.name, settings.engine, topology)
+        has_strategy(topology, f"{self.name} with {profile.what}", *profile.strategies)
+
+    def _interpreter(self, topology: Topology, settings: Settings) -> Interpreter:
+        return interpreter_for(engine_profile(self.name, settings.engine, topology), settings.sut_python)
+
+    def _release(self, topology: Topology, settings: Settings, store: Path) -> Release:
+        python, env, version = self._interpreter(topology, settings)
+        return Release(str(python), version, dynamo_environment(store, env), settings.folder.absolute())
+
+    def _model(self, topology: Topology) -> str:
+        return str(served_model(topology).folder)
+
+    def _answers(self, topology: Topology, settings: Settings) -> dict[str, Any]:
+        model = served_model(topology)
+        profile = engine_profile(self.name, settings.engine, topology)
+        answers = {"count": model.count, "ids": model.ids, "greedy": True, "asks": GREEDY}
+        return answers | {"ready_s": profile.ready_s}
+
+    def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:
+        del groups
+        profile = engine_profile(self.name, settings.engine, topology)
+        interpreter = Interpreter(Path(release.python), release.env, release.version)
+        model = self._model(topology)
+        servers = Servers(profile, interpreter, topology, settings, model=model, served=model)
+        return lambda name, role: servers.launch(name, role, more=topology.worker_args)

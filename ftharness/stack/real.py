@@ -1,0 +1,208 @@
+"""The stacks ``vllm``, ``sglang`` and ``smg``: real engine servers, alone, behind our frontend, or behind a real gateway."""
+
+import os
+import sys
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+from ftharness.logs import load_contract
+from ftharness.process import http_ok, listening_socket
+from ftharness.stack.interpreters import interpreter_for
+from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
+from ftharness.stack.profiles import Device, Profile, find_profile
+from ftharness.stack.served_model import ServedModel, served_model
+from ftharness.stack.servers import Servers, has_memory
+from ftharness.stack.sim import SimStack
+from ftharness.stack.topology import Topology
+
+#: The model's name in requests.
+SERVED = "tiny"
+#: Every answer is the one that the engine thinks most likely: the same request has the same answer.
+GREEDY = {"temperature": 0}
+
+
+def default_device() -> Device:
+    """Where an engine runs unless the topology says it."""
+    return "cpu"
+
+
+def engine_profile(stack: str, engine: str, topology: Topology) -> Profile:
+    """The launch profile of the engines of a stack.
+
+    Raises:
+        NotAvailable: There is none; names those that there are.
+    """
+    try:
+        return find_profile(topology.profile, stack, engine, default_device())
+    except LookupError as error:
+        raise NotAvailable(str(error)) from error
+
+
+class _ServersStack(StackKind):
+    """Engine servers that speak HTTP, and what may stand before them."""
+
+    needs = "the engine, in an environment of its own"
+
+    def version(self, sut_python: Path | None) -> str:
+        """The version of what the stack is named for.
+
+        Raises:
+            NotAvailable: It is not installed.
+        """
+        return interpreter_for(self._named_profile(Topology()), sut_python).version
+
+    def _named_profile(self, topology: Topology) -> Profile:
+        return engine_profile(self.name, self.engines[0], topology)
+
+    def plan(self, topology: Topology, settings: Settings) -> Plan:
+        """The servers, started side by side, and their frontend, unless there is none.
+
+        Raises:
+            NotAvailable: What it needs is not installed here, or the machine has not the memory.
+            NotApplicable: The topology does not exist on this stack.
+        """
+        has_strategy(topology, self.name)
+        has_no_standbys(topology, self.name, "its servers share no lock")
+        model = served_model(topology)
+        profile = self._engines_profile(topology, settings)
+        sut_python = settings.sut_python if self._python_is_the_engines else None
+        interpreter = interpreter_for(profile, sut_python)
+        has_memory(topology.workers, profile)
+        servers = Servers(profile, interpreter, topology, settings, model=str(model.folder), served=SERVED)
+        try:
+            workers = [servers.launch(name, role, more=topology.worker_args) for name, role in topology.members]
+            if not topology.frontend:
+                return self._alone(workers[0], servers, model)
+            return self._behind_a_frontend(workers, servers, topology, settings, model)
+        except BaseException:
+            servers.close()
+            raise
+
+    _python_is_the_engines = True  # what --sut-python names
+
+    def _engines_profile(self, topology: Topology, settings: Settings) -> Profile:
+        return engine_profile(self.name, settings.engine, topology)
+
+    def _alone(self, server: Launch, servers: Servers, model: ServedModel) -> Plan:
+        url = f"http://127.0.0.1:{server.ports['http']}"
+        ready = http_ok(f"{url}/health")
+        return Plan(launches=[server], url=url, ready=ready, close=servers.close, **_of(model, servers.profile))
+
+    @abstractmethod
+    def _behind_a_frontend(
+        self, workers: list[Launch], servers: Servers, topology: Topology, settings: Settings, model: ServedModel
+    ) -> Plan: ...
+
+
+def _of(model: ServedModel, profile: Profile) -> dict[str, Any]:
+    """What a plan says of the engines, whatever stands before them."""
+    return {
+        "model": SERVED,
+        "count": model.count,
+        "exact": False,
+        "greedy": True,
+        "ids": model.ids,
+        "asks": GREEDY,
+        "ready_s": profile.ready_s,
+    }
+
+
+class _GatewayStack(_ServersStack):
+    """Our frontend before them: a request whose server is lost goes on at another one, with the tokens that it has."""
+
+    def _behind_a_frontend(
+        self, workers: list[Launch], servers: Servers, topology: Topology, settings: Settings, model: ServedModel
+    ) -> Plan:
+        http = listening_socket()
+        port = http.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        argv = [sys.executable, "-m", "ftharness.engine.gateway", "--model", SERVED, "--dialect", settings.engine]
+        argv += ["--http-fd", str(http.fileno()), "--migration-limit", str(topology.migration_limit)]
+        if topology.migration_max_seq_len is not None:
+            argv += ["--migration-max-seq-len", str(topology.migration_max_seq_len)]
+        for worker in workers:
+            argv += ["--worker", f"{worker.name}=http://127.0.0.1:{worker.ports['http']}"]
+        frontend = Launch(
+            name="frontend",
+            role="frontend",
+            argv=[*argv, *topology.frontend_args],
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            contract=load_contract("sim", SimStack().version(None)),
+            pass_fds=(http.fileno(),),
+            ports={"http": port},
+            metrics_url=url,
+        )
+
+        def close() -> None:
+            http.close()
+            servers.close()
+
+        return Plan(
+            launches=[frontend, *workers],
+            url=url,
+            ready=http_ok(f"{url}/health", lambda body: len(body.get("instances", ())) == topology.workers),
+            behaviour={
+                "graceful_shutdown_migrates": True,
+                "half_close_completes": False,
+                "migration_exhausted_stream": 500,
+                "migration_exhausted_unary": 500,
+            },
+            close=close,
+            **_of(model, servers.profile),
+        )
+
+
+class VllmStack(_GatewayStack):
+    """Real ``vllm serve`` processes."""
+
+    name = "vllm"
+    engines = ("vllm",)
+    needs = "vLLM, in an environment of its own"
+
+
+class SglangStack(_GatewayStack):
+    """Real SGLang servers."""
+
+    name = "sglang"
+    engines = ("sglang",)
+    needs = "SGLang, in an environment of its own"
+
+
+class SmgStack(_ServersStack):
+    """The SGLang model gateway before real servers of vLLM or SGLang. ``--sut-python`` is the gateway's."""
+
+    name = "smg"
+    engines = ("vllm", "sglang")
+    needs = "smg, and the engine, each in an environment of its own"
+    _python_is_the_engines = False
+
+    def _named_profile(self, topology: Topology) -> Profile:
+        del topology
+        return find_profile("cpu", self.name, "", "cpu")
+
+    def _engines_profile(self, topology: Topology, settings: Settings) -> Profile:
+        return engine_profile(settings.engine, settings.engine, topology)
+
+    def _behind_a_frontend(
+        self, workers: list[Launch], servers: Servers, topology: Topology, settings: Settings, model: ServedModel
+    ) -> Plan:
+        profile = self._named_profile(topology)
+        interpreter = interpreter_for(profile, settings.sut_python)
+        gateways = Servers(profile, interpreter, topology, settings, model=str(model.folder), served=SERVED)
+        urls = [f"http://127.0.0.1:{worker.ports['http']}" for worker in workers]
+        frontend = gateways.launch("frontend", "frontend", more=["--worker-urls", *urls, *topology.frontend_args])
+        url = f"http://127.0.0.1:{frontend.ports['http']}"
+
+        def close() -> None:
+            gateways.close()
+            servers.close()
+
+        return Plan(
+            launches=[frontend, *workers],
+            url=url,
+            ready=http_ok(f"{url}/readiness"),
+            behaviour={"half_close_completes": False},
+            close=close,
+            **_of(model, servers.profile),
+        )
