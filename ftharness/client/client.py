@@ -71,6 +71,8 @@ class Client:
         *,
         control: bool = False,
         index: int = 0,
+        check: str = "",
+        cut: int = 0,
         sent: Callable[[Stream], None] = lambda _: None,
     ) -> Stream:
         """Send ``request``; returns when it is on its way.
@@ -81,6 +83,8 @@ class Client:
             request: What to ask.
             control: Whether it belongs to the run without the fault.
             index: Its place in the workload.
+            check: What it checks of that run, as :class:`RequestSent` has it.
+            cut: The same.
             sent: Told of the request before the history is: a fault at the moment of its sending can be aimed at it.
         """
         request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
@@ -97,6 +101,8 @@ class Client:
                 stream=request.stream,
                 control=control,
                 index=index,
+                check=check,
+                cut=cut,
             )
         )
         self._open.add(stream)
@@ -126,11 +132,12 @@ class Client:
         requests: Sequence[Request],
         *,
         control: bool = False,
+        check: str = "",
         sent: Callable[[Stream], None] = lambda _: None,
     ) -> list[Stream]:
         """Send a workload, each request at its own time, and wait until all have ended.
 
-        ``sent`` is told of each, in the order in which they were sent.
+        ``control`` and ``check`` are those of :meth:`send`. ``sent`` is told of each, in the order in which they were sent.
 
         Raises:
             ValueError: A request is to be sent after one that is not before it in the workload.
@@ -143,7 +150,7 @@ class Client:
                 await ended[request.after].wait()
             if request.at_s:
                 await asyncio.sleep(request.at_s)  # the workload's own schedule
-            stream = await self.send(request, control=control, index=index, sent=sent)
+            stream = await self.send(request, control=control, index=index, check=check, sent=sent)
             await stream.finished()
             ended[index].set()
             return stream

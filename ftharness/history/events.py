@@ -45,7 +45,10 @@ class RunStarted(Event, frozen=True, tag="run.started"):
 
 
 class RunPhase(Event, frozen=True, tag="run.phase"):
-    """The run enters ``launch``, ``control``, ``fault`` or ``teardown``."""
+    """The run enters ``launch``, ``control``, ``repeat``, ``fault``, ``cut`` or ``teardown``.
+
+    ``repeat`` and ``cut`` there are only where the run without the fault is the reference for every token.
+    """
 
     phase: str
 
@@ -135,7 +138,12 @@ class Metric(Event, frozen=True, tag="metric"):
 class RequestSent(Event, frozen=True, tag="request.sent"):
     """A request left the client.
 
-    ``control`` marks the run without the fault; ``index`` is the place in the workload.
+    Attributes:
+        control: Whether it belongs to the run without the fault, or is a check of it.
+        index: Its place in the workload.
+        check: What it checks of the run without the fault: ``repeat``, whether the engine answers the same once more;
+            ``cut``, whether it goes on as it did when it is given the begin of that answer; "" for neither.
+        cut: How many tokens of that answer it is given.
     """
 
     request: str
@@ -144,6 +152,8 @@ class RequestSent(Event, frozen=True, tag="request.sent"):
     stream: bool = False
     control: bool = False
     index: int = 0
+    check: str = ""
+    cut: int = 0
 
 
 class RequestChunk(Event, frozen=True, tag="request.chunk"):
@@ -183,6 +193,14 @@ class RequestFinished(Event, frozen=True, tag="request.finished"):
     usage: dict[str, Any] | None = None
     error: str = ""
     logprobs: list[int] = []
+
+
+class RequestTokens(Event, frozen=True, tag="request.tokens"):
+    """The tokens of an answer that has ended, as the model's tokenizer tells its text; only where the run rests on them."""
+
+    request: str
+    ids: list[int]
+    choice: int = 0
 
 
 class FaultRequested(Event, frozen=True, tag="fault.requested"):
@@ -241,6 +259,7 @@ AnyEvent = (
     | RequestSent
     | RequestChunk
     | RequestFinished
+    | RequestTokens
     | FaultRequested
     | FaultLanded
     | FaultMissed

@@ -30,7 +30,20 @@ _MOST_CLOSE = 6
 COLORS = 6
 _AROUND_NS = 30 * NS_PER_MS
 _S_NS = 1_000 * NS_PER_MS
-_PHASES = {"control": "control: no fault", "fault": "with the fault"}
+_PHASES = {
+    "control": "control: no fault",
+    "repeat": "control: once more",
+    "fault": "with the fault",
+    "cut": "control: cut where the fault was",
+}
+_KINDS = {
+    "launch": "launch",
+    "control": "control",
+    "repeat": "control",
+    "fault": "fault",
+    "cut": "control",
+    "teardown": "teardown",
+}
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -192,7 +205,7 @@ def _phases(lanes: Timeline, scale: Scale, top: float, bottom: float, lines: Seq
     for phase in lanes.phases:
         x, wide = scale.x(phase.start), scale.x(phase.end) - scale.x(phase.start)
         name = _PHASES.get(phase.name, phase.name)
-        kind = phase.name if phase.name in ("launch", "control", "fault", "teardown") else "other"
+        kind = _KINDS.get(phase.name, "other")
         text = element("title", escape(f"{one_line(name, 60)}: {milliseconds((phase.end - phase.start) / NS_PER_MS)}"))
         yield element("rect", text, x=x, y=top, width=max(wide, 0.5), height=bottom - top, class_=f"phase {kind}")
         yield element("path", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}", class_="border")

@@ -126,7 +126,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         none = msgspec.structs.replace(fault, recovery=Recovery())
         return Moments(fault=none, process=process, requested=requested, landed=landed, struck=landed)
     struck = (struck_t(case, view) if view else None) or landed
-    until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
+    until = case.fault_end_t or math.inf  # in which workers leave because we end them
     seen = [e for e in case.events if isinstance(e, Log) and struck <= e.t < until]
     if view is not None and not view.on_process:  # a client went away: nothing goes on elsewhere
         name, rerouted, token = request.id if request else "", None, None

@@ -66,6 +66,7 @@ class RequestLane(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: What to call it in a picture, by its place in the workload as oracles count it: ``control 0``, ``request 0``.
+        check: What it checks of the run without the fault, as in the history.
         end: When it ended, or the end of what is known.
         status: How it ended, empty while that is not known.
         ok: Whether it ended in success.
@@ -76,6 +77,7 @@ class RequestLane(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     control: bool
+    check: str
     endpoint: str
     stream: bool
     sent: int
@@ -251,7 +253,7 @@ def _requests(ordered: Sequence[Event], end: int, served: Iterable[Served]) -> l
     for event in sent:
         last = finished.get(event.request)
         parts = chunks.get(event.request, [])
-        name = f"{'control' if event.control else 'request'} {event.index}"
+        name = f"{event.check or ('control' if event.control else 'request')} {event.index}"
         if name in names:  # sent by a test of one's own, where there is no workload to have a place in
             name = f"{name} ({event.request[:8]})"
         names.add(name)
@@ -260,6 +262,7 @@ def _requests(ordered: Sequence[Event], end: int, served: Iterable[Served]) -> l
                 id=event.request,
                 name=name,
                 control=event.control,
+                check=event.check,
                 endpoint=event.endpoint,
                 stream=event.stream,
                 sent=event.t,

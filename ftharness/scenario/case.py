@@ -1,5 +1,6 @@
 """A run as an oracle sees it: the events, sorted into requests, faults, exits and log lines."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ from ftharness.history import (
     RequestChunk,
     RequestFinished,
     RequestSent,
+    RequestTokens,
     RunPhase,
     RunStarted,
 )
@@ -103,9 +105,20 @@ class Case:
         found = next(self.select(RunPhase, phase=phase), None)
         return found.t if found else None
 
+    @property
+    def fault_end_t(self) -> int | None:
+        """When the fault phase was over, in ns: what came later is the checks' of the reference, or the teardown's."""
+        cut = self.phase_t("cut")
+        return self.phase_t("teardown") if cut is None else cut
+
+    def in_cut(self, t: int) -> bool:
+        """Whether something happened in the phase in which the reference is resubmitted, cut."""
+        cut, teardown = self.phase_t("cut"), self.phase_t("teardown")
+        return cut is not None and cut <= t and (teardown is None or t < teardown)
+
     @cached_property
     def all_requests(self) -> list[RequestView]:
-        """Every request of the run, in the order in which they were sent."""
+        """Every request of the run, also those that check its reference, in the order in which they were sent."""
         chunks: dict[str, list[RequestChunk]] = {}
         for chunk in self.select(RequestChunk):
             chunks.setdefault(chunk.request, []).append(chunk)
@@ -113,6 +126,14 @@ class Case:
         return [
             RequestView(sent, chunks.get(sent.request, []), ends.get(sent.request)) for sent in self.select(RequestSent)
         ]
+
+    @cached_property
+    def _ids(self) -> dict[tuple[str, int], list[int]]:
+        return {(told.request, told.choice): told.ids for told in self.select(RequestTokens)}
+
+    def ids_of(self, view: RequestView, choice: int = 0) -> list[int] | None:
+        """The tokens of its answer by the model's tokenizer; None where the run did not ask, or they cannot be told."""
+        return self._ids.get((view.id, choice))
 
     @cached_property
     def requests(self) -> list[RequestView]:
@@ -126,12 +147,20 @@ class Case:
 
     @cached_property
     def control(self) -> list[RequestView]:
-        """The requests of the run without the fault."""
-        return [view for view in self.all_requests if view.sent.control]
+        """The requests of the run without the fault; not those that only check it."""
+        return [view for view in self.all_requests if view.sent.control and not view.sent.check]
 
     def control_of(self, view: RequestView) -> RequestView | None:
         """The same request without the fault."""
         return next((control for control in self.control if control.sent.index == view.sent.index), None)
+
+    def checks_of(self, view: RequestView, check: str) -> list[RequestView]:
+        """The requests that checked that answer: ``repeat`` or ``cut``."""
+        return [one for one in self._checks if (one.sent.check, one.sent.index) == (check, view.sent.index)]
+
+    @cached_property
+    def _checks(self) -> list[RequestView]:
+        return [view for view in self.all_requests if view.sent.check]
 
     @cached_property
     def faults(self) -> list[FaultView]:
@@ -194,7 +223,10 @@ class Case:
         return list(self.select(ProcessSignalled, source=source))
 
     def logs(self, event: str, *, role: str = "", source: str = "", fault_phase: bool = True) -> list[Log]:
-        """Log events of that name, from processes of that role or name; only those of the fault phase, if asked."""
+        """Log events of that name, from processes of that role or name; only those of the fault phase, if asked.
+
+        While the reference is checked after it, a line is of the fault phase if it names a request of that.
+        """
         since = (self.phase_t("fault") or 0) if fault_phase else 0
         return [
             line
@@ -218,7 +250,8 @@ class Case:
         if own or len(self.phase_requests) != 1:
             return own
         # A backend with request names of its own, or with none: of one request in the phase, every line is about it.
-        return [line for line in self.select(Log, event=event) if line.t >= view.sent.t and not self._owner(line)]
+        lines = (line for line in self.select(Log, event=event) if line.t >= view.sent.t)
+        return [line for line in lines if not (self._owner(line) or self.in_cut(line.t))]
 
     @cached_property
     def _named(self) -> dict[str, dict[str, list[Log]]]:
@@ -241,12 +274,13 @@ class Case:
         return {"": "", **{view.id: view.id for view in self.all_requests}}
 
     def _of_the_control(self, line: Log) -> bool:
-        """Whether a line names a request of the run without the fault: what ends it may be read when that is over."""
-        return self._owner(line) in self._control_ids
+        """Whether a line is about a request of the run without the fault: what ends it may be read when that is over."""
+        owner = self._owner(line)
+        return owner in self._control_ids or (not owner and self.in_cut(line.t))
 
     @cached_property
     def _control_ids(self) -> set[str]:
-        return {view.id for view in self.control}
+        return {view.id for view in self.all_requests if view.sent.control}
 
     def contract_known(self, source: str = "", role: str = "") -> bool:
         """Whether every contract that reads those processes was written for their version."""
@@ -272,10 +306,13 @@ class Case:
             return None
         before: dict[tuple[str, str], float] = {}
         after: dict[tuple[str, str], float] = {}
+        cut = self.phase_t("cut")
+        end = math.inf if cut is None else cut  # the checks that follow are counted, too
         for sample in self.select(Metric, name=name):
             key = (sample.source, str(sorted(sample.labels.items())))
-            (before if sample.t < since else after)[key] = sample.value
-        read_after = any(sample.t >= since for sample in self.select(Metric))
+            if sample.t < end:
+                (before if sample.t < since else after)[key] = sample.value
+        read_after = any(since <= sample.t < end for sample in self.select(Metric))
         if not read_after:
             return None
         return sum(value - before.get(key, 0.0) for key, value in after.items())

@@ -27,7 +27,10 @@ def readings(case: Case, event: str) -> dict[str, Readings] | None:
     if name is None:
         return None
     found: dict[str, dict[int, Reading]] = {}
+    cut = case.phase_t("cut")
     for sample in case.select(Metric, name=name):  # the samples of one reading, a label set each, have the same time
+        if cut is not None and sample.t >= cut:  # what the checks of the reference made is nobody's of the phase
+            continue
         times = found.setdefault(sample.source, {})
         sum_so_far = times[sample.t].value if sample.t in times else 0.0
         times[sample.t] = Reading(sample.t, sum_so_far + sample.value, sample.n)

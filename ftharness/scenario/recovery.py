@@ -34,7 +34,7 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         return Recovery()
     aimed = aimed_at(case, fault)
     streamed = [view for view in aimed if view.sent.stream]
-    until = case.phase_t("teardown") or math.inf  # in which workers leave because we end them
+    until = case.fault_end_t or math.inf  # in which workers leave because we end them
     detect = next(
         (
             e.t

@@ -19,7 +19,9 @@ from ftharness.process import Redactor
 from ftharness.scenario.by_test import ByTest
 from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
+from ftharness.scenario.oracles.reference import rests_on_tokens, samples
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
+from ftharness.scenario.resubmit import interrupted, note_tokens, resubmit
 from ftharness.scenario.scenario import Scenario, check_arguments
 from ftharness.scenario.words import check_words
 from ftharness.stack import NotApplicable, Plan, RunningStack, Settings, StackFailed, StackKind
@@ -135,7 +137,11 @@ class Run:
         try:
             await self.launch()
             await self._workload("control")
+            if self._needs_reference() and self.cell.scenario.faults:
+                await self._workload("repeat")
             await self._workload("fault")
+            if self._needs_reference():
+                await self._cut()
             self.ended("complete")
         except NotApplicable as error:
             self.ended("not_applicable", str(error))
@@ -183,6 +189,8 @@ class Run:
             self._redactor.learn_arguments(one.argv)
         metrics = {m.event: m.name for launch in plan.launches for m in launch.contract.metrics}
         about: dict[str, Any] = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
+        if plan.greedy:
+            about["greedy"] = True
         if scenario.topology.standbys:  # the names of the processes tell who is in which
             about["groups"] = scenario.topology.workers
         if plan.exact and not any(one.startswith("--speed") for one in scenario.topology.worker_args):
@@ -234,7 +242,8 @@ class Run:
         self.history.append(RunPhase(source="harness", phase=phase))
 
     async def _workload(self, phase: str) -> None:
-        scenario, control = self.cell.scenario, phase == "control"
+        scenario, control = self.cell.scenario, phase != "fault"
+        check = "repeat" if phase == "repeat" else ""
         if not control:
             await self.stack.read_metrics()
             self.stack.note_shared_memory()
@@ -244,12 +253,27 @@ class Run:
         follow = (lambda _: None) if control else self.nemesis.follow
         try:
             async with asyncio.timeout(scenario.deadline_s):
-                await self.stack.client.send_all(scenario.workload, control=control, sent=follow)
+                await self.stack.client.send_all(scenario.workload, control=control, check=check, sent=follow)
         except TimeoutError:
             await self.stack.client.close(hang=f"it had not ended when the phase's {scenario.deadline_s:g} s were over")
         if not control:
             await self.nemesis.settled(deadline_s=scenario.deadline_s)
             await self._settled(scenario)
+
+    def _needs_reference(self) -> bool:
+        """Whether the run without the fault is what answers are compared with, token by token."""
+        scenario, plan = self.cell.scenario, self.stack.plan
+        expected = plan.greedy and rests_on_tokens(scenario.expected_of(plan.behaviour))
+        return expected and not all(samples(request.body(plan.model, plan.asks)) for request in scenario.workload)
+
+    async def _cut(self) -> None:
+        """Ask, on what still serves, whether answers go on as they did when they are cut where the fault was."""
+        scenario, plan = self.cell.scenario, self.stack.plan
+        note_tokens(self.history, plan)
+        if interrupted(self.history):
+            self._phase("cut")
+            await resubmit(self.stack.client, self.history, plan, scenario.workload, deadline_s=scenario.deadline_s)
+            note_tokens(self.history, plan)
 
     async def _settled(self, scenario: Scenario) -> None:
         """Read the metrics, and wait for what the expectations say is still to come."""

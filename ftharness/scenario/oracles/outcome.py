@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from ftharness.history import RequestFinished, RunFinished
 from ftharness.scenario.case import Case, Finding, short_of_passing
-from ftharness.scenario.oracles.tokens import exact, exact_so_far
+from ftharness.scenario.oracles.tokens import doubtful, exact, exact_so_far
 from ftharness.scenario.views import RequestView
 
 
@@ -50,12 +50,9 @@ def _failed(case: Case, status: int | str, view: RequestView) -> Finding:
 
 
 def every_request_ends(case: Case) -> Finding:
-    """No request hangs; in the run without the fault neither."""
-    views = (
-        case.all_requests
-        if case.requests == [view for view in case.all_requests if not view.sent.control]
-        else case.requests
-    )
+    """No request hangs; in the run without the fault neither, nor when that is repeated."""
+    whole = case.requests == case.phase_requests
+    views = [view for view in case.all_requests if view.sent.check != "cut"] if whole else case.requests
     over = next(case.select(RunFinished), None) is not None
     for view in views:
         if (view.finished is None and over) or (view.finished is not None and view.finished.outcome == "hang"):
@@ -70,6 +67,7 @@ def ends_cleanly(case: Case) -> Finding:
     if not case.requests:
         return Finding("unknown", "no request was sent")
     whole = failed = 0
+    doubts: list[Finding] = []
     for view in case.requests:
         end = view.finished
         if end is None:
@@ -84,7 +82,8 @@ def ends_cleanly(case: Case) -> Finding:
             return Finding("fail", f"{view.name}: neither an answer nor an error: {view.how_it_ended}", _events(view))
         if finding.verdict == "fail":
             return finding
-    return Finding("pass", f"{whole} answered, {failed} failed and were told so")
+        doubts += [finding] if doubtful(case, finding) else []
+    return doubts[0] if doubts else Finding("pass", f"{whole} answered, {failed} failed and were told so")
 
 
 def _events(view: RequestView) -> tuple[int, ...]:

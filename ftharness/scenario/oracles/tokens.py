@@ -1,43 +1,43 @@
 """Whether the answer is the answer: ``tokens_exact``, and the count that stands in the report."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from difflib import Match, SequenceMatcher
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
 
 from ftharness.engine import tokens
 from ftharness.engine.tokens import choice_seed
 from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.oracles import reference
+from ftharness.scenario.oracles.differences import Differences, differences
 from ftharness.scenario.record import TokenCount
 from ftharness.scenario.views import RequestView
-
-Token = TypeVar("Token", bound=Hashable)
-
-# Equal tokens in a row that chance does not bring about, of a vocabulary of 8,192.
-_RUN = 4
-
-
-class _Compared(NamedTuple):
-    expected: int
-    received: int
-    lost: int
-    duplicated: int
-    altered: int
-    first_wrong: int | None
 
 
 def tokens_exact(case: Case) -> Finding:
     """Nothing lost, duplicated or altered.
 
-    With our engine the tokens are known from the prompt and the seed; with any other, their number and the finish reason
-    are compared with those of the run without the fault.
+    With our engine the tokens are known from the prompt and the seed. With one that decodes greedily they are those of the
+    run without the fault, if that is a reference. With any other, and of a request that asks for chance, their number and
+    the finish reason are compared with those of the run without the fault.
     """
     if not case.requests:
         return Finding("unknown", "no request was sent")
     if finding := short_of_passing(exact(case, view) for view in case.requests):
         return finding
     total = sum(view.tokens for view in case.requests)
-    how = "each as computed from prompt and seed" if case.params.get("exact") else "as many as without the fault"
-    return Finding("pass", f"{total} tokens, {how}")
+    return Finding("pass", f"{total} tokens, {_how(case)}")
+
+
+def _how(case: Case) -> str:
+    """What they were compared with."""
+    if case.params.get("exact"):
+        return "each as computed from prompt and seed"
+    if not case.params.get("greedy"):
+        return "as many as without the fault"
+    chance = [view for view in case.requests if reference.samples(view.sent.body)]
+    if chance:
+        rest = "; the others each as without the fault" if len(chance) < len(case.requests) else ""
+        return f"as many as without the fault: {chance[0].name} asks for chance, so there is no reference{rest}"
+    controls = [control for view in case.requests if (control := case.control_of(view)) is not None]
+    return f"each as without the fault ({reference.said_of_the_reference(case, controls[0])})"
 
 
 def count_tokens(case: Case) -> TokenCount:
@@ -46,6 +46,8 @@ def count_tokens(case: Case) -> TokenCount:
     Of an answer whose client went away no more is expected than had come by then.
     """
     received = sum(view.tokens for view in case.requests)
+    if case.params.get("greedy"):
+        return _referred(case, received)
     if not case.params.get("exact"):
         whole = [view if view.left else case.control_of(view) for view in case.requests]
         known = [one.tokens for one in whole if one is not None]
@@ -53,7 +55,7 @@ def count_tokens(case: Case) -> TokenCount:
     compared = [
         _compare(case, view, choice, whole=not view.left) for view in case.requests for choice in range(view.choices)
     ]
-    found = [result for result in compared if isinstance(result, _Compared)]
+    found = [result for result in compared if isinstance(result, Differences)]
     return TokenCount(
         expected=sum(result.expected for result in found),
         received=received,
@@ -65,11 +67,24 @@ def count_tokens(case: Case) -> TokenCount:
 
 def exact(case: Case, view: RequestView) -> Finding:
     """The same of one request."""
-    return _exact(case, view) if case.params.get("exact") else _counted(case, view)
+    if case.params.get("exact"):
+        return _exact(case, view)
+    by_reference = case.params.get("greedy") and not reference.samples(view.sent.body)
+    return _as_reference(case, view) if by_reference else _counted(case, view)
+
+
+def doubtful(case: Case, finding: Finding) -> bool:
+    """Whether an answer could have been compared, but for a control that does not hold.
+
+    For an oracle that asks more than that the tokens are right, and does so also of engines of which they are not known.
+    """
+    return finding.verdict == "unknown" and bool(case.params.get("greedy")) and bool(case.control)
 
 
 def exact_so_far(case: Case, view: RequestView) -> Finding:
     """Of an answer that its client did not wait for: what came of it is the right one's begin, where that is known."""
+    if case.params.get("greedy") and view.tokens and not reference.samples(view.sent.body):
+        return _as_reference(case, view, whole=False)
     if not case.params.get("exact") or view.stops:
         return Finding("pass", "")
     for choice in range(view.choices):
@@ -90,15 +105,8 @@ def _exact(case: Case, view: RequestView) -> Finding:
         if isinstance(compared, str):
             return Finding("fail", f"{view.name}: {compared}", tuple(chunk.n for chunk in view.chunks[-1:]))
         if compared.first_wrong is not None:
-            at = next(
-                (c for c in view.chunks if c.choice == choice and c.first + c.tokens > compared.first_wrong), None
-            )
-            return Finding(
-                "fail",
-                f"{view.name}, choice {choice}: of {compared.expected} tokens {compared.lost} lost, {compared.duplicated}"
-                f" duplicated, {compared.altered} altered; the first at token {compared.first_wrong + 1}",
-                (at.n,) if at else (),
-            )
+            what = f"{view.name}, choice {choice}: {compared.said}"
+            return Finding("fail", what, _chunk_of(view, choice, compared.first_wrong))
         if control is not None and control.text(choice) != view.text(choice):
             return Finding(
                 "unknown",
@@ -106,6 +114,61 @@ def _exact(case: Case, view: RequestView) -> Finding:
                 " are not: the engine is not what it claims to be",
             )
     return Finding("pass", "")
+
+
+def _chunk_of(view: RequestView, choice: int, token: int) -> tuple[int, ...]:
+    """The event that brought a token, counted from 0."""
+    return tuple(c.n for c in view.chunks if c.choice == choice and c.first <= token < c.first + c.tokens)[:1]
+
+
+def _as_reference(case: Case, view: RequestView, *, whole: bool = True) -> Finding:
+    """Against the run without the fault. Where that is no reference only a missing end is a failure."""
+    control, end = case.control_of(view), view.finished
+    if control is None or control.finished is None or end is None:
+        return Finding("unknown", f"{view.name}: no complete run without the fault to compare with")
+    if whole and (short := reference.shorter(case, view, control)):
+        return Finding("fail", f"{view.name}: {short}{_where(case, view, control)}", (end.n,))
+    if why := reference.no_reference(case, view, control):
+        return Finding("unknown", f"{view.name}: {why}")
+    for choice in range(view.choices):
+        found = reference.compared(case, view, control, choice, whole=whole)
+        if found.first_wrong is not None:
+            what = f"{view.name}, choice {choice}: {found.said}"
+            return Finding("fail", what, _chunk_of(view, choice, found.first_wrong))
+    if whole and (wrong := reference.unlike(case, view, control)):
+        return Finding("fail", f"{view.name}: {wrong}", (end.n,))
+    return Finding("pass", "")
+
+
+def _where(case: Case, view: RequestView, control: RequestView) -> str:
+    """Where the missing ones are missing, if the run without the fault can say."""
+    if reference.no_reference(case, view, control):
+        return ""
+    found = [reference.compared(case, view, control, choice) for choice in range(view.choices)]
+    return next((f"; {one.said}" for one in found if one.first_wrong is not None), "")
+
+
+def _referred(case: Case, received: int) -> TokenCount:
+    """The count by the run without the fault; of what became of them nothing, unless that is a reference for all."""
+    pairs = [(view, case.control_of(view)) for view in case.requests]
+    known = [(view, control) for view, control in pairs if control is not None]
+    expected = sum((view if view.left else control).tokens for view, control in known) if known else None
+    if len(known) < len(pairs) or any(
+        reference.samples(view.sent.body) or reference.no_reference(case, view, control) for view, control in known
+    ):
+        return TokenCount(expected=expected, received=received)
+    found = [
+        reference.compared(case, view, control, choice, whole=not view.left)
+        for view, control in known
+        for choice in range(view.choices)
+    ]
+    return TokenCount(
+        expected=expected,
+        received=received,
+        lost=sum(one.lost for one in found),
+        duplicated=sum(one.duplicated for one in found),
+        altered=sum(one.altered for one in found),
+    )
 
 
 def _counted(case: Case, view: RequestView) -> Finding:
@@ -138,7 +201,7 @@ def prompt_ids(view: RequestView) -> list[int]:
     return list(prompt) if isinstance(prompt, list) else tokens.encode(prompt)
 
 
-def _compare(case: Case, view: RequestView, choice: int, *, whole: bool = True) -> _Compared | str:
+def _compare(case: Case, view: RequestView, choice: int, *, whole: bool = True) -> Differences | str:
     body, text = view.sent.body, view.text(choice)
     seed, foreign = _seed(case, view, choice), _foreign(choice)
     most = int(body.get("max_completion_tokens") or body["max_tokens"])
@@ -146,14 +209,14 @@ def _compare(case: Case, view: RequestView, choice: int, *, whole: bool = True) 
         wanted, got = _words(_until(view.stops, tokens.generate(seed, prompt_ids(view), most))), _words(text)
         if tokens.ids_of(text[: text.rfind(" ")] if got else text) is None:
             return foreign
-        return _differences(wanted if whole else wanted[: len(got)], got)
+        return differences(wanted if whole else wanted[: len(got)], got)
     received = tokens.ids_of(text)
     if received is None:
         return foreign
     control = case.control_of(view)
     if control is not None and control.finished is not None and control.finished.outcome == "success":
         most = sum(chunk.tokens for chunk in control.chunks if chunk.choice == choice)
-    return _differences(tokens.generate(seed, prompt_ids(view), most if whole else len(received)), received)
+    return differences(tokens.generate(seed, prompt_ids(view), most if whole else len(received)), received)
 
 
 def _seed(case: Case, view: RequestView, choice: int) -> int:
@@ -179,33 +242,3 @@ def _until(stops: Sequence[str], ids: Iterable[int]) -> str:
 
 def _words(text: str) -> list[str]:
     return text[1:].split(" ") if text.startswith(" ") else []
-
-
-def _differences(expected: Sequence[Token], received: Sequence[Token]) -> _Compared:
-    if received == expected:
-        return _Compared(len(expected), len(received), 0, 0, 0, None)
-    wrong = next((i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b), None)
-    first_wrong = min(len(expected), len(received)) if wrong is None else wrong
-    return _sorted_out(expected, received, first_wrong)
-
-
-def _sorted_out(expected: Sequence[Token], received: Sequence[Token], first_wrong: int) -> _Compared:
-    """How the two differ, from the first difference on (what is before it is equal)."""
-    tail, got = expected[first_wrong:], received[first_wrong:]
-    matcher = SequenceMatcher(None, tail, got, autojunk=False)
-    lost = duplicated = altered = a = b = 0
-    for match in (*_alike(matcher.get_matching_blocks(), len(tail), len(got)), Match(len(tail), len(got), 0)):
-        missing, extra = match.a - a, match.b - b
-        altered += min(missing, extra)
-        lost += max(0, missing - extra)
-        duplicated += max(0, extra - missing)
-        a, b = match.a + match.size, match.b + match.size
-    return _Compared(len(expected), len(received), lost, duplicated, altered, first_wrong)
-
-
-def _alike(blocks: Iterable[Match], expected: int, received: int) -> Iterator[Match]:
-    """Runs of equal tokens that are no coincidence: of another answer's tokens, too, some stand where they should."""
-    for block in blocks:
-        at_the_end = block.a + block.size == expected and block.b + block.size == received
-        if block.size >= _RUN or (at_the_end and block.size):
-            yield block

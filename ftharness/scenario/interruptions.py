@@ -1,0 +1,75 @@
+"""Where an answer was interrupted: after which of its tokens another worker had to go on with it."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from ftharness.scenario.case import Case
+from ftharness.scenario.recovery import struck_t
+from ftharness.scenario.views import RequestView
+
+
+def interruptions(case: Case, view: RequestView) -> list[int]:
+    """After how many tokens each of a request's moves, or of the faults that hit it, fell; in order, none twice.
+
+    That is the number that its client had before the first token of the next worker, which is what that worker was given: by
+    the word of the chunks themselves, else by the next worker's claim, else by the longest wait since the fault. What was
+    interrupted before its first token, or after its last, was not to be continued, and is left out. An answer in one piece
+    shows nothing of this: it counts as interrupted in its middle. Of several choices the first is looked at.
+    """
+    struck, moved = list(_strikes(case, view)), _moves(case, view)
+    control = case.control_of(view)
+    whole = view.tokens if control is None else control.tokens
+    if not view.sent.stream:
+        found = {whole // 2} if struck or moved else set()
+    else:
+        named = _named(view)
+        found = set(named or (_first_since(view, t) for t in moved))
+        # What a move answered is told by that.
+        found |= {_longest_wait(view, t) for t in struck if not (named or any(later >= t for later in moved))}
+    return sorted(tokens for tokens in found if 0 < tokens < whole)
+
+
+def _strikes(case: Case, view: RequestView) -> Iterator[int]:
+    """When faults on processes took effect that were aimed at the request, or hit a worker that had it."""
+    takers = case.takers(view)
+    for fault in case.faults:
+        t = struck_t(case, fault) if fault.on_process else None
+        if t is None or t < view.sent.t or (view.finished is not None and view.finished.t < t):
+            continue
+        aimed = fault.requested.request
+        if aimed == view.id or fault.process in takers or not (aimed or takers):
+            yield t
+
+
+def _moves(case: Case, view: RequestView) -> list[int]:
+    """When a worker took it, or a choice of it, that another of its role had had before."""
+    seen: set[tuple[str, str]] = set()
+    moves = []
+    for claim in case.claims(view):
+        name = claim.captures.get("request", "") if view.choices > 1 else ""
+        key = (case.roles.get(claim.source, ""), name)
+        if key in seen:
+            moves.append(claim.t)
+        seen.add(key)
+    return moves
+
+
+def _named(view: RequestView) -> list[int]:
+    """The first token of each worker after the first, where chunks name theirs."""
+    chunks = [chunk for chunk in view.chunks if chunk.choice == 0 and chunk.worker]
+    return [now.first for before, now in pairwise(chunks) if now.worker != before.worker]
+
+
+def _first_since(view: RequestView, t: int) -> int:
+    """How many tokens came before the first one since ``t``."""
+    return sum(chunk.tokens for chunk in view.chunks if chunk.choice == 0 and chunk.t < t)
+
+
+def _longest_wait(view: RequestView, t: int) -> int:
+    """The same of the longest wait for a token that ended since ``t``: what was on its way then still came."""
+    waits = [
+        (later.t - max(earlier.t, t), later.first)
+        for earlier, later in view.gaps()
+        if later.t >= t and later.choice == 0
+    ]
+    return max(waits)[1] if waits else _first_since(view, t + 1)
