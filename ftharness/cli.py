@@ -1,7 +1,7 @@
 """The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor | k8s``.
 
-Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong (nothing was started), 3 some unknown and none failed,
-130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
+Exit status: 0 all pass (known findings and what does not apply included), 1 some fail, 2 the call or a file is wrong (nothing
+was started), 3 some unknown and none failed, 130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a
 app = typer.Typer(
     name="ftharness",
     help="Fault-injection testing for LLM serving stacks.",
-    epilog="Exit status: 0 all pass, 1 some fail, 2 the call or a file is wrong, 3 some unknown and none failed, "
-    "130 interrupted. A standard output that nobody reads, or that is full, changes none of it.",
+    epilog="Exit status: 0 all pass (known findings included), 1 some fail, 2 the call or a file is wrong, 3 some unknown and "
+    "none failed, 130 interrupted. A standard output that nobody reads, or that is full, changes none of it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

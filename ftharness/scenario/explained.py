@@ -77,7 +77,7 @@ def explained(
     for finding in showing:
         own = [judged[place].shown for place, part in parts.items() if finding.id in part.by]
         notes.append(_shows(finding, own, also))
-    notes += _not_there([one for one in about if one not in showing], version, judged, untested=untested)
+    notes += _not_there([one for one in about if one not in showing], version, judged, tested=not untested and not new)
     return Explained(known, notes)
 
 
@@ -108,9 +108,12 @@ def _shows(finding: KnownFinding, own: Sequence[str], also: str) -> Annotation:
 
 
 def _not_there(
-    findings: Sequence[KnownFinding], version: str, judged: Sequence[Judged], *, untested: str
+    findings: Sequence[KnownFinding], version: str, judged: Sequence[Judged], *, tested: bool
 ) -> Iterator[Annotation]:
-    """What there is to say of findings that did not show, where the run has tested it; and of versions that are new to them."""
+    """What there is to say of findings that did not show; and of versions that are new to them.
+
+    Only a run that tested it, and in which nothing else failed, can say that one did not show: a stream that hangs has no gaps.
+    """
     for one in findings:
         names = {shows.oracle for shows in one.shows}
         own = [each for each in judged if each.oracle in names]
@@ -119,7 +122,7 @@ def _not_there(
         if like and not one.covers(version):
             seen = f"{what} was seen on {one.versions} only, and {', '.join(like)} of {version} looks the same"
             yield Annotation(kind=LIKE, reason=f"{seen}; {where}")
-        if untested or not own or any(each.verdict != "pass" for each in own):
+        if not tested or not own or any(each.verdict != "pass" for each in own):
             continue
         if one.covers(version):
             seen = f"was not seen this time, in {version} ({one.seen})"

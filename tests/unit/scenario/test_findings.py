@@ -1,5 +1,7 @@
 """Known findings: what their files may say, which failures they explain, and what is said of those that did not show."""
 
+import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,16 @@ def test_only_a_run_that_tested_it_can_say_that_it_does_not_show(story: Make, wr
     assert judged(good(story())) == ("pass", 0, [])
 
 
+def test_a_run_in_which_something_else_failed_does_not_say_that_a_finding_is_gone(story: Make, write: Write) -> None:
+    """What failed may be why it could not show."""
+    write("old-engine", ORPHAN)
+    one = story()
+    one.migrates([1, 2, 3])
+    assert judged(one) == ("fail", 1, [])
+    write("short-answer", SHORT)  # but a failure that is known is no such thing
+    assert [kind for kind, _ in judged(one)[2]] == ["known_finding", "finding_not_seen"]
+
+
 def test_the_same_on_a_newer_version_is_not_presumed_but_said(story: Make, write: Write) -> None:
     """Status 1, with the finding that looks the same: its range may have to be wider."""
     write("old-engine", ORPHAN, "==1.0", "==0.9")
@@ -323,3 +335,40 @@ def test_the_findings_that_ship_name_what_there_is() -> None:
                 (ROOT / "docs" / "findings" / finding.id / "scenario.json").read_bytes(), type=Cell
             )
             assert finding.of(cell.stack, cell.engine, cell.scenario.name), finding.id
+
+
+def test_the_page_of_the_findings_is_what_they_say() -> None:
+    """Made by tools/make_findings.py, which has to be run when a finding changes."""
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert _page(text, known_findings()) == text
+
+
+def test_the_page_has_a_row_and_a_heading_for_each(write: Write) -> None:
+    """With what was seen, how it shows, and the command; what is around the marks stays."""
+    write("old-engine", ORPHAN)
+    write("short-answer", SHORT, "since = ", 'reproduction = "ftharness run a/b --stack sim"\nsince = ')
+    text = _page((ROOT / "docs" / "findings.md").read_text(), known_findings())
+    for line in (
+        "| [An engine outlives its worker](#old-engine) | `sim` | `==1.0` | 9 of 9 | `a/*` | 2026-01-31 |",
+        "## old-engine",
+        "**An answer that breaks off.** On `other`, `sim` `>=0.9,<=1.1`, seen 6 of 9, first on 2026-01-31.",
+        "- `no_leaks()` says `process of worker-1: engine [0-9]+$`",
+        "ftharness replay docs/findings/old-engine",
+        "ftharness run a/b --stack sim",
+        "## One more",
+    ):
+        assert f"\n{line}\n" in text
+    assert text == _page(text, known_findings())
+
+
+def test_the_finding_that_the_page_shows_can_be_read(write: Write) -> None:
+    """As it stands."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "findings.md").read_text(), re.DOTALL)
+    finding = read_finding(write("old-engine", text))
+    assert finding.always
+    assert finding.reproduction == "ftharness replay docs/findings/old-engine"
+
+
+def _page(text: str, known: Any) -> str:
+    made: str = runpy.run_path(str(ROOT / "tools" / "make_findings.py"))["page"](text, known)
+    return made
