@@ -1,7 +1,8 @@
 """The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor | k8s``.
 
 Exit status: 0 all pass (known findings and what does not apply included), 1 some fail, 2 the call or a file is wrong (nothing
-was started), 3 some unknown and none failed, 130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
+was started), 3 some unknown and none failed, 130 interrupted. An output that nobody reads, or that cannot be written, changes
+none of it.
 """
 
 from collections.abc import Sequence
