@@ -1,0 +1,77 @@
+"""The contracts of real engines on lines that their releases really logged, and on the names of what they really measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftharness.contract_check import EXPECTED
+from ftharness.logs import Scanner, load_contract
+
+HERE = Path(__file__).parent
+# Of runs with one server: completions and chats, clients that left, killed engines and ranks, ends with and without a drain.
+RECORDED = [json.loads(line) for line in (HERE / "real_lines.jsonl").read_text().splitlines()]
+# The names of all samples on one page of each, read while a request was being answered.
+MEASURED = [json.loads(line) for line in (HERE / "real_metrics.jsonl").read_text().splitlines()]
+RELEASES = sorted({(one["backend"], one["version"]) for one in RECORDED})
+
+
+def meaning(recorded: dict[str, Any], line: str) -> dict[str, dict[str, str]]:
+    scanner = Scanner(load_contract(recorded["backend"], recorded["version"]))
+    return {match.event: match.captures for match in scanner.feed(f"{line}\n".encode(), 0)}
+
+
+@pytest.mark.parametrize(
+    "recorded", RECORDED, ids=lambda one: "-".join((one["backend"], one["version"], *one["means"]))
+)
+def test_a_recorded_line_means_what_it_meant(recorded: dict[str, Any]) -> None:
+    """Its events with their captures: the request's id as the client gave it, a process, a count."""
+    assert meaning(recorded, recorded["line"]) == recorded["means"]
+
+
+@pytest.mark.parametrize("backend,version", RELEASES)
+def test_every_event_of_a_contract_was_seen(backend: str, version: str) -> None:
+    """No contract claims an event that nobody has recorded of that very release."""
+    contract = load_contract(backend, version)
+    assert contract.known
+    seen = {
+        event for one in RECORDED if (one["backend"], one["version"]) == (backend, version) for event in one["means"]
+    }
+    assert set(contract.events) == seen
+
+
+@pytest.mark.parametrize("backend,version", RELEASES)
+def test_a_line_that_changes_is_missed(backend: str, version: str) -> None:
+    """Each pattern's own words are needed: a line that says it otherwise means nothing, and so is noticed as missing."""
+    contract = load_contract(backend, version)
+    for recorded in RECORDED:
+        if (recorded["backend"], recorded["version"]) == (backend, version):
+            changed = recorded["line"]
+            for literal in {
+                pattern.literal for event in recorded["means"] for pattern in contract.events[event].pattern
+            }:
+                changed = changed.replace(literal, literal.swapcase())
+            assert changed != recorded["line"]
+            assert meaning(recorded, changed) == {}
+
+
+@pytest.mark.parametrize("measured", MEASURED, ids=lambda one: f"{one['backend']}-{one['version']}")
+def test_every_metric_of_a_contract_was_measured(measured: dict[str, Any]) -> None:
+    """Each name stands on the page of that very release."""
+    metrics = load_contract(measured["backend"], measured["version"]).metrics
+    assert metrics
+    assert {metric.name for metric in metrics} <= set(measured["names"])
+
+
+def test_every_release_has_a_page() -> None:
+    """The metrics of no contract go unproven."""
+    assert sorted((one["backend"], one["version"]) for one in MEASURED) == RELEASES
+
+
+@pytest.mark.parametrize("backend,version", RELEASES)
+def test_scenarios_find_the_same_events_as_on_the_sim(backend: str, version: str) -> None:
+    """What the oracles of cancellation go by has one name on every stack; on these, a server's own clients are its frontend."""
+    events = set(load_contract(backend, version).events)
+    assert set(EXPECTED) - {"migration_started", "client_disconnected"} <= events
+    assert {"engine_started", "engine_died", "listening"} <= events
