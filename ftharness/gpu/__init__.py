@@ -1,6 +1,7 @@
 """The GPUs of this machine: which there are, whose they are for the length of a run, and what a run leaves on them."""
 
 from ftharness.gpu.inventory import Device, Inventory, Memory, inventory
+from ftharness.gpu.nvml import NoGpus, NoNvml
 from ftharness.gpu.of_stack import StackGpus
 from ftharness.gpu.reservation import GpusBusy, NotEnoughGpus, Reservation, check, reserve
 from ftharness.gpu.visible import visible
@@ -14,6 +15,8 @@ __all__ = [
     "Inventory",
     "Kept",
     "Memory",
+    "NoGpus",
+    "NoNvml",
     "NotEnoughGpus",
     "Reservation",
     "StackGpus",

@@ -5,7 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class NoNvml(Exception):  # noqa: N818 - says what is the case
+class NoGpus(Exception):  # noqa: N818 - says what is the case
+    """GPUs cannot be had; the message says why."""
+
+
+class NoNvml(NoGpus):
     """NVML cannot be asked here; the message says why."""
 
 

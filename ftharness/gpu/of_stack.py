@@ -56,10 +56,8 @@ class StackGpus:
         """Reserve them, and look at what is in use on them. To be called before anything is started.
 
         Raises:
-            GpusBusy: Others have had them for all of the time that there was.
-            NotEnoughGpus: There are fewer by now.
-            NoNvml: NVML cannot be asked any more.
-            OSError: The locks' folder or the run's cannot be written.
+            NoGpus: Others have had them for all of the time that there was, or they cannot be reserved or asked any more.
+            OSError: The run's folder cannot be written.
         """
         self._reservation = await reserve(self._count, run=self._run, deadline_s=self._deadline_s, there=self._there)
         self._variables = self._reservation.split(self._shares)

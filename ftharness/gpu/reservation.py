@@ -14,6 +14,7 @@ from typing import Self
 
 from ftharness.failover.lock import FailoverLockContended, FailoverLockError, FlockFailoverLock
 from ftharness.gpu.inventory import Device, Inventory, inventory
+from ftharness.gpu.nvml import NoGpus
 from ftharness.gpu.visible import ORDER, VARIABLE, mask_of, visible
 
 #: Whoever takes several waits for them alone: two that each have one and wait for the other's would wait for ever.
@@ -21,11 +22,11 @@ _TURN = "turn"
 _LONGEST_NAME = 250  # bytes, of the lock's holder
 
 
-class NotEnoughGpus(Exception):  # noqa: N818 - says what is the case
+class NotEnoughGpus(NoGpus):
     """More were asked for than there are; the message says how many there are, and why."""
 
 
-class GpusBusy(Exception):  # noqa: N818 - says what is the case
+class GpusBusy(NoGpus):
     """Others have them; the message says who."""
 
 
@@ -128,16 +129,21 @@ async def reserve(
     Raises:
         NotEnoughGpus: There are fewer, whoever has them.
         GpusBusy: Others have had them for all of that time.
-        OSError: The locks' folder cannot be written.
+        NoGpus: The locks cannot be written.
     """
     devices = check(count, inventory() if there is None else there, environ)
-    collector = _Collector(devices, count, run, folder or locks_folder())
+    place = folder or locks_folder()
     try:
-        if not await collector.at_once():
-            await collector.in_turn(deadline_s)
-    except BaseException:
-        collector.let_go()
-        raise
+        place.mkdir(parents=True, exist_ok=True)
+        collector = _Collector(devices, count, run, place)
+        try:
+            if not await collector.at_once():
+                await collector.in_turn(deadline_s)
+        except BaseException:
+            collector.let_go()
+            raise
+    except (OSError, FailoverLockError) as error:
+        raise NoGpus(f"GPUs cannot be reserved: {error}") from error
     return collector.reservation()
 
 
@@ -145,7 +151,6 @@ class _Collector:
     """Takes locks until there are enough."""
 
     def __init__(self, devices: Sequence[Device], count: int, run: Path, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._count = count
         self._who = os.fsdecode(os.fsencode(run.absolute())[-_LONGEST_NAME:])
         # On a network filesystem as well, as home folders are: there the machines exclude each other needlessly at worst.

@@ -236,7 +236,7 @@ class FaultHealed(Event, frozen=True, tag="fault.healed"):
 
 
 class Leak(Event, frozen=True, tag="leak"):
-    """Something outlived its owner: ``what`` is ``process``, ``port``, ``shm``, ``discovery``, ``slot`` or ``cluster``."""
+    """Something outlived its owner: a ``process``, ``port``, ``shm``, ``discovery``, ``slot``, ``gpu_memory`` or ``cluster``."""
 
     what: str
     detail: str

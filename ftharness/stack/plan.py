@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftharness.gpu import StackGpus
 from ftharness.history import History
 from ftharness.logs import Contract
 from ftharness.process import Condition, Living, Owner, Processes, Redactor
@@ -130,6 +131,7 @@ class Plan:
         join: Makes the launch of one more standby of a group, of that name; None where there are none.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
         ready_s: Seconds that it may take to become ready, where a scenario does not give it more.
+        devices: The GPUs that it reserves before anything starts, and shares out among its processes; None where it needs none.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
 
@@ -146,6 +148,7 @@ class Plan:
     join: Callable[[str], Launch] | None = None
     expired: Callable[[], Sequence[str]] = lambda: ()
     ready_s: float = 0.0
+    devices: StackGpus | None = None
     close: Callable[[], None] = lambda: None
 
 

@@ -4,13 +4,14 @@ import asyncio
 import dataclasses
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 from ftharness.client import Client, Stream
 from ftharness.faults import ROLE_OF, TURNS, Target
+from ftharness.gpu import NoGpus
 from ftharness.history import FaultLanded, History, Leak, Log, Metric
 from ftharness.logs import read_metrics
 from ftharness.process import (
@@ -82,11 +83,13 @@ class RunningStack:
         """Start all processes, and wait until each, and then the whole, is ready.
 
         Raises:
-            StackFailed: One could not be started, died, or was not ready in time.
+            StackFailed: One could not be started, died, or was not ready in time; or others have the GPUs.
         """
         try:
+            if self.plan.devices is not None:
+                await self.plan.devices.before()
             await self._start_all(deadline_s)
-        except (StartError, NotReady) as error:
+        except (StartError, NotReady, NoGpus) as error:
             raise StackFailed(str(error)) from error
         except BaseExceptionGroup as group_error:
             failures, rest = group_error.split((StartError, NotReady))
@@ -117,7 +120,7 @@ class RunningStack:
         process = await self.processes.start(
             launch.name,
             launch.argv,
-            env=launch.env,
+            env=self._environment(launch),
             cwd=launch.cwd,
             role=launch.role,
             pass_fds=launch.pass_fds,
@@ -126,6 +129,12 @@ class RunningStack:
         )
         await until_ready(process, *launch.ready, history=self._history, deadline_s=deadline_s)
         return process
+
+    def _environment(self, launch: Launch) -> Mapping[str, str]:
+        if self.plan.devices is None:
+            return launch.env
+        first_life = launch.name.partition(".")[0]
+        return {**launch.env, **self.plan.devices.variables(first_life, launch.group)}
 
     async def join(self, beside: str, *, deadline_s: float = _JOINS_S) -> Living:
         """Start one more shadow engine of the group of the process ``beside``; returns when it waits for the lock.
@@ -314,7 +323,14 @@ class RunningStack:
         self._mapped |= self.processes.shared_memory()
 
     async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
-        """Stop everything, see what is left, record that as leaks, and kill it."""
+        """Stop everything, see what is left, record that as leaks, and kill it. Then its GPUs are anybody's."""
+        try:
+            await self._stop(grace_s, settle_s)
+        finally:
+            if self.plan.devices is not None:
+                self.plan.devices.close()
+
+    async def _stop(self, grace_s: float, settle_s: float) -> None:
         await self.client.close()
         for entry in self.plan.expired():  # now, while there is somebody who should have removed it
             self._history.append(Leak(source=self.frontend.name, what="discovery", detail=entry))
@@ -338,4 +354,9 @@ class RunningStack:
         for path in sorted(self._mapped):
             if path.exists():
                 self._history.append(Leak(source="harness", what="shm", detail=str(path)))
+        names = {survivor.pid: survivor.name for survivor in survivors}
+        for held in self.plan.devices.held(names) if self.plan.devices else ():
+            self._history.append(Leak(source=names[held.pid], what="gpu_memory", pid=held.pid, detail=str(held)))
         await self.processes.kill_survivors()
+        for kept in await self.plan.devices.after() if self.plan.devices else ():
+            self._history.append(Leak(source="harness", what="gpu_memory", detail=str(kept)))
