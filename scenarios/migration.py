@@ -1,9 +1,10 @@
 """Request migration: a worker is lost in the middle of a request, and the request goes on elsewhere, or fails cleanly."""
 
 from ftharness.client import completion
-from ftharness.faults import kill, serving, terminate
+from ftharness.faults import kill, kill_engine, serving, terminate
 from ftharness.scenario import (
     Scenario,
+    ends_cleanly,
     exits_as,
     fails_with,
     gap_within,
@@ -15,6 +16,7 @@ from ftharness.scenario import (
     on_token,
     recovers_within,
     succeeds,
+    takes_down_at_most,
     tokens_exact,
     ttft_within,
     usage_correct,
@@ -128,4 +130,18 @@ disabled_graceful_shutdown = Scenario(
         logged("migration_exhausted", role="frontend").where(MIGRATES),
         succeeds().where(f"!{MIGRATES}"),
     ],
+)
+
+# Each worker that takes it loses its engine: what bounds the damage is how often it may move.
+poison_request = Scenario(
+    name="migration/poison_request",
+    description="A request kills whichever engine serves it: it takes two workers with it, then fails; the third serves on.",
+    topology=aggregated(workers=3, migration_limit=1),
+    workload=[SHORT, completion("And then", max_tokens=20, after=0)],
+    faults=[
+        on_log("request_received").inject(kill_engine(serving)),
+        on_log("request_received", nth=2).inject(kill_engine(serving)),
+    ],
+    expect=[takes_down_at_most(2), ends_cleanly(request=0), succeeds(request=1)],
+    idle_s=15,
 )

@@ -13,7 +13,9 @@ from ftharness.client.apart import ConnectionApart
 from ftharness.client.connection import Connection
 from ftharness.client.request import Request, chat, check_order, completion
 from ftharness.client.stream import Stream
-from ftharness.history import History, RequestSent
+from ftharness.history import FaultLanded, FaultMissed, History, RequestSent
+
+_PHASE_S = 3600.0  # longer than any phase, whose own deadline comes first
 
 
 def one_a_chunk(text: str) -> int:
@@ -148,6 +150,8 @@ class Client:
         async def one(index: int, request: Request) -> Stream:
             if request.after is not None:
                 await ended[request.after].wait()
+            if request.after_fault is not None and not control:
+                await self._fault(request.after_fault)
             if request.at_s:
                 await asyncio.sleep(request.at_s)  # the workload's own schedule
             stream = await self.send(request, control=control, index=index, check=check, sent=sent)
@@ -158,6 +162,15 @@ class Client:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(index, request)) for index, request in enumerate(requests)]
         return [task.result() for task in tasks]
+
+    async def _fault(self, place: int) -> None:
+        """Wait until the fault of that place has landed or missed; the phase's end is the deadline."""
+        fault_id = f"fault-{place + 1}"
+        await self._history.wait_for(
+            lambda event: isinstance(event, FaultLanded | FaultMissed) and event.id == fault_id,
+            deadline_s=_PHASE_S,
+            what=f"{fault_id} lands or misses",
+        )
 
     async def close(self, *, hang: str = "") -> None:
         """Go away from every request that is still open; with ``hang`` each counts as one, for that reason."""

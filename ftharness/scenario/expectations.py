@@ -122,9 +122,9 @@ def usage_correct(request: _Request | int | None = None) -> Expect:
     return _expect("usage_correct", request)
 
 
-def ends_within(request: _Request | int | None = None, *, ms: float) -> Expect:
-    """Each request that a fault was aimed at had ended at most ``ms`` milliseconds after it landed, in whatever way."""
-    return _expect("ends_within", request, ms=ms)
+def silent_at_most(request: _Request | int | None = None, *, ms: float) -> Expect:
+    """No client of a request that a fault was aimed at heard nothing for longer, from the fault to the request's end."""
+    return _expect("silent_at_most", request, ms=ms)
 
 
 def health_is(status: int | Literal["none"]) -> Expect:

@@ -175,6 +175,7 @@ class Run:
         settings = Settings(engine=engine, folder=self._folder, seed=scenario.seed, bug=cell.bug, sut_python=sut_python)
         version = self._kind.version(sut_python)
         try:
+            self._is_for(self._kind)
             plan = self._plan = self._kind.plan(scenario.topology, settings)
         except NotApplicable:
             self._begins(engine, version, {})
@@ -210,6 +211,11 @@ class Run:
             again = self._plan = self._kind.plan(scenario.topology, dataclasses.replace(settings, hold_ports=False))
             await self._start(again)
 
+    def _is_for(self, kind: StackKind) -> None:
+        stacks = self.cell.scenario.stacks
+        if stacks and kind.name not in stacks:
+            raise NotApplicable(f"it is about {', '.join(stacks)}: on {kind.name} it would say nothing")
+
     def _begins(self, engine: str, version: str, about: dict[str, Any]) -> None:
         cell, scenario = self.cell, self.cell.scenario
         given = {key: self._clean(value) for key, value in cell.params.items()}
@@ -234,7 +240,7 @@ class Run:
             plan, self.history, self._processes, idle_s=scenario.idle_s, seed=scenario.seed, redactor=self._redactor
         )
         self.nemesis = Nemesis(self.stack, self.history, speed=scenario.topology.speed)
-        await self.stack.start(deadline_s=scenario.ready_s)
+        await self.stack.start(deadline_s=max(scenario.ready_s, plan.ready_s))
 
     def _clean(self, value: Any) -> Any:
         return self._redactor.text(value) if isinstance(value, str) else value

@@ -1,5 +1,6 @@
-"""How long things took: ``recovers_within``, ``ttft_within``, ``ends_within``, ``gap_within``. In ms, on the client's clock."""
+"""How long things took: ``recovers_within``, ``ttft_within``, ``silent_at_most``, ``gap_within``. In ms, as the client saw it."""
 
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -60,8 +61,8 @@ def ttft_within(case: Case, ms: Milliseconds) -> Finding:
     return bounded if unseen is None or bounded.verdict == "fail" else unseen
 
 
-def ends_within(case: Case, ms: Milliseconds) -> Finding:
-    """Each request that a fault was aimed at had ended so soon after it landed, in whatever way: nobody is left waiting."""
+def silent_at_most(case: Case, ms: Milliseconds) -> Finding:
+    """No client of a request that a fault was aimed at was left without a word for longer, from the fault to its end."""
     said = []
     for fault in case.faults:
         view = next((view for view in case.requests if view.id == fault.requested.request), None)
@@ -69,9 +70,14 @@ def ends_within(case: Case, ms: Milliseconds) -> Finding:
             continue
         if view.finished is None:
             return Finding("fail", f"{view.name}: {view.how_it_ended}", pending=True)
-        took = (view.finished.t - fault.landed.t) / 1e6
-        reason = f"{view.name} ended {_ms(took)} after {fault.requested.fault} of {fault.process}"
-        if took > ms:
+        words = [fault.landed.t, *(chunk.t for chunk in view.chunks), view.finished.t]
+        words = [t for t in words if t >= fault.landed.t]
+        longest, at = max(((later - earlier) / 1e6, earlier) for earlier, later in pairwise([*words, words[-1]]))
+        after = (at - fault.landed.t) / 1e6
+        reason = (
+            f"{view.name}: silent for {_ms(longest)}, {_ms(after)} after {fault.requested.fault} of {fault.process}"
+        )
+        if longest > ms:
             return Finding("fail", f"{reason}; allowed: {ms:g} ms: {view.how_it_ended}", (view.finished.n,))
         said.append(reason)
     return Finding("pass", "; ".join(said)) if said else Finding("unknown", "no fault landed on a request")

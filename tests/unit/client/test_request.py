@@ -13,7 +13,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stop": ["end", 3]}, TypeError, r"^stop = .*: Expected `str`, got `int` - at `\$\[1\]`"),
     ({"prompt": None}, TypeError, r"^prompt = None: Expected `str`"),
     ({"max_token": 3}, TypeError, r"^a request has no field 'max_token'; did you mean max_tokens\?"),
-    ({"endpoint": "chat"}, TypeError, r"^a request has no field 'endpoint'; there are after, at_s, "),
+    ({"endpoint": "chat"}, TypeError, r"^a request has no field 'endpoint'; there are after, after_fault, at_s, "),
     ({"max_tokens": 0}, ValueError, r"^max_tokens = 0: must be at least 1"),
     ({"prompt": "half \ud800"}, ValueError, r"^prompt cannot be sent as JSON: .* surrogates not allowed"),
     ({"stop": ["\udfff"]}, ValueError, r"^stop cannot be sent as JSON"),
