@@ -1,32 +1,39 @@
-"""Where an answer was interrupted: after which of its tokens another worker had to go on with it."""
+"""Where an answer was interrupted: after which of its tokens another worker went on with it."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 
+from ftharness.history import Log
 from ftharness.scenario.case import Case
 from ftharness.scenario.recovery import struck_t
 from ftharness.scenario.views import RequestView
 
 
 def interruptions(case: Case, view: RequestView) -> list[int]:
-    """After how many tokens each of a request's moves, or of the faults that hit it, fell; in order, none twice.
+    """After how many tokens another worker, or may be another, went on with an answer; in order, none twice.
 
     That is the number that its client had before the first token of the next worker, which is what that worker was given: by
-    the word of the chunks themselves, else by the next worker's claim, else by the longest wait since the fault. What was
-    interrupted before its first token, or after its last, was not to be continued, and is left out. An answer in one piece
-    shows nothing of this: it counts as interrupted in its middle. Of several choices the first is looked at.
+    the word of the chunks themselves, else by the workers' claims. Where neither tells who had the request, by the longest
+    wait since each fault that hit it. What was interrupted before its first token, or after the last that came, was not gone
+    on with, and is left out. An answer in one piece shows no token's time: it counts as interrupted in its middle. Of several
+    choices the first is looked at.
     """
-    struck, moved = list(_strikes(case, view)), _moves(case, view)
+    came = _came(view)
     control = case.control_of(view)
-    whole = view.tokens if control is None else control.tokens
+    whole = came if control is None else min(came, _came(control))
+    named, claims = _named(view), case.claims(view)
+    moved = _moves(case, view, claims)
+    told = bool(named) or (bool(claims) and case.contract_known())
+    struck = [] if told else list(_strikes(case, view))
     if not view.sent.stream:
-        found = {whole // 2} if struck or moved else set()
+        found = {whole // 2} if moved or struck else set()
     else:
-        named = _named(view)
-        found = set(named or (_first_since(view, t) for t in moved))
-        # What a move answered is told by that.
-        found |= {_longest_wait(view, t) for t in struck if not (named or any(later >= t for later in moved))}
+        found = set(named or (_first_since(view, t) for t in moved)) | {_longest_wait(view, t) for t in struck}
     return sorted(tokens for tokens in found if 0 < tokens < whole)
+
+
+def _came(view: RequestView) -> int:
+    return sum(chunk.tokens for chunk in view.chunks if chunk.choice == 0)
 
 
 def _strikes(case: Case, view: RequestView) -> Iterator[int]:
@@ -41,11 +48,11 @@ def _strikes(case: Case, view: RequestView) -> Iterator[int]:
             yield t
 
 
-def _moves(case: Case, view: RequestView) -> list[int]:
+def _moves(case: Case, view: RequestView, claims: list[Log]) -> list[int]:
     """When a worker took it, or a choice of it, that another of its role had had before."""
     seen: set[tuple[str, str]] = set()
     moves = []
-    for claim in case.claims(view):
+    for claim in claims:
         name = claim.captures.get("request", "") if view.choices > 1 else ""
         key = (case.roles.get(claim.source, ""), name)
         if key in seen:

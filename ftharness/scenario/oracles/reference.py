@@ -39,7 +39,7 @@ def samples(body: Mapping[str, Any]) -> bool:
 def no_reference(case: Case, view: RequestView, control: RequestView) -> str:
     """Which control does not hold for that request, and how it was seen; "" where all do.
 
-    One that no fault interrupted was never continued from a cut, and does not rest on that.
+    One that no other worker went on with was made in one go, and does not rest on how the engine goes on from a cut.
     """
     return _not_repeated(case, view, control) or _not_continued(case, view, control) or _not_varied(case, control)
 

@@ -37,12 +37,14 @@ class Story:
     """A run in which worker-1 is killed at token 5 of 10 and worker-2 goes on; ``events`` are (t in ms, event)."""
 
     exact: bool = True
+    greedy: bool = False
     stream: bool = True
     behaviour: dict[str, Any] = field(default_factory=lambda: {"migration_exhausted_stream": 500})
     events: list[tuple[float, Event]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         params = {"exact": self.exact, "seed": 0, "behaviour": self.behaviour, "metrics": {}}
+        params |= {"greedy": True} if self.greedy else {}
         self.add(0, RunStarted(source="harness", scenario="a/b", stack="sim", sut_version="1.0", params=params))
         for name, role in (("frontend", "frontend"), ("worker-1", "aggregated"), ("worker-2", "aggregated")):
             known = ["request_received", "migration_started", "migration_exhausted", "request_aborted"]
@@ -63,6 +65,8 @@ class Story:
         ids: list[int],
         *,
         control: bool = False,
+        check: str = "",
+        cut: int = 0,
         outcome: str = "success",
         index: int = 0,
         step_ms: float = 5,
@@ -86,6 +90,8 @@ class Story:
             stream=self.stream,
             control=control,
             index=index,
+            check=check,
+            cut=cut,
         )
         self.add(t_ms, sent)
         t = t_ms
