@@ -49,13 +49,14 @@ def server(
     faults: list[Injection],
     *expect: Expect,
     workload: list[Request] | None = None,
+    drain_s: float = 60,
     **fields: object,
 ) -> Scenario:
     """One server, a stream, and what is done to it."""
     return Scenario(
         name=f"engine/{name}",
         description=description,
-        topology=alone(),
+        topology=alone(drain_s=drain_s),
         workload=workload or [STREAM],
         faults=faults,
         expect=list(expect),
@@ -98,6 +99,7 @@ terminated = server(
     [on_token(64).inject(terminate(serving, grace_s=25, then="kill"))],
     ends_cleanly(),
     exits_as(0),
+    drain_s=0,  # the default of vLLM: what runs is given up
 )
 
 draining = server(
@@ -111,6 +113,7 @@ draining = server(
     health_agrees(),
     exits_as(0),
     workload=[LONG, NEXT],
+    drain_s=30,
 )
 
 frozen = server(

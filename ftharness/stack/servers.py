@@ -57,7 +57,7 @@ class Servers:
             "served": served,
             "gpus": str(profile.resources.gpus),
             "slots": str(topology.slots),
-            "drain_s": str(max(1, math.ceil(topology.drain_s))),
+            "drain_s": str(math.ceil(topology.drain_s)),
             "run": str(settings.folder.absolute()),
         }
 
