@@ -33,9 +33,7 @@ DIALECTS = {
     "vllm": Dialect(
         chat_names_tokens=True, keep_stop="include_stop_str_in_output", stop_reason="stop_reason", request_id=""
     ),
-    "sglang": Dialect(
-        chat_names_tokens=False, keep_stop="no_stop_trim", stop_reason="matched_stop", request_id="rid"
-    ),
+    "sglang": Dialect(chat_names_tokens=False, keep_stop="no_stop_trim", stop_reason="matched_stop", request_id="rid"),
 }
 
 #: Fields whose work another worker cannot go on with from the tokens alone: a grammar's state, what the engine makes of a
@@ -233,7 +231,7 @@ def _stays(read: _Read, body: dict[str, Any], dialect: Dialect, *, chat: bool) -
     if read.choices != 1:
         return "it has several answers"
     for field in _STAY:
-        if body.get(field) not in (None, False, "", [], {}):
+        if body.get(field) not in (None, "", [], {}) and body[field] is not False:
             return f"{field} does not go on elsewhere"
     if (read.response_format or {}).get("type", "text") != "text":
         return "response_format does not go on elsewhere"

@@ -165,7 +165,9 @@ class StandIn:
         if chat:
             first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
             yield envelope | {"choices": [first]} | ({"prompt_token_ids": prompt} if named else {}) | {"_token": 0}
-        ids, text, held, offset = list(prompt), "", b"", 0
+        ids, text, sent, held, offset = list(prompt), "", 0, b"", 0
+        stops = asked.get("stop") or ()
+        keeps_back = max(map(len, stops), default=1) - 1 if not asked.get("include_stop_str_in_output") else 0
         limit = asked.get("max_completion_tokens") or asked["max_tokens"]
         for count in range(1, limit + 1):
             token = self._next(ids, asked.get("seed") or 0)
@@ -177,7 +179,11 @@ class StandIn:
             else:
                 piece = decode([token])
             text += piece
-            stop = next((one for one in asked.get("stop") or () if one in text), None)
+            stop = next((one for one in stops if one in text), None)
+            if keeps_back:  # what may become a stop string
+                until = len(text) if count == limit else max(sent, len(text) - keeps_back)
+                until = text.index(stop) if stop else until
+                piece, sent = text[sent:until], until
             choice: dict[str, Any] = {"index": 0, "logprobs": None}
             choice |= {"delta": {"content": piece}} if chat else {"text": piece}
             if chat and asked.get("logprobs"):
