@@ -11,13 +11,14 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.faults import kill, serving
-from ftharness.history import Leak
+from ftharness.history import ContractChosen, Leak
 from ftharness.logs import TomlError
 from ftharness.report import RunRecord, exit_status
 from ftharness.scenario import (
     ScenarioRecord,
     findings,
     judge,
+    logged,
     migrated,
     on_token,
     recovers_within,
@@ -186,12 +187,13 @@ def test_two_findings_excuse_what_they_explain_together(story: Make, write: Writ
 
 def test_what_was_not_tested_beside_a_known_failure_is_unknown(story: Make, write: Write) -> None:
     """A leak is known, but no fault landed: the status says that the rest was not tested, as for any such run."""
-    write("old-engine", ORPHAN)
+    write("old-engine", f'{ORPHAN}[[shows]]\noracle = "tokens_exact"\nreason = "not tested"')
     one = story()
     one.request(100, "r", [1, 2, 3])
     one.add(180, Leak(source="worker-1", what="process", detail="engine 40133"))
     verdict, code, ((kind, reason),) = judged(one)
     assert (verdict, code, kind) == ("fail", 3, "known_in_part")
+    assert [oracle.name for oracle in judge(SCENARIO, one.end()).oracles if oracle.known] == ["no_leaks()"]
     assert (
         "explains no_leaks(); see docs/findings.md#old-engine; the rest was not tested: 1 of 1 faults never fired"
         in reason
@@ -221,6 +223,29 @@ def test_an_oracle_that_cannot_tell_may_be_part_of_a_finding(story: Make, write:
     write("short-answer", SHORT, "no two tokens", unable.reason)
     assert judged(broken(), both)[:2] == ("fail", 0)
     assert judged(broken(), alone)[:2] == ("unknown", 3)  # it shows in no failure
+    write("old-engine", ORPHAN)
+    one = broken()
+    one.add(180, Leak(source="worker-1", what="process", detail="engine 40133"))
+    assert judged(one, alone)[:2] == ("fail", 3)  # and what shows is another one
+
+
+def test_drift_beside_a_known_failure_decides_nothing(story: Make, write: Write) -> None:
+    """As it does beside a pass."""
+    write("old-engine", ORPHAN)
+    one = orphan(story())
+    one.add(2, ContractChosen(source="frontend", backend="sim", version="99", known=False, events=["moon_rises"]))
+    expect = [succeeds(), logged("moon_rises", role="frontend")]
+    record = judge(msgspec.structs.replace(SCENARIO, expect=expect), one.end())
+    assert (record.verdict, status(record), len(record.drift)) == ("fail", 0, 2)
+
+
+def test_a_run_that_goes_on_is_not_told_of_findings(story: Make, write: Write) -> None:
+    """What a test expects meanwhile is its own."""
+    write("short-answer", SHORT)
+    one = story()
+    one.migrates([1, 2, 3])
+    record = judge(SCENARIO, one.end(), ongoing=True)
+    assert (record.verdict, record.annotations) == ("fail", [])
 
 
 def good(one: Any) -> Any:
