@@ -3,16 +3,19 @@
 The processes are the simulated stack's; the plan says no more of them than it could of a real engine's.
 """
 
+import asyncio
 import dataclasses
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import ftharness
-from ftharness.client import completion
+from ftharness.client import chat, completion
+from ftharness.engine import tokens
 from ftharness.faults import kill, serving
-from ftharness.history import RequestSent, RunPhase, read_history
+from ftharness.history import RequestSent, RunFinished, RunPhase, read_history
 from ftharness.scenario import Scenario, ScenarioRecord, judge, on_token, succeeds, tokens_exact
 from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell, run_cell
@@ -120,11 +123,42 @@ async def test_what_a_migration_does_to_the_tokens_is_seen(
     record = await run(tmp_path, GreedyStack(), bug=bug)
     verdict, reason = said(record)
     assert verdict == "fail", reason
-    tokens = record.tokens
+    found = record.tokens
     if count:
-        assert (tokens.lost, tokens.duplicated, tokens.altered) == count, reason
+        assert (found.lost, found.duplicated, found.altered) == count, reason
     else:
-        assert tokens.lost or tokens.altered
+        assert found.lost or found.altered
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_chat_is_continued_as_the_prompt_that_its_template_makes(tmp_path: Path, stream: bool) -> None:
+    """A chat's answer is cut, too; one in a single piece in its middle, for nobody saw where it was interrupted."""
+    scenario = msgspec.structs.replace(FAILURE, workload=[chat(max_tokens=150, stream=stream)])
+    record = await run(tmp_path, GreedyStack(), scenario=scenario)
+    assert record.verdict == "pass", record.reason
+    cut = next(event for event in read_history(tmp_path / HISTORY_FILE) if getattr(event, "check", "") == "cut")
+    assert isinstance(cut, RequestSent)
+    assert cut.endpoint == "/v1/completions"
+    assert cut.body["prompt"][: -cut.cut] == tokens.encode("user: Tell me a story\nassistant:")
+    assert stream or cut.cut == 75
+
+
+async def test_an_interrupt_while_the_reference_is_checked_ends_the_run(tmp_path: Path) -> None:
+    """As at any other time: everything is torn down, and the run that is left says that it was interrupted."""
+
+    def interrupt(phase: str) -> None:
+        if phase == "cut":
+            whole.cancel()
+
+    cell = Cell(scenario=FAILURE, stack="sim")
+    whole = asyncio.create_task(run_cell(cell, GreedyStack(), tmp_path, say=interrupt))
+    with pytest.raises(asyncio.CancelledError):
+        await whole
+    events = read_history(tmp_path / HISTORY_FILE)
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].outcome == "interrupted"
+    record = judge(FAILURE, events)
+    assert (record.verdict, record.reason, record.leaks) == ("unknown", "interrupted", [])
 
 
 async def test_without_a_tokenizer_nothing_can_be_cut(tmp_path: Path) -> None:
