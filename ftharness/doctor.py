@@ -27,6 +27,7 @@ def examine() -> Iterator[tuple[bool, str]]:
     free = shutil.disk_usage(Path.cwd()).free
     yield free > _ROOM, f"{free / 1e9:.1f} GB free in {Path.cwd()} (1 GB for reports)"
     yield from _provisioned()
+    yield from _stacks()
 
 
 def _provisioned() -> Iterator[tuple[bool, str]]:
@@ -50,6 +51,19 @@ def _provisioned() -> Iterator[tuple[bool, str]]:
         )
     for model in tiny_models():
         yield True, f"{model.name}: a model for real engines; {model}"
+
+
+def _stacks() -> Iterator[tuple[bool, str]]:
+    """Each stack, and which scenarios could run on it now."""
+    from ftharness.runs_where import runs_where  # noqa: PLC0415 - as above
+
+    for one in runs_where():
+        named = f"--stack {one.stack}" + (f" ({one.version})" if one.version else "")
+        runs = f" runs {', '.join(one.scenarios)}" if one.scenarios else ""
+        yield (
+            not one.missing,
+            f"{named}{runs}{'; ' if runs and one.missing else ': ' if one.missing else ''}{one.missing}",
+        )
 
 
 async def _guardian() -> tuple[bool, str]:

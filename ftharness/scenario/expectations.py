@@ -133,7 +133,7 @@ def health_is(status: int | Literal["none"]) -> Expect:
 
 
 def health_agrees() -> Expect:
-    """After each ``check_health`` the next request met what was said: after 200 an answer, after all else a refusal."""
+    """After each ``check_health`` the next request met what was said: after 200 an answer, after all else none."""
     return Expect(oracle="health_agrees")
 
 

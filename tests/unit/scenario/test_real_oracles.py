@@ -68,7 +68,7 @@ def test_what_a_process_says_of_its_health(story: Story, said: object, wanted: i
         (200, "error", "fail"),  # a load balancer sends users there
         (200, "hang", "fail"),
         (503, "success", "fail"),  # and none there, where they would be served
-        ("none", "hang", "fail"),
+        ("none", "hang", "pass"),  # that nobody should be kept waiting is another expectation
     ],
 )
 def test_health_is_what_the_next_request_meets(story: Story, said: object, outcome: str, verdict: str) -> None:
