@@ -325,6 +325,6 @@ def doctor() -> None:
 
     good = True
     for fine, text in examine():
-        good = good and fine
-        typer.echo(f"{'ok     ' if fine else 'missing'}  {text}")
+        good = good and fine is not False
+        typer.echo(f"{'not here' if fine is None else 'ok' if fine else 'missing':8}  {text}")
     raise typer.Exit(PASSED if good else UNKNOWN)

@@ -16,7 +16,11 @@ from ftharness.process import PortReservation, Processes, StartError
 _ROOM = 1 << 30
 
 
-def examine() -> Iterator[tuple[bool, str]]:
+#: Whether it is fine; None where it is not here, and nobody has to have it.
+Fine = bool | None
+
+
+def examine() -> Iterator[tuple[Fine, str]]:
     """Each finding: whether it is fine, and what it is, with what to do where it is not."""
     yield sys.version_info >= (3, 11), f"Python {platform.python_version()} (3.11 or newer)"
     pidfd = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
@@ -53,7 +57,7 @@ def _provisioned() -> Iterator[tuple[bool, str]]:
         yield True, f"{model.name}: a model for real engines; {model}"
 
 
-def _stacks() -> Iterator[tuple[bool, str]]:
+def _stacks() -> Iterator[tuple[Fine, str]]:
     """Each stack, and which scenarios could run on it now."""
     from ftharness.runs_where import runs_where  # noqa: PLC0415 - as above
 

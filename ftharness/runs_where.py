@@ -19,7 +19,7 @@ class Runs(NamedTuple):
         stack: Its name.
         version: Of the system under test; "" where it is not installed.
         missing: What is missing, and how to get it; "" where nothing is.
-        scenarios: Of those that ship the ones that mean something there; of families, ``failover/*`` or ``migration/* but drain``.
+        scenarios: Those that mean something there; of families, ``failover/*`` or ``migration/* but drain``.
     """
 
     stack: str

@@ -26,14 +26,34 @@ def add(cache: Path, name: str, *, complete: bool = True) -> Path:
     return python
 
 
-def of_systems() -> list[tuple[bool, str]]:
+def said() -> list[tuple[bool | None, str]]:
     """What is said after the machine itself."""
     return list(examine())[5:]
+
+
+def of_systems() -> list[tuple[bool | None, str]]:
+    """Of environments and models."""
+    return [one for one in said() if not one[1].startswith(("--stack ", "GPU"))]
+
+
+def of_stacks() -> dict[str, str]:
+    """Of each stack."""
+    return {text.split()[1].rstrip(":"): text for _, text in said() if text.startswith("--stack ")}
 
 
 def test_nothing_is_provisioned() -> None:
     """It says how to begin."""
     assert of_systems() == [(False, "systems under test: none; `ftharness provision dynamo==1.4.2` makes one")]
+
+
+def test_each_stack_says_which_scenarios_it_runs_or_what_it_needs() -> None:
+    """Whole families by their names; what means nothing on a stack is left out."""
+    found = of_stacks()
+    assert "migration/*" in found["sim"]
+    assert "engine/" not in found["sim"]
+    assert "failover/*" in found["sim"]
+    assert found["smg"].endswith("`ftharness provision smg==1.13.0` does it, or --sut-python")
+    assert "k8s" not in found
 
 
 def test_each_environment_says_what_can_run_on_it(cache: Path) -> None:
