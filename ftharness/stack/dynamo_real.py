@@ -1,10 +1,12 @@
 """The stack ``dynamo``: the released Dynamo with its own workers of real engines, as a launch profile says."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from ftharness.stack.dynamo import DynamoKind, Release, Workers
 from ftharness.stack.dynamo_environment import dynamo_environment
+from ftharness.stack.gpus import gpus_for
 from ftharness.stack.groups import Groups
 from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.plan import Plan, Settings, has_no_standbys, has_strategy
@@ -32,12 +34,14 @@ class DynamoStack(DynamoKind):
         """The same, of real engines.
 
         Raises:
-            NotAvailable: There is no Dynamo with that engine, or the machine has not the memory.
+            NotAvailable: There is no Dynamo with that engine, or the machine has not the memory, or the GPUs.
             NotApplicable: The topology does not exist on this stack.
         """
         has_no_standbys(topology, self.name, "no launch profile starts shadow engines yet")
-        has_memory(topology.serving, engine_profile(self.name, settings.engine, topology))
-        return super().plan(topology, settings)
+        profile = engine_profile(self.name, settings.engine, topology)
+        has_memory(topology.serving, profile)
+        devices = gpus_for(profile, topology, settings.folder)
+        return dataclasses.replace(super().plan(topology, settings), devices=devices)
 
     def _has_strategy(self, topology: Topology, settings: Settings) -> None:
         profile = engine_profile(self.name, settings.engine, topology)

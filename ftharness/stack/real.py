@@ -1,5 +1,6 @@
 """The stacks ``vllm``, ``sglang`` and ``smg``: real engine servers, alone, behind our frontend, or behind a real gateway."""
 
+import dataclasses
 import os
 import sys
 from abc import abstractmethod
@@ -8,9 +9,10 @@ from typing import Any
 
 from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket
+from ftharness.stack.gpus import default_device, gpus_for
 from ftharness.stack.interpreters import interpreter_for
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
-from ftharness.stack.profiles import Device, Profile, find_profile
+from ftharness.stack.profiles import Profile, find_profile
 from ftharness.stack.served_model import ServedModel, served_model
 from ftharness.stack.servers import Servers, has_memory
 from ftharness.stack.sim import SimStack
@@ -20,11 +22,6 @@ from ftharness.stack.topology import Topology
 SERVED = "tiny"
 #: Every answer is the one that the engine thinks most likely: the same request has the same answer.
 GREEDY = {"temperature": 0}
-
-
-def default_device() -> Device:
-    """Where an engine runs unless the topology says it."""
-    return "cpu"
 
 
 def engine_profile(stack: str, engine: str, topology: Topology) -> Profile:
@@ -59,7 +56,7 @@ class _ServersStack(StackKind):
         """The servers, started side by side, and their frontend, unless there is none.
 
         Raises:
-            NotAvailable: What it needs is not installed here, or the machine has not the memory.
+            NotAvailable: What it needs is not installed here, or the machine has not the memory, or the GPUs.
             NotApplicable: The topology does not exist on this stack.
         """
         has_strategy(topology, self.name)
@@ -69,15 +66,18 @@ class _ServersStack(StackKind):
         sut_python = settings.sut_python if self._python_is_the_engines else None
         interpreter = interpreter_for(profile, sut_python)
         has_memory(topology.workers, profile)
+        devices = gpus_for(profile, topology, settings.folder)
         servers = Servers(profile, interpreter, topology, settings, model=str(model.folder), served=SERVED)
         try:
             workers = [servers.launch(name, role, more=topology.worker_args) for name, role in topology.members]
             if not topology.frontend:
-                return self._alone(workers[0], servers, model)
-            return self._behind_a_frontend(workers, servers, topology, settings, model)
+                plan = self._alone(workers[0], servers, model)
+            else:
+                plan = self._behind_a_frontend(workers, servers, topology, settings, model)
         except BaseException:
             servers.close()
             raise
+        return dataclasses.replace(plan, devices=devices)
 
     _python_is_the_engines = True  # what --sut-python names
 

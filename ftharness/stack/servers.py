@@ -61,14 +61,13 @@ class Servers:
             "run": str(settings.folder.absolute()),
         }
 
-    def launch(self, name: str, role: str, *, more: Sequence[str] = (), devices: str | None = None) -> Launch:
+    def launch(self, name: str, role: str, *, more: Sequence[str] = ()) -> Launch:
         """One more of them, on ports of its own.
 
         Args:
             name: Unique in the stack.
             role: Of the process.
             more: The end of its command line.
-            devices: The GPUs that it may use, as ``CUDA_VISIBLE_DEVICES``; None: whatever the environment says.
 
         Raises:
             LookupError: The profile names something that there is not.
@@ -82,8 +81,6 @@ class Servers:
         extra = profile.role.get(role, RoleOf())
         own = {key: filled(value, words) for key, value in (profile.env | extra.environment).items()}
         env = self._env | own
-        if devices is not None:
-            env["CUDA_VISIBLE_DEVICES"] = devices
         ready: list[Condition] = []
         if profile.ready.http:
             ready.append(http_ok(filled(profile.ready.http, words)))

@@ -14,7 +14,9 @@ from ftharness.history import Leak, ProcessStarted
 from ftharness.scenario import Scenario, no_leaks, succeeds
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.stack import aggregated
-from ftharness.stack.plan import Plan, Settings
+from ftharness.stack.gpus import default_device, gpus_for
+from ftharness.stack.plan import NotAvailable, Plan, Settings
+from ftharness.stack.profiles import shipped_profiles
 from ftharness.stack.sim import SimStack
 from ftharness.stack.topology import Topology
 from ftharness.stored_runs import read_events
@@ -103,3 +105,27 @@ async def test_gpus_that_others_have_are_no_verdict(two: Any, tmp_path: Path) ->
     record = await run_cell(Cell(scenario=broken, stack="sim"), OnGpus(), tmp_path / "broken")
     assert record.verdict == "unknown"
     (await reserve(2, run=tmp_path, deadline_s=0)).close()
+
+
+@pytest.mark.parametrize("masked, device", [(None, "gpu"), ("", "cpu")])
+def test_engines_run_on_gpus_where_there_are(
+    two: Any, monkeypatch: pytest.MonkeyPatch, masked: str | None, device: str
+) -> None:
+    """Unless a scenario says it; GPUs that a mask hides are none."""
+    if masked is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
+    default_device.cache_clear()
+    try:
+        assert default_device() == device
+    finally:
+        default_device.cache_clear()
+
+
+def test_a_profile_says_how_many_gpus_each_engine_has(two: Any, tmp_path: Path) -> None:
+    """Shadow engines share their worker's; more than there are is refused before anything starts."""
+    profile = shipped_profiles()["vllm-gpu"]
+    assert profile.resources.gpus == 1
+    assert isinstance(gpus_for(profile, aggregated(workers=2, standbys=1), tmp_path), StackGpus)
+    with pytest.raises(NotAvailable, match=r"^3 of vllm serve, on a GPU: 3 GPUs asked for, there are 2: GPU 0: "):
+        gpus_for(profile, aggregated(workers=3), tmp_path)
+    assert gpus_for(shipped_profiles()["vllm-cpu"], aggregated(workers=3), tmp_path) is None
