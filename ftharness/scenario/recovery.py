@@ -47,7 +47,7 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
         (
             line
             for line in case.select(Log, event="request_received")
-            if line.t >= since and line.source != fault.process and _about(line, aimed)
+            if since <= line.t < until and line.source != fault.process and _about(line, aimed)
         ),
         None,
     )

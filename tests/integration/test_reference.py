@@ -5,9 +5,11 @@ The processes are the simulated stack's; the plan says no more of them than it c
 
 import asyncio
 import dataclasses
+import json
 import os
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 
@@ -92,6 +94,10 @@ async def test_a_reference_that_holds_shows_that_every_token_came(tmp_path: Path
     assert [(one.control, one.check) for one in sent] == [(True, ""), (True, "repeat"), (False, ""), (True, "cut")]
     assert 40 <= sent[-1].cut <= 60, "where the fault was"
     assert sent[-1].body["max_tokens"] == 150 - sent[-1].cut
+    shipped = jsonschema.Draft202012Validator(json.loads((Path(PACKAGE) / "schemas/history.schema.json").read_bytes()))
+    for line in (tmp_path / HISTORY_FILE).read_bytes().splitlines():
+        if b'"request.chunk"' not in line:  # there are hundreds, and they are as ever
+            shipped.validate(json.loads(line))
 
 
 @pytest.mark.parametrize(

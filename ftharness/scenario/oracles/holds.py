@@ -167,7 +167,7 @@ def lines_of(case: Case, view: RequestView, event: str) -> list[Log]:
     return [
         line
         for line in case.select(Log, event=event)
-        if nameless(line) and line.source in workers and line.t >= left_t(view)
+        if nameless(line) and line.source in workers and line.t >= left_t(view) and not case.in_cut(line.t)
     ]
 
 

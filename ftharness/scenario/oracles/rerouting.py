@@ -48,7 +48,8 @@ def rejoins_within(case: Case, ms: Milliseconds) -> Finding:
         ready = next(case.select(ProcessReady, source=name), None)
         if ready is None:
             return Finding("unknown", f"{name}: it was never ready")
-        first = next((line for line in case.select(Log, event=CLAIM, source=name) if line.t >= ready.t), None)
+        claims = (line for line in case.select(Log, event=CLAIM, source=name) if not case.in_cut(line.t))
+        first = next((line for line in claims if line.t >= ready.t), None)
         if first is not None and (first.t - ready.t) / 1e6 <= ms:
             said.append(f"{name} got a request {(first.t - ready.t) / 1e6:.0f} ms after it was ready")
             continue

@@ -113,8 +113,8 @@ def won_after(case: Case, members: list[str], hit: str, since: int) -> Log | Non
 
 
 def served_after(case: Case, members: list[str], hit: str, since: int) -> RequestChunk | None:
-    """The first chunk since then that another engine of the group made."""
-    chunks = case.select(RequestChunk)
+    """The first chunk since then that another engine of the group made; not for who checks the reference."""
+    chunks = (one for one in case.select(RequestChunk) if not case.in_cut(one.t))
     return next((one for one in chunks if one.t >= since and one.worker in members and one.worker != hit), None)
 
 

@@ -22,6 +22,7 @@ from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.expect import apply
 from ftharness.scenario.interruptions import interruptions
 from ftharness.scenario.oracles.tokens import count_tokens
+from ftharness.scenario.recovery import recovery_of
 
 Make = Callable[..., Any]
 #: After so many tokens worker-2 goes on in the story's migration.
@@ -335,6 +336,10 @@ def test_a_backend_with_names_of_its_own_did_not_take_a_request_in_the_checks(st
     one.taken(302, "worker-2", "own-3")
     case = Case(one.end())
     assert case.takers(case.requests[0]) == ["worker-1", "worker-2"]
+    assert recovery_of(case, case.faults[0]).reroute_ms == 3
+    one.events = [(t, event) for t, event in one.events if getattr(event, "captures", {}).get("request") != "own-2"]
+    case = Case(one.end())
+    assert recovery_of(case, case.faults[0]).reroute_ms is None
 
 
 def test_where_an_answer_was_interrupted(story: Make, ids: list[int]) -> None:
