@@ -20,7 +20,7 @@ from ftharness.scenario.by_test import ByTest
 from ftharness.scenario.judge import judge, pending
 from ftharness.scenario.nemesis import Nemesis
 from ftharness.scenario.oracles.reference import rests_on_tokens, samples
-from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, ScenarioRecord
+from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, IN_PART, KNOWN, Annotation, ScenarioRecord
 from ftharness.scenario.resubmit import interrupted, note_tokens, resubmit
 from ftharness.scenario.scenario import Scenario, check_arguments
 from ftharness.scenario.words import check_words
@@ -82,13 +82,19 @@ async def run_cell(
 
 
 def kept(record: ScenarioRecord, history: History) -> ScenarioRecord:
-    """The record, which is no pass where its history could not be written: nobody could look at what it rests on."""
+    """The record; no pass, and not excused, where its history could not be written: nobody could look at what it rests on."""
     history.flush()
     error = history.write_error
-    if error is None or record.verdict != "pass":
+    if error is None:
         return record
-    reason = f"everything held, but the history could not be written: {history.path}: {error.strerror}"
-    return msgspec.structs.replace(record, verdict="unknown", reason=reason)
+    lost = f"the history could not be written: {history.path}: {error.strerror}"
+    if record.verdict == "pass":
+        return msgspec.structs.replace(record, verdict="unknown", reason=f"everything held, but {lost}")
+    notes = [
+        Annotation(kind=IN_PART, reason=f"{note.reason}; {lost}") if note.kind == KNOWN else note
+        for note in record.annotations
+    ]
+    return msgspec.structs.replace(record, annotations=notes)
 
 
 def keep_cell(cell: Cell, folder: Path) -> None:
