@@ -30,8 +30,25 @@ def examine() -> Iterator[tuple[Fine, str]]:
     yield _loopback()
     free = shutil.disk_usage(Path.cwd()).free
     yield free > _ROOM, f"{free / 1e9:.1f} GB free in {Path.cwd()} (1 GB for reports)"
+    yield from _gpus()
     yield from _provisioned()
     yield from _stacks()
+
+
+def _gpus() -> Iterator[tuple[Fine, str]]:
+    """Each GPU that a run could reserve; a machine without one is none that is broken."""
+    from ftharness.gpu import inventory, visible  # noqa: PLC0415 - as below
+
+    there = inventory()
+    if not there.gpus:
+        yield None, f"GPU: none, and engines run on the CPU: {there.reason}"
+    seen = visible(there.devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    for gpu in there.gpus:
+        if gpu.divided and not gpu.partitions:
+            yield False, f"{gpu}; divided (MIG is on) into no partition: `nvidia-smi mig -cgi` makes some"
+        for one in gpu.partitions if gpu.divided else (gpu,):
+            hidden = "" if one in seen else "; hidden by CUDA_VISIBLE_DEVICES"
+            yield None if hidden else True, f"{one}{hidden}"
 
 
 def _provisioned() -> Iterator[tuple[bool, str]]:
