@@ -230,10 +230,15 @@ class Front:
     client: httpx.AsyncClient
     workers: Workers
 
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Waits until this is so of the workers."""
+        async with asyncio.timeout(10):
+            while not holds():
+                await self.workers._news.wait()
+
     async def here(self, count: int) -> None:
-        """So many workers are known to be there; a test that waits in vain for that ends by its own limit."""
-        while len(self.workers.here()) != count:
-            await self.workers._news.wait()
+        """Waits until so many workers are known to be there."""
+        await self.until(lambda: len(self.workers.here()) == count)
 
 
 Gateway = Callable[..., AbstractAsyncContextManager[Front]]
