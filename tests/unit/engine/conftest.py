@@ -44,6 +44,7 @@ class StandIn:
     names_chat_tokens: bool = True
     pace_s: float = 0.0
     health: int = 200
+    says_how_it_is: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
@@ -56,6 +57,7 @@ class StandIn:
     async def start(self) -> None:
         """Listens; again on the port that it had."""
         self.alive = True
+        self.says_how_it_is.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -75,6 +77,7 @@ class StandIn:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             path = head[0].split(" ")[1]
             if path == "/health":
+                await self.says_how_it_is.wait()
                 self._whole(writer, self.health, {})
             elif path == "/v1/models":
                 self._whole(writer, 200, {"data": [{"id": MODEL, "max_model_len": 2048}]})

@@ -201,6 +201,23 @@ async def test_a_silent_worker_counts_as_lost_after_the_timeout(
     assert "backend stream timeout worker=worker-" in capfd.readouterr().err
 
 
+async def test_a_worker_in_doubt_gets_nothing_until_it_has_said_how_it_is(engines: list[Any], gateway: Any) -> None:
+    """Others are asked meanwhile; where there is no other, its word is waited for."""
+    async with gateway(limit=1) as front:
+        doubted, other = engines
+        doubted.says_how_it_is.clear()
+        doubted.breaks("end", 3)
+        for _ in range(3):
+            assert _text(await _stream(front)) == _expected()
+        assert [len(doubted.asked), len(other.asked)] == [1, 3]
+        other.die()
+        answering = asyncio.create_task(_stream(front))
+        await front.here(1)
+        doubted.says_how_it_is.set()
+        assert _text(await answering) == _expected()
+        assert len(doubted.asked) == 2
+
+
 async def test_a_client_that_leaves_takes_its_request_along(engines: list[Any], gateway: Any, capfd: Capture) -> None:
     """The connection to the worker is closed, and nothing moves."""
     async with gateway(limit=3) as front:
