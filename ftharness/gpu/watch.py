@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftharness.gpu.inventory import Device, memory_of
-from ftharness.gpu.nvml import nvml
+from ftharness.gpu.nvml import NoNvml, nvml
 
 _MIB = 1 << 20
 #: Bytes that a device may have more in use afterwards: the driver's own pools grow by some MiB and shrink late. The context
@@ -27,18 +27,21 @@ class Held(NamedTuple):
     memory: int
 
     def __str__(self) -> str:
-        return f"{self.memory // _MIB} MiB of {self.device.label} ({self.device.uuid}) are held by process {self.pid}"
+        return f"{self.memory // _MIB} MiB of {self.device.label} ({self.device.uuid})"
 
 
 class Kept(NamedTuple):
-    """Memory that stayed in use on a device when the stack was gone, in bytes."""
+    """Memory that stayed in use on a device when the stack was gone, in bytes; or ``why`` NVML cannot tell any more."""
 
     device: Device
     before: int
     after: int
     settle_s: float
+    why: str = ""
 
     def __str__(self) -> str:
+        if self.why:
+            return f"what is in use on {self.device.label} ({self.device.uuid}) after the stack's end cannot be told: {self.why}"
         more, before = (self.after - self.before) // _MIB, self.before // _MIB
         return (
             f"{more} MiB more than before of {self.device.label} ({self.device.uuid}) are still in use {self.settle_s:g} s after "
@@ -61,9 +64,13 @@ class Watch:
     def __init__(self, devices: Sequence[Device]) -> None:
         self._closing = contextlib.ExitStack()
         self._nvml = self._closing.enter_context(nvml())  # open for as long as we look: the driver stays awake
-        self._handles = {one: self._nvml.nvmlDeviceGetHandleByUUID(one.uuid) for one in devices}
         self._ours: set[int] = set()
-        self._before = self._in_use()
+        try:
+            self._handles = {one: self._nvml.nvmlDeviceGetHandleByUUID(one.uuid) for one in devices}
+            self._before = {one: self._in_use(one) for one in devices}
+        except self._nvml.NVMLError as error:
+            self._closing.close()
+            raise NoNvml(f"NVML does not tell what is in use: {error}") from None
 
     def held(self, pids: Collection[int]) -> list[Held]:
         """What these processes have on the devices, by NVML; they count as the stack's from now on.
@@ -81,11 +88,7 @@ class Watch:
         """
         until = time.monotonic() + settle_s
         while True:
-            more = [
-                Kept(device, self._before[device], used, settle_s)
-                for device, used in self._in_use().items()
-                if used > self._before[device] + TOLERANCE
-            ]
+            more = [kept for device in self._handles if (kept := self._more(device, settle_s)) is not None]
             if not more or time.monotonic() >= until:
                 return more
             await asyncio.sleep(_ASK_S)
@@ -94,12 +97,17 @@ class Watch:
         """Leave NVML."""
         self._closing.close()
 
-    def _in_use(self) -> dict[Device, int]:
-        return {
-            device: memory_of(self._nvml, handle).used
-            - sum(one.memory for one in self._processes(device) if one.pid not in self._ours and _lives(one.pid))
-            for device, handle in self._handles.items()
-        }
+    def _more(self, device: Device, settle_s: float) -> Kept | None:
+        before = self._before[device]
+        try:
+            used = self._in_use(device)
+        except self._nvml.NVMLError as error:  # "GPU is lost" is one of them
+            return Kept(device, before, before, settle_s, str(error))
+        return Kept(device, before, used, settle_s) if used > before + TOLERANCE else None
+
+    def _in_use(self, device: Device) -> int:
+        others = (one.memory for one in self._processes(device) if one.pid not in self._ours and _lives(one.pid))
+        return memory_of(self._nvml, self._handles[device]).used - sum(others)
 
     def _processes(self, device: Device) -> list[Held]:
         handle = self._handles[device]

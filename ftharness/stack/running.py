@@ -337,13 +337,13 @@ class RunningStack:
         self.note_shared_memory()
         await self.processes.stop(*self.processes, grace_s=grace_s)
         survivors = await self.processes.survivors(settle_s)
+        devices = self.plan.devices
+        held = devices.held({survivor.pid for survivor in survivors}) if devices else []
         for survivor in survivors:
             command = " ".join(survivor.argv)[:300]
-            self._history.append(
-                Leak(
-                    source=survivor.name, what="process", pid=survivor.pid, detail=f"{command} (state {survivor.state})"
-                )
-            )
+            holds = "".join(f", holding {one}" for one in held if one.pid == survivor.pid)
+            detail = f"{command} (state {survivor.state}){holds}"
+            self._history.append(Leak(source=survivor.name, what="process", pid=survivor.pid, detail=detail))
         # Of those alone: a port that is free again is anybody's.
         open_ports = listening_ports(survivor.pid for survivor in survivors)
         for process in self.processes:
@@ -354,9 +354,6 @@ class RunningStack:
         for path in sorted(self._mapped):
             if path.exists():
                 self._history.append(Leak(source="harness", what="shm", detail=str(path)))
-        names = {survivor.pid: survivor.name for survivor in survivors}
-        for held in self.plan.devices.held(names) if self.plan.devices else ():
-            self._history.append(Leak(source=names[held.pid], what="gpu_memory", pid=held.pid, detail=str(held)))
         await self.processes.kill_survivors()
-        for kept in await self.plan.devices.after() if self.plan.devices else ():
+        for kept in await devices.after() if devices else ():
             self._history.append(Leak(source="harness", what="gpu_memory", detail=str(kept)))

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ftharness.client import completion
+from ftharness.faults import kill, serving
 from ftharness.gpu import StackGpus, reserve
 from ftharness.history import Leak, ProcessStarted
-from ftharness.scenario import Scenario, no_leaks, succeeds
+from ftharness.scenario import Scenario, no_leaks, on_token, succeeds
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.stack import aggregated
 from ftharness.stack.gpus import default_device, gpus_for
@@ -88,6 +89,30 @@ async def test_each_process_sees_its_own_gpu_and_nothing_leaks(two: Any, tmp_pat
         "worker-1": "0",
         "worker-2": "1",
     }
+
+
+async def test_an_orphan_says_what_it_holds(two: Any, tmp_path: Path) -> None:
+    """It is the one leak: with its end its memory came back."""
+
+    def say() -> None:  # of each engine child, while the processes start
+        workers = [event.pid for event in read_events(tmp_path) if isinstance(event, ProcessStarted)]
+        children = " ".join(Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in workers if lives(pid))
+        two.has(two.gpu(0), two.gpu(1), *(f"process {pid} {1000 * MIB}" for pid in children.split()))
+
+    def lives(pid: int) -> bool:
+        return Path(f"/proc/{pid}").exists()
+
+    killed = Scenario(
+        name="orphan",
+        topology=aggregated(workers=2, speed=1000),
+        workload=[completion(max_tokens=40)],
+        faults=[on_token(10).inject(kill(serving))],
+        expect=[no_leaks()],
+    )
+    await run_cell(Cell(scenario=killed, stack="sim", bug="orphan-engine"), OnGpus(say), tmp_path)
+    (leak,) = [event for event in read_events(tmp_path) if isinstance(event, Leak)]
+    assert leak.what == "process"
+    assert leak.detail.endswith(", holding 1000 MiB of GPU 1 (GPU-00000001)")
 
 
 async def test_gpus_that_others_have_are_no_verdict(two: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ftharness.gpu import TOLERANCE, GpusBusy, NotEnoughGpus, StackGpus, Watch, inventory, reserve
+from ftharness.gpu import TOLERANCE, GpusBusy, NoNvml, NotEnoughGpus, StackGpus, Watch, inventory, reserve
 from ftharness.gpu.nvidia_smi import keep
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ async def test_what_survivors_have_is_told_by_pid(stand_in: Any, pid: int) -> No
     stand_in.has(stand_in.gpu(0))
     watch = Watch(inventory().devices)
     stand_in.has(stand_in.gpu(0, 3010 * MIB), f"process {pid} {3000 * MIB}")
-    assert [str(one) for one in watch.held({pid, 1})] == [f"3000 MiB of GPU 0 (GPU-00000000) are held by process {pid}"]
+    assert [(one.pid, str(one)) for one in watch.held({pid, 1})] == [(pid, "3000 MiB of GPU 0 (GPU-00000000)")]
     assert len(await watch.kept(settle_s=0)) == 1
     watch.close()
 
@@ -70,6 +70,20 @@ async def test_what_others_have_is_not_the_stacks(stand_in: Any, pid: int) -> No
     stand_in.has(stand_in.gpu(0, 2010 * MIB), f"process {2**22 - 1} {2000 * MIB}")
     assert [(one.before, one.after) for one in await watch.kept(settle_s=0)] == [(10 * MIB, 2010 * MIB)]
     watch.close()
+
+
+async def test_a_gpu_that_is_lost_is_told(stand_in: Any) -> None:
+    """What is in use on it is not known, and that is no pass; it cannot be reserved for a stack either."""
+    stand_in.has(stand_in.gpu(0), stand_in.gpu(1))
+    there = inventory().devices
+    watch = Watch(there)
+    stand_in.has(stand_in.gpu(0))
+    assert [str(one) for one in await watch.kept(settle_s=0)] == [
+        "what is in use on GPU 1 (GPU-00000001) after the stack's end cannot be told: Invalid Argument"
+    ]
+    watch.close()
+    with pytest.raises(NoNvml, match=r"^NVML does not tell what is in use: Not Found$"):
+        Watch(there)
 
 
 def smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
