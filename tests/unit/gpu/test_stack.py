@@ -1,5 +1,6 @@
 """A stack with GPUs: our simulated processes, which touch none, over a stand-in for NVML, which says that they do."""
 
+import asyncio
 import dataclasses
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from ftharness.client import completion
 from ftharness.faults import kill, serving
 from ftharness.gpu import StackGpus, reserve
-from ftharness.history import Leak, ProcessStarted
+from ftharness.history import Leak, ProcessStarted, RunFinished
 from ftharness.scenario import Scenario, no_leaks, on_token, succeeds
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.stack import aggregated
@@ -129,6 +130,25 @@ async def test_gpus_that_others_have_are_no_verdict(two: Any, tmp_path: Path) ->
     )
     record = await run_cell(Cell(scenario=broken, stack="sim"), OnGpus(), tmp_path / "broken")
     assert record.verdict == "unknown"
+    (await reserve(2, run=tmp_path, deadline_s=0)).close()
+
+
+async def test_a_run_that_waits_for_gpus_can_be_interrupted(two: Any, tmp_path: Path) -> None:
+    """It ends at once, as any other, and keeps none."""
+    launching = asyncio.Event()
+    with await reserve(1, run=Path("/reports/others")):
+        cell = Cell(scenario=SCENARIO, stack="sim")
+        run = asyncio.create_task(
+            run_cell(cell, OnGpus(deadline_s=60), tmp_path, say=lambda phase: phase == "launch" and launching.set())
+        )
+        await launching.wait()
+        await asyncio.sleep(0.2)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    *_, last = read_events(tmp_path)
+    assert isinstance(last, RunFinished)
+    assert last.outcome == "interrupted"
     (await reserve(2, run=tmp_path, deadline_s=0)).close()
 
 
