@@ -303,6 +303,16 @@ def test_without_a_fault_the_request_is_the_repeat(story: Make, ids: list[int]) 
         assert finding.verdict == verdict, finding
 
 
+def test_without_a_control_there_is_no_reference(story: Make, ids: list[int]) -> None:
+    """As in a test that drives the stack itself; an oracle that asks more than exact tokens is not held up by that."""
+    one = story(exact=False, greedy=True)
+    one.events = [(t, event) for t, event in one.events if getattr(event, "request", "") != "c"]
+    one.request(100, "r", ids)
+    case = Case(one.end())
+    assert apply(tokens_exact(), case).reason == "request 0 (r): no complete run without the fault to compare with"
+    assert apply(ends_cleanly(), case).verdict == "pass"
+
+
 def test_the_checks_are_nobodys_of_the_fault_phase(run: Run) -> None:
     """Their lines, metrics and hangs are told from the workload's; what a repeat does is what the stack does without a fault."""
     run.cuts = [([], "hang")]
