@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 
+from ftharness.faults import HARMLESS
 from ftharness.history import Event, Log
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.takeover import Takeover, takeover_of
@@ -19,6 +20,8 @@ from ftharness.scenario.views import FaultView
 # Where a frontend says that it noticed: a process that is lost, a client that is.
 NOTICED = ("migration_started", "worker_left")
 _CLIENT_NOTICED = ("client_disconnected",)
+# What starts a process rather than breaks one, and how that is said.
+_JOINS = {"start_standby": "joins", "restart": "starts"}
 
 
 class Moments(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +62,15 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     def what(self) -> str:
         """For a label: ``kill worker-2``, ``disconnect client of request 3``."""
         if self.joined:
-            return f"{self.fault.evidence.get('started', 'one more shadow')} joins"
+            return f"{self.fault.evidence.get('started', 'one more')} {_JOINS.get(self.fault.kind, 'joins')}"
         if self.left and self.request:
             return f"{self.fault.kind} client of {self.request.name}"
         return f"{self.fault.kind} {self.process or self.fault.target}"
 
     @property
     def joined(self) -> bool:
-        """Whether nothing was broken: one more shadow was started."""
-        return self.fault.kind == "start_standby" and self.landed is not None
+        """Whether nothing was broken: a process was started."""
+        return self.fault.kind in _JOINS and self.landed is not None
 
     @property
     def left(self) -> bool:
@@ -122,7 +125,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         return Moments(fault=fault, process=process, requested=requested, request=request)
     if request is None:
         request = next((lane for lane in lanes.requests if not lane.control and lane.sent <= landed <= lane.end), None)
-    if fault.kind == "start_standby":  # nothing was broken, and what follows is not its doing
+    if fault.kind in HARMLESS:  # nothing was broken, and what follows is not its doing
         none = msgspec.structs.replace(fault, recovery=Recovery())
         return Moments(fault=none, process=process, requested=requested, landed=landed, struck=landed)
     struck = (struck_t(case, view) if view else None) or landed

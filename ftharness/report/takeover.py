@@ -9,11 +9,10 @@ from ftharness.history import Log, RequestChunk
 from ftharness.report.clean import one_line
 from ftharness.report.units import NS_PER_MS, milliseconds
 from ftharness.scenario.case import Case
+from ftharness.scenario.oracles.turns import HITS_NOBODY
 from ftharness.scenario.recovery import struck_t
 from ftharness.scenario.views import FaultView
 
-# What hits no engine: it joins one, or lets one go on.
-_HARMLESS = ("start_standby", "thaw")
 _STRUCK = {"kill": "kill", "kill_engine": "kill", "terminate": "signal", "interrupt": "signal", "freeze": "freeze"}
 
 
@@ -94,7 +93,7 @@ def takeover_of(case: Case, fault: FaultView) -> Takeover | None:
     the lock was another's by then.
     """
     members = set(_group(case, fault.process))
-    if not members or fault.landed is None or fault.requested.fault in _HARMLESS:
+    if not members or fault.landed is None or fault.requested.fault in HITS_NOBODY:
         return None
     landed, until = fault.landed.t, case.phase_t("teardown") or math.inf
     locks = [line for line in case.select(Log, event="lock_acquired") if line.source in members]
@@ -102,7 +101,7 @@ def takeover_of(case: Case, fault: FaultView) -> Takeover | None:
     won = next((line for line in locks if landed < line.t < until and line.source != fault.process), None)
     if won is None or holder != fault.process:
         return None
-    others = (one for one in case.faults if one.process == fault.process and one.requested.fault not in _HARMLESS)
+    others = (one for one in case.faults if one.process == fault.process and one.requested.fault not in HITS_NOBODY)
     if any(one.landed is not None and landed < one.landed.t <= won.t for one in others):
         return None
     escalated = struck_t(case, fault) or landed

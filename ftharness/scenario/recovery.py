@@ -2,6 +2,7 @@
 
 import math
 
+from ftharness.faults import HARMLESS
 from ftharness.history import Log, ProcessSignalled
 from ftharness.scenario.case import Case
 from ftharness.scenario.departure import departure_of
@@ -28,6 +29,8 @@ def recovery_of(case: Case, fault: FaultView) -> Recovery:
     Of an answer that is not streamed the client sees no token before the end: it has no first token and no gaps.
     """
     since = struck_t(case, fault)
+    if fault.requested.fault in HARMLESS:
+        return Recovery()  # nothing was broken
     if since is not None and fault.process == "client":
         return _given_up(case, fault)
     if since is None or not fault.on_process:

@@ -10,7 +10,7 @@ from ftharness.stack.gpus import gpus_for
 from ftharness.stack.groups import Groups
 from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.plan import Plan, Settings, has_no_standbys, has_strategy
-from ftharness.stack.real import GREEDY, engine_profile
+from ftharness.stack.real import GREEDY, engine_profile, engine_version
 from ftharness.stack.served_model import served_model
 from ftharness.stack.servers import Servers, has_memory
 from ftharness.stack.topology import Topology
@@ -28,7 +28,7 @@ class DynamoStack(DynamoKind):
         Raises:
             NotAvailable: There is none with an engine.
         """
-        return interpreter_for(engine_profile(self.name, self.engines[0], Topology()), sut_python).version
+        return engine_version(self.name, self.engines[0], sut_python)
 
     def plan(self, topology: Topology, settings: Settings) -> Plan:
         """The same, of real engines.

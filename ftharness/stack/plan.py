@@ -85,6 +85,7 @@ class Launch:
         ready: All of these hold once it is ready. ``{listening}`` conditions read the log.
         status_event: The log event whose capture ``port`` tells where it serves ``/metrics``; "" if nowhere.
         metrics_url: Where it serves ``/metrics``, if that is known beforehand.
+        fresh: Files that may not be there when it starts: those of its last life are removed.
         group: Of those that share a failover lock, the name of their worker; "" where it is in none.
     """
 
@@ -99,6 +100,7 @@ class Launch:
     cwd: Path | None = None
     status_event: str = ""
     metrics_url: str = ""
+    fresh: Sequence[Path] = ()
     group: str = ""
 
 

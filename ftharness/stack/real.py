@@ -36,6 +36,17 @@ def engine_profile(stack: str, engine: str, topology: Topology) -> Profile:
         raise NotAvailable(str(error)) from error
 
 
+def engine_version(stack: str, engine: str, sut_python: Path | None) -> str:
+    """The version of a stack's system, whichever profile runs it.
+
+    Raises:
+        NotAvailable: It is not installed.
+    """
+    # For GPUs nothing is provisioned; which device it will be, only a topology says.
+    topology = Topology() if sut_python is not None else Topology(profile="cpu")
+    return interpreter_for(engine_profile(stack, engine, topology), sut_python).version
+
+
 class _ServersStack(StackKind):
     """Engine servers that speak HTTP, and what may stand before them."""
 
@@ -47,10 +58,7 @@ class _ServersStack(StackKind):
         Raises:
             NotAvailable: It is not installed.
         """
-        return interpreter_for(self._named_profile(Topology()), sut_python).version
-
-    def _named_profile(self, topology: Topology) -> Profile:
-        return engine_profile(self.name, self.engines[0], topology)
+        return engine_version(self.name, self.engines[0], sut_python)
 
     def plan(self, topology: Topology, settings: Settings) -> Plan:
         """The servers, started side by side, and their frontend, unless there is none.
@@ -177,9 +185,13 @@ class SmgStack(_ServersStack):
     needs = "smg, and the engine, each in an environment of its own"
     _python_is_the_engines = False
 
-    def _named_profile(self, topology: Topology) -> Profile:
-        del topology
-        return find_profile("cpu", self.name, "", "cpu")
+    def version(self, sut_python: Path | None) -> str:
+        """The version of the gateway.
+
+        Raises:
+            NotAvailable: It is not installed.
+        """
+        return engine_version(self.name, "", sut_python)
 
     def _engines_profile(self, topology: Topology, settings: Settings) -> Profile:
         return engine_profile(settings.engine, settings.engine, topology)
@@ -187,7 +199,7 @@ class SmgStack(_ServersStack):
     def _behind_a_frontend(
         self, workers: list[Launch], servers: Servers, topology: Topology, settings: Settings, model: ServedModel
     ) -> Plan:
-        profile = self._named_profile(topology)
+        profile = find_profile("cpu", self.name, "", "cpu")  # it needs no GPU, wherever its engines are
         interpreter = interpreter_for(profile, settings.sut_python)
         gateways = Servers(profile, interpreter, topology, settings, model=str(model.folder), served=SERVED)
         urls = [f"http://127.0.0.1:{worker.ports['http']}" for worker in workers]

@@ -117,6 +117,8 @@ class RunningStack:
                 watch.cancel()
 
     async def _start(self, launch: Launch, deadline_s: float) -> Living:
+        for path in launch.fresh:
+            path.unlink(missing_ok=True)
         process = await self.processes.start(
             launch.name,
             launch.argv,

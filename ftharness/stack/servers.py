@@ -96,6 +96,7 @@ class Servers:
             contract=load_contract(profile.contract, self.version),
             ready=ready,
             ports=ports,
+            fresh=[Path(filled(path, words)) for path in profile.fresh],
             cwd=self._settings.folder.absolute(),  # python -m looks for modules where it is; there are none
             status_event=profile.metrics if by_log else "",
             metrics_url="" if by_log else filled(profile.metrics, words),

@@ -1,11 +1,12 @@
 """Whose turn it was, of engines that share a failover lock: by their own lines, their ends, and the faults that hit them."""
 
+from ftharness.faults import HARMLESS
 from ftharness.history import Log, ProcessStarted, RequestChunk
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.views import FaultView
 
-#: What hits no engine: it joins one, or lets one go on.
-HARMLESS = ("start_standby", "thaw")
+#: What hits no engine: it joins one, looks at one, or lets one go on.
+HITS_NOBODY = (*HARMLESS, "thaw")
 #: What tells an engine to end, which it does in its own time; whatever else harms one ends its turn on the spot.
 _ASKS = ("terminate", "interrupt")
 #: By how much what two processes say, or how one ended, may be read in another order than it happened.
@@ -24,14 +25,14 @@ def groups(case: Case) -> dict[str, list[str]]:
 
 def harmful(case: Case) -> list[FaultView]:
     """The faults that hit something, whatever it was."""
-    return [fault for fault in case.faults if fault.landed is not None and fault.requested.fault not in HARMLESS]
+    return [fault for fault in case.faults if fault.landed is not None and fault.requested.fault not in HITS_NOBODY]
 
 
 def had_its_turn(case: Case, fault: FaultView) -> bool:
     """Whether the engine that was hit had the lock by then, and not only waited for it."""
     return (
         fault.landed is not None
-        and fault.requested.fault not in HARMLESS
+        and fault.requested.fault not in HITS_NOBODY
         and bool(case.group(fault.process))
         and any(wrote_before(case, line, fault) for line in case.select(Log, event="lock_acquired"))
     )

@@ -88,6 +88,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         command: What is run.
         env: Variables; one that is empty is not passed on.
         ports: Names of ports that it listens on.
+        fresh: Files that may not be there when it starts.
         ready: When it is ready.
         metrics: Where it serves ``/metrics``; or the event of its contract that says at which port.
         contract: What its log lines mean.
@@ -108,6 +109,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     command: list[str]
     env: dict[str, str] = {}
     ports: list[str] = []
+    fresh: list[str] = []
     ready: Ready = Ready()
     metrics: str = ""
     contract: str
