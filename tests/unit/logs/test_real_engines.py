@@ -1,4 +1,4 @@
-"""The contracts of real engines on lines that their releases really logged, and on the names of what they really measured."""
+"""The contracts of real engines and gateways on lines that their releases really logged, and on the metrics that they have."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from ftharness.contract_check import EXPECTED
 from ftharness.logs import Scanner, load_contract
+from ftharness.stack.provision import find_interpreter
 
 HERE = Path(__file__).parent
 # Of runs with one server: completions and chats, clients that left, killed engines and ranks, ends with and without a drain.
@@ -15,6 +16,7 @@ RECORDED = [json.loads(line) for line in (HERE / "real_lines.jsonl").read_text()
 # The names of all samples on one page of each, read while a request was being answered.
 MEASURED = [json.loads(line) for line in (HERE / "real_metrics.jsonl").read_text().splitlines()]
 RELEASES = sorted({(one["backend"], one["version"]) for one in RECORDED})
+GATEWAYS = [("smg", "1.13.0")]
 
 
 def meaning(recorded: dict[str, Any], line: str) -> dict[str, dict[str, str]]:
@@ -69,10 +71,35 @@ def test_every_release_has_a_page() -> None:
     assert sorted((one["backend"], one["version"]) for one in MEASURED) == RELEASES
 
 
-@pytest.mark.parametrize("backend,version", RELEASES)
-def test_scenarios_find_the_same_events_as_on_the_sim(backend: str, version: str) -> None:
-    """What the oracles of cancellation go by has one name on every stack. These are engines: nothing moves between them."""
+@pytest.mark.parametrize("backend,version", [one for one in RELEASES if one not in GATEWAYS])
+def test_an_engine_says_what_oracles_go_by(backend: str, version: str) -> None:
+    """By the names that these have on every stack. Nothing moves between engines, and their clients are no events."""
     contract = load_contract(backend, version)
     assert set(EXPECTED) - {"migration_started", "client_disconnected"} <= set(contract.events)
     assert {"engine_died", "listening"} <= set(contract.events)
     assert {"slots_busy", "kv_used", "tokens_generated"} <= {metric.event for metric in contract.metrics}
+
+
+@pytest.mark.parametrize("backend,version", GATEWAYS)
+def test_a_gateway_says_what_oracles_go_by(backend: str, version: str) -> None:
+    """By the names that these events have for every frontend."""
+    events = set(load_contract(backend, version).events)
+    assert {"frontend_received", "request_routed", "client_disconnected", "worker_left", "request_failed"} <= events
+
+
+@pytest.mark.parametrize("engine", ["sglang", "trtllm"])
+def test_what_was_read_from_source_stands_in_it(engine: str) -> None:
+    """Dynamo's handlers of engines that do not run here: each literal of theirs is in the code of the installed release."""
+    python = find_interpreter("dynamo==1.6.1")
+    if python is None:
+        pytest.skip("Dynamo 1.6.1 is not provisioned; `ftharness provision dynamo==1.6.1`")
+    (package,) = python.parent.parent.glob(f"lib/python3*/site-packages/dynamo/{engine}")
+    said = "".join(path.read_text() for path in package.rglob("*.py") if "tests" not in path.parts)
+    runtime = load_contract("dynamo-handler", "1.6.1").events
+    contract = load_contract(f"dynamo-{engine}", "1.6.1")
+    assert contract.known
+    own = [
+        pattern.literal for name in contract.events.keys() - runtime.keys() for pattern in contract.events[name].pattern
+    ]
+    assert own
+    assert [literal for literal in own if literal not in said] == []
