@@ -5,12 +5,11 @@ opens them on 127.0.0.1 itself (``--port``, ``--plane-port``) when it is run by 
 """
 
 import argparse
-import asyncio
 import sys
 
 from ftharness.engine.bugs import BUGS
 from ftharness.engine.frontend_api import Api
-from ftharness.engine.frontend_http import listening_socket, serve
+from ftharness.engine.frontend_http import listening_socket, run, serve
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Policy
 from ftharness.engine.frontend_plane import Plane
@@ -56,12 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs a frontend until it is told to end."""
     arguments = _parser().parse_args(argv)
-    try:
-        asyncio.run(_serve(arguments))
-    except OSError as error:
-        FrontendLog(arguments.model).error(f"cannot listen: {error}")
-        return 1
-    return 0
+    return run(_serve(arguments), arguments.model)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """The HTTP face: OpenAI's endpoints, health and metrics, as a starlette application."""
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from ftharness.engine.frontend_answer import Answer, Choice
 from ftharness.engine.frontend_format import Format
-from ftharness.engine.frontend_http import RequestIds, http_error, models, refused
+from ftharness.engine.frontend_http import RequestIds, application, health, models
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Generation, Policy
 from ftharness.engine.frontend_plane import Plane
-from ftharness.engine.frontend_request import Ask, Refusal, parse_chat, parse_completion
+from ftharness.engine.frontend_request import Ask, parse_chat, parse_completion
 from ftharness.engine.tokens import choice_seed
 
 
@@ -28,15 +26,12 @@ class Api:
 
     def application(self) -> Starlette:
         """The routes."""
-        return Starlette(
-            routes=[
-                Route("/v1/completions", self._completions, methods=["POST"]),
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models),
-                Route("/health", self._health),
-                Route("/metrics", self._metrics),
-            ],
-            exception_handlers={Refusal: refused, HTTPException: http_error},
+        return application(
+            completions=self._completions,
+            chat=self._chat,
+            models=self._models,
+            health=self._health,
+            metrics=self._log.metrics,
         )
 
     async def _completions(self, request: Request) -> Response:
@@ -82,15 +77,9 @@ class Api:
             }
             for worker in sorted(self._plane.workers, key=lambda worker: worker.name)
         ]
-        serves = self._serves()
-        status = "healthy" if serves else "unhealthy"
-        return JSONResponse({"status": status, "instances": instances}, 200 if serves else 503)
+        return health(instances, serves=self._serves())
 
     def _serves(self) -> bool:
         """Whether there is a worker of each role that a request needs, be it one that drains."""
         strategy = self._policy.strategy
         return {strategy.first, strategy.then} - {""} <= {worker.role for worker in self._plane.workers}
-
-    async def _metrics(self, request: Request) -> Response:
-        del request
-        return Response(self._log.metrics(), media_type="text/plain; version=0.0.4")

@@ -6,14 +6,17 @@ import re
 import signal
 import socket
 import uuid
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_request import Refusal
 
 #: Connections that may wait to be accepted: a burst of streams is opened at once.
@@ -92,6 +95,40 @@ async def serve(application: Starlette, sock: socket.socket) -> None:
     await _Server(config).serve(sockets=[sock])
 
 
+def run(serving: Coroutine[Any, Any, None], model: str) -> int:
+    """The whole of a frontend's process; its exit status."""
+    try:
+        asyncio.run(serving)
+    except OSError as error:
+        FrontendLog(model).error(f"cannot listen: {error}")
+        return 1
+    return 0
+
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(
+    *, completions: _Endpoint, chat: _Endpoint, models: _Endpoint, health: _Endpoint, metrics: Callable[[], bytes]
+) -> Starlette:
+    """The endpoints that a frontend has."""
+
+    async def measured(request: Request) -> Response:
+        del request
+        return Response(metrics(), media_type="text/plain; version=0.0.4")
+
+    return Starlette(
+        routes=[
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/health", health),
+            Route("/metrics", measured),
+        ],
+        exception_handlers={Refusal: _refused, HTTPException: _http_error},
+    )
+
+
 class RequestIds:
     """The ids of the requests that run: none is another's."""
 
@@ -119,14 +156,20 @@ def models(model: str, *, serves: bool) -> Response:
     return JSONResponse({"object": "list", "data": [card] if serves else []})
 
 
-async def refused(request: Request, error: Exception) -> Response:
+def health(instances: list[dict[str, Any]], *, serves: bool) -> Response:
+    """The body of ``/health``: who is there, and whether requests are served."""
+    status = "healthy" if serves else "unhealthy"
+    return JSONResponse({"status": status, "instances": instances}, 200 if serves else 503)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     """How a :class:`Refusal` is answered."""
     del request
     assert isinstance(error, Refusal)
     return JSONResponse(error.body(), error.status)
 
 
-async def http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     """How a request for what is not here is answered."""
     assert isinstance(error, HTTPException)
     refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")

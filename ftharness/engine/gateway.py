@@ -6,11 +6,10 @@ on 127.0.0.1 itself (``--port``).
 """
 
 import argparse
-import asyncio
 import sys
 from urllib.parse import urlsplit
 
-from ftharness.engine.frontend_http import listening_socket, serve
+from ftharness.engine.frontend_http import listening_socket, run, serve
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Policy
 from ftharness.engine.gateway_api import Api
@@ -61,12 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs a gateway until it is told to end."""
     arguments = _parser().parse_args(argv)
-    try:
-        asyncio.run(_serve(arguments))
-    except OSError as error:
-        FrontendLog(arguments.model).error(f"cannot listen: {error}")
-        return 1
-    return 0
+    return run(_serve(arguments), arguments.model)
 
 
 if __name__ == "__main__":

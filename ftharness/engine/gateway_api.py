@@ -1,15 +1,12 @@
 """The gateway's HTTP face: the endpoints of the simulated frontend, over real engine servers."""
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
-from ftharness.engine.frontend_http import RequestIds, http_error, models, refused
+from ftharness.engine.frontend_http import RequestIds, application, health, models
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_migration import Policy
-from ftharness.engine.frontend_request import Refusal
 from ftharness.engine.gateway_answer import Answer
 from ftharness.engine.gateway_relay import Relay
 from ftharness.engine.gateway_request import DIALECTS, parse
@@ -29,15 +26,12 @@ class Api:
 
     def application(self) -> Starlette:
         """The routes."""
-        return Starlette(
-            routes=[
-                Route("/v1/completions", self._completions, methods=["POST"]),
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._models),
-                Route("/health", self._health),
-                Route("/metrics", self._metrics),
-            ],
-            exception_handlers={Refusal: refused, HTTPException: http_error},
+        return application(
+            completions=self._completions,
+            chat=self._chat,
+            models=self._models,
+            health=self._health,
+            metrics=self._log.metrics,
         )
 
     async def _completions(self, request: Request) -> Response:
@@ -80,10 +74,4 @@ class Api:
             }
             for worker in self._workers.here()
         ]
-        serves = self._workers.serve
-        status = "healthy" if serves else "unhealthy"
-        return JSONResponse({"status": status, "instances": instances}, 200 if serves else 503)
-
-    async def _metrics(self, request: Request) -> Response:
-        del request
-        return Response(self._log.metrics(), media_type="text/plain; version=0.0.4")
+        return health(instances, serves=self._workers.serve)
