@@ -294,16 +294,33 @@ def provision(
 
 @contract_app.command("check")
 def contract_check(
-    stack: StackOption = "sim", engine: OneEngineOption = "", sut_python: PythonOption = None, out: OutOption = None
+    stack: StackOption = "sim",
+    engine: OneEngineOption = "",
+    sut_python: PythonOption = None,
+    out: OutOption = None,
+    log: Annotated[Path | None, typer.Option(help="Of one process; read it instead, and run nothing.")] = None,
+    contract: Annotated[
+        str, typer.Option(metavar="NAME==VERSION", help="Of that log, such as vllm-serve==0.32.0.")
+    ] = "",
 ) -> None:
     """Run one clean, one cancelled and one migrated request, and say which events of the contract were seen."""
     import asyncio
 
-    from ftharness.contract_check import check_contract
+    from ftharness.contract_check import check_contract, check_log
+    from ftharness.logs import load_contract
     from ftharness.scenario import Scenario
     from ftharness.session import cell_of, claimed, new_folder
     from ftharness.stack import aggregated, find_stack
 
+    if (log is None) != (not contract):
+        die("--log and --contract go together: --log worker.log --contract vllm-serve==0.32.0", WRONG)
+    if log is not None:
+        name, _, version = contract.partition("==")
+        with said():
+            lines, complete = check_log(load_contract(name, version), log)
+        for line in lines:
+            typer.echo(line)
+        raise typer.Exit(PASSED if complete else UNKNOWN)
     with said():
         kind = find_stack(stack)
         scenario = Scenario(name="contract/check", topology=aggregated(workers=2), workload=[])

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ftharness.cli import app
 from ftharness.contract_check import EXPECTED
 from ftharness.logs import Scanner, load_contract
 from ftharness.stack.provision import find_interpreter
@@ -56,6 +58,26 @@ def test_a_line_that_changes_is_missed(backend: str, version: str) -> None:
                 changed = changed.replace(literal, literal.swapcase())
             assert changed != recorded["line"]
             assert meaning(recorded, changed) == {}
+
+
+@pytest.mark.parametrize("backend,version", RELEASES)
+def test_contract_check_reads_a_log(tmp_path: Path, backend: str, version: str) -> None:
+    """It passes on the recorded one; without the lines of an event that it must show, it says which, and does not."""
+    log = tmp_path / "recorded.log"
+    own = [one for one in RECORDED if (one["backend"], one["version"]) == (backend, version)]
+    lacking = "client_disconnected" if (backend, version) in GATEWAYS else "request_aborted"
+    for lines, status, mark in (
+        (own, 0, "seen "),
+        ([one for one in own if lacking not in one["means"]], 3, "MISSING"),
+    ):
+        log.write_text("".join(f"{one['line']}\n" for one in lines))
+        answer = CliRunner().invoke(
+            app, ["contract", "check", "--log", str(log), "--contract", f"{backend}=={version}"]
+        )
+        assert answer.exit_code == status
+        assert answer.stdout.startswith(f"contract  {backend} {version}  {log}\n")
+        (said,) = [line for line in answer.stdout.splitlines() if f" {lacking} " in f"{line} "]
+        assert said.startswith(mark)
 
 
 @pytest.mark.parametrize("measured", MEASURED, ids=lambda one: f"{one['backend']}-{one['version']}")
