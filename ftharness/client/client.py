@@ -35,6 +35,7 @@ class Client:
         seed: Of the request ids; with the same seed the same run has the same ids.
         redact: What is stored of a request's body goes through this.
         asks: What every request's body has as well, unless it says something else.
+        named_in: The field of a body that names the request, where the system does not take its name from the header.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Client:
         seed: int | None = None,
         redact: Callable[[str], str] = str,
         asks: Mapping[str, Any] | None = None,
+        named_in: str = "",
     ) -> None:
         self.url = url
         self.model = model
@@ -56,7 +58,8 @@ class Client:
         self._idle_s = idle_s
         self._ids = random.Random(seed)  # noqa: S311 - ids, not secrets
         self._redact = redact
-        self._asks = asks
+        self._asks = dict(asks or {})
+        self._named_in = named_in
         self._open: set[Stream] = set()
 
     async def complete(self, prompt: str = "Once upon a time", **fields: Any) -> Stream:
@@ -75,6 +78,7 @@ class Client:
         index: int = 0,
         check: str = "",
         cut: int = 0,
+        cut_text: int = 0,
         sent: Callable[[Stream], None] = lambda _: None,
     ) -> Stream:
         """Send ``request``; returns when it is on its way.
@@ -87,12 +91,14 @@ class Client:
             index: Its place in the workload.
             check: What it checks of that run, as :class:`RequestSent` has it.
             cut: The same.
+            cut_text: The same.
             sent: Told of the request before the history is: a fault at the moment of its sending can be aimed at it.
         """
         request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
         stream = Stream(request_id, request, self._history, self._count, idle_s=self._idle_s, index=index)
         sent(stream)
-        body = request.body(self.model, self._asks)
+        name = {self._named_in: request_id} if self._named_in else {}
+        body = request.body(self.model, self._asks | name)
         encoded = msgspec.json.encode(body)
         self._history.append(
             RequestSent(
@@ -105,6 +111,7 @@ class Client:
                 index=index,
                 check=check,
                 cut=cut,
+                cut_text=cut_text,
             )
         )
         self._open.add(stream)

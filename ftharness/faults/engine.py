@@ -12,7 +12,7 @@ from ftharness.faults.strike import Strike
 from ftharness.history import Log
 from ftharness.process import Ended, Entry
 from ftharness.process.pidfd import wait_status
-from ftharness.process.process_table import read_entry, send_signal
+from ftharness.process.process_table import command_line, read_entry, send_signal
 
 _EXIT_S = 10.0
 _STATE_S = 2.0
@@ -54,11 +54,18 @@ async def freeze_engine(strike: Strike) -> None:
 
 
 def engine_of(strike: Strike) -> Entry | None:
-    """The worker's engine process: the one that its log names, else its only or first child."""
-    found = strike.process.descendants()
+    """The worker's engine process: the one that its log names, else its only or first child.
+
+    Python's own helper of multiprocessing, which is the first child of many, is none.
+    """
+    found = [entry for entry in strike.process.descendants() if not _is_a_helper(entry)]
     by_log = _named(strike, found, "engine_started")
     children = [descendant for descendant in found if descendant.ppid == strike.process.pid]
     return next(iter(by_log or children or found), None)
+
+
+def _is_a_helper(entry: Entry) -> bool:
+    return any("multiprocessing.resource_tracker" in word for word in command_line(entry))
 
 
 def _rank_of(strike: Strike, number: int) -> Entry | None:

@@ -346,7 +346,7 @@ class Run:
                 if hasattr(self, "nemesis"):
                     await self.nemesis.heal()
                 await self._busy_slots()
-                await self.stack.stop(grace_s=self.cell.scenario.stop_grace_s)
+                await self.stack.stop(grace_s=max(self.cell.scenario.stop_grace_s, self._plan.stop_s))
         finally:
             self._plan.close()
             await self._processes.__aexit__(None, None, None)

@@ -132,7 +132,9 @@ class Plan:
         asks: What every request's body has as well, unless it says something else.
         join: Makes the launch of one more standby of a group, of that name; None where there are none.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
+        named_in: The field of a request's body in which the system looks for its name; "": the header X-Request-Id will do.
         ready_s: Seconds that it may take to become ready, where a scenario does not give it more.
+        stop_s: Seconds that its processes may take to end at teardown, likewise.
         devices: The GPUs that it reserves before anything starts, and shares out among its processes; None where it needs none.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
@@ -149,7 +151,9 @@ class Plan:
     asks: Mapping[str, Any] = field(default_factory=dict)
     join: Callable[[str], Launch] | None = None
     expired: Callable[[], Sequence[str]] = lambda: ()
+    named_in: str = ""
     ready_s: float = 0.0
+    stop_s: float = 0.0
     devices: StackGpus | None = None
     close: Callable[[], None] = lambda: None
 

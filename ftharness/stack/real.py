@@ -112,7 +112,9 @@ def _of(model: ServedModel, profile: Profile) -> dict[str, Any]:
         "greedy": True,
         "ids": model.ids,
         "asks": GREEDY,
+        "named_in": profile.named_in,
         "ready_s": profile.ready_s,
+        "stop_s": profile.stop_s,
     }
 
 

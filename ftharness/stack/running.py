@@ -77,6 +77,7 @@ class RunningStack:
             seed=seed,
             redact=redactor.text,
             asks=plan.asks,
+            named_in=plan.named_in,
         )
 
     async def start(self, *, deadline_s: float) -> None:

@@ -96,6 +96,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         role: Where prefill and decode are apart, by role, what the command has beside.
         strategies: In which orders its workers can be asked, where prefill and decode are apart.
         sleep: How the engine is put to sleep.
+        named_in: The field of a request's body in which it looks for the request's name; empty where it takes X-Request-Id.
+        stop_s: Seconds that it may take to end when nothing is left to do: one that is killed leaves its shared memory behind.
         ready_s: Seconds after which one that is not ready never will be.
     """
 
@@ -117,6 +119,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     role: dict[str, RoleOf] = {}
     strategies: list[str] = []
     sleep: Sleep = Sleep()
+    named_in: str = ""
+    stop_s: float = 20.0
     ready_s: float = 300.0
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ftharness.history import Log, ProcessExited, ProcessSignalled, ProcessStarted
+from ftharness.engine import tokens
+from ftharness.history import Log, ProcessExited, ProcessSignalled, ProcessStarted, RequestTokens
 from ftharness.scenario import kv_freed, no_tokens_after_abort, slots_freed, still_serves
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.expect import apply
@@ -101,3 +102,17 @@ def test_where_nothing_was_cancelled_and_nothing_broken_nothing_had_to_be_freed(
     broken = left(outcome="success", faults=())
     broken.story.killed(125, process="worker-2")
     assert apply(expect, broken.case()).verdict == "pass"
+
+
+@pytest.mark.parametrize("count, verdict", [(25, "pass"), (27, "pass"), (60, "fail")])
+def test_an_engine_that_is_not_ours_has_the_speed_that_was_seen(left: Build, count: int, verdict: str) -> None:
+    """The control's ten tokens came 5 ms apart; from the last that came until it was given up there was time for some more."""
+    one = left()
+    one.values = {**one.values, "tokens": (10, 10 + count, 10 + count)}
+    long = tokens.generate(0, tokens.encode("Once"), 20)
+    one.story.request(10, "e", long, control=True, index=2)
+    one.story.events[0][1].params.update(exact=False, greedy=True)
+    for name, ids in (("c", one.ids), ("e", long), ("r", one.ids[:5])):
+        one.story.add(90, RequestTokens(source="client", request=name, ids=ids))
+    finding = apply(no_tokens_after_abort(), one.case())
+    assert finding.verdict == verdict, finding.reason

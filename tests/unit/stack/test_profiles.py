@@ -1,0 +1,119 @@
+"""Launch profiles: data that names what there is, and the commands that come of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftharness.engine.dialects import DIALECTS
+from ftharness.logs import TomlError, load_contract
+from ftharness.registry import installed
+from ftharness.stack import (
+    NotApplicable,
+    NotAvailable,
+    Settings,
+    Topology,
+    aggregated,
+    alone,
+    disaggregated,
+    find_stack,
+)
+from ftharness.stack import servers as servers_module
+from ftharness.stack.interpreters import Interpreter
+from ftharness.stack.profiles import Profile, find_profile, shipped_profiles
+from ftharness.stack.provision_spec import parsed
+from ftharness.stack.real import engine_profile
+from ftharness.stack.servers import Servers, has_memory
+
+PROFILES = shipped_profiles()
+
+
+def launches(profile: Profile, folder: Path, topology: Topology, **env: str) -> list[Any]:
+    """What would be started."""
+    interpreter = Interpreter(Path("/sut/bin/python"), {"INHERITED": "1", **env}, "1.6.1")
+    settings = Settings(engine=profile.engine or "vllm", folder=folder)
+    servers = Servers(profile, interpreter, topology, settings, model="/models/m", served="m")
+    try:
+        return [servers.launch(name, role) for name, role in topology.members]
+    finally:
+        servers.close()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_names_what_there_is(name: str, tmp_path: Path) -> None:
+    """A stack that is installed, an engine, a contract, a spec that can be provisioned; every placeholder has a meaning."""
+    profile = PROFILES[name]
+    assert profile.stack in installed("ftharness.stacks")
+    assert profile.engine in ("", *DIALECTS)
+    assert load_contract(profile.contract, "0").backend == profile.contract
+    assert not profile.environment or parsed(profile.environment).recipe.stacks
+    topology = disaggregated() if profile.strategies else aggregated()
+    for launch in launches(profile, tmp_path, topology):
+        assert not [word for word in (*launch.argv, *launch.env.values()) if "{port" in word or "{model" in word]
+        assert launch.env["INHERITED"] == "1"
+        assert set(launch.ports) == set(profile.ports)
+
+
+@pytest.mark.parametrize("name", [name for name, one in PROFILES.items() if one.device == "gpu"])
+def test_an_engine_on_a_gpu_has_one_of_its_own_and_a_profile_without_an_environment(name: str) -> None:
+    """Nothing that is provisioned here has a build for GPUs."""
+    assert PROFILES[name].resources.gpus >= 1
+    assert not PROFILES[name].environment
+
+
+def test_each_server_has_its_own_ports_and_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cores go round, of those that this process may use."""
+    monkeypatch.setattr(servers_module.os, "sched_getaffinity", lambda _: {5, 2})
+    one, two, three = launches(PROFILES["vllm-cpu"], tmp_path, aggregated(workers=3))
+    assert len({launch.ports["http"] for launch in (one, two, three)}) == 3
+    assert [launch.env["VLLM_CPU_OMP_THREADS_BIND"] for launch in (one, two, three)] == ["2", "5", "2"]
+    assert str(one.ports["http"]) in one.argv
+    assert one.metrics_url == f"http://127.0.0.1:{one.ports['http']}"
+    assert one.argv[0] == "/sut/bin/vllm"
+
+
+def test_a_role_adds_its_own_arguments(tmp_path: Path) -> None:
+    """Where prefill and decode are apart."""
+    prefill, decode = launches(PROFILES["dynamo-vllm-gpu"], tmp_path, disaggregated(strategy="frontend_routed"))
+    assert prefill.argv[prefill.argv.index("--disaggregation-mode") + 1] == "prefill"
+    assert decode.argv[decode.argv.index("--disaggregation-mode") + 1] == "decode"
+    assert prefill.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] != decode.env["VLLM_NIXL_SIDE_CHANNEL_PORT"]
+
+
+def test_a_profile_of_the_users_is_a_file(tmp_path: Path) -> None:
+    """It replaces the shipped one, and is read with the same care."""
+    file = tmp_path / "mine.toml"
+    said = {"stack": "vllm", "engine": "vllm", "device": "gpu", "what": "mine", "package": "vllm", "versions": ">=0"}
+    text = "".join(f'{key} = "{value}"\n' for key, value in said.items()) + 'command = ["x"]\ncontract = "vllm-serve"\n'
+    file.write_text(text)
+    assert find_profile(str(file), "vllm", "vllm", "cpu").what == "mine"
+    file.write_text(text + "comand = 1\n")
+    with pytest.raises(TomlError, match="comand"):
+        find_profile(str(file), "vllm", "vllm", "cpu")
+
+
+def test_what_there_is_no_profile_of_is_said() -> None:
+    with pytest.raises(LookupError, match=r"must be cpu, gpu or a \.toml file; did you mean .*gpu"):
+        find_profile("gpus", "vllm", "vllm", "cpu")
+    with pytest.raises(NotAvailable, match="no profile cpu of trtllm on dynamo; there is gpu"):
+        engine_profile("dynamo", "trtllm", Topology(profile="cpu"))
+
+
+def test_a_machine_without_the_memory_is_told_apart() -> None:
+    """Rather than a run that swaps, whose times mean nothing."""
+    has_memory(1, PROFILES["smg"])
+    with pytest.raises(
+        NotAvailable, match=r"9999 of vllm serve, on a CPU need 25997\.4 GB of memory; .* are available"
+    ):
+        has_memory(9999, PROFILES["vllm-cpu"])
+
+
+@pytest.mark.parametrize("name", ["sim", "dynamo-sim", "dynamo-mocker", "dynamo"])
+def test_workers_that_serve_no_clients_need_a_frontend(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NotApplicable, match=f"frontend = false does not exist on {name}"):
+        find_stack(name).plan(alone(), Settings(engine="vllm", folder=tmp_path))
+
+
+def test_only_one_worker_can_be_asked_directly() -> None:
+    with pytest.raises(ValueError, match="only one worker, without standbys"):
+        Topology(workers=2, frontend=False)
