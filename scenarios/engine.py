@@ -37,7 +37,7 @@ from ftharness.stack import alone
 # 500 tokens: at the 50 to 400 a second of a tiny model on one core there is a middle to strike at, and time for a grace.
 STREAM = completion(max_tokens=500)
 # Long enough to outlive a look at a draining server, and the request that follows it.
-LONG = completion(max_tokens=1500)
+LONG = completion(max_tokens=800)
 NEXT = completion("And then", max_tokens=8, after_fault=1)
 
 SERVERS = ["vllm", "sglang"]
@@ -106,14 +106,14 @@ draining = server(
     "draining",
     "The server is told to end and finishes what it has: what its health says is what a new request meets.",
     [
-        on_token(64).inject(terminate(serving, grace_s=40, then="kill")),
+        on_token(64).inject(terminate(serving, grace_s=60, then="kill")),
         after_fault(0, delay_s=0.5).inject(check_health()),
     ],
     ends_cleanly(request=0),
     health_agrees(),
     exits_as(0),
     workload=[LONG, NEXT],
-    drain_s=30,
+    drain_s=60,
 )
 
 frozen = server(
