@@ -144,6 +144,8 @@ class RequestSent(Event, frozen=True, tag="request.sent"):
         check: What it checks of the run without the fault: ``repeat``, whether the engine answers the same once more;
             ``cut``, whether it goes on as it did when it is given the begin of that answer; "" for neither.
         cut: How many tokens of that answer it is given.
+        cut_text: How many characters of it, where they are given as text, as nobody can tell its tokens: ``cut`` is then how
+            many the client had counted in them. 0: they are given as tokens.
     """
 
     request: str
@@ -154,6 +156,7 @@ class RequestSent(Event, frozen=True, tag="request.sent"):
     index: int = 0
     check: str = ""
     cut: int = 0
+    cut_text: int = 0
 
 
 class RequestChunk(Event, frozen=True, tag="request.chunk"):

@@ -18,9 +18,9 @@ def interruptions(case: Case, view: RequestView) -> list[int]:
     on with, and is left out. An answer in one piece shows no token's time: it counts as interrupted in its middle. Of several
     choices the first is looked at.
     """
-    came = _came(view)
+    came = _came(view) if view.sent.stream else _made(view)
     control = case.control_of(view)
-    whole = came if control is None else min(came, _came(control))
+    whole = came if control is None else min(came, _made(control))
     named, claims = _named(view), case.claims(view)
     moved = _moves(case, view, claims)
     told = bool(named) or (bool(claims) and case.contract_known())
@@ -34,6 +34,12 @@ def interruptions(case: Case, view: RequestView) -> list[int]:
 
 def _came(view: RequestView) -> int:
     return sum(chunk.tokens for chunk in view.chunks if chunk.choice == 0)
+
+
+def _made(view: RequestView) -> int:
+    """As the server says, where that is more: who does not know the vocabulary counts one of all that came at once."""
+    usage = view.finished.usage if view.finished else None
+    return max(_came(view), ((usage or {}).get("completion_tokens") or 0) // view.choices)
 
 
 def _strikes(case: Case, view: RequestView) -> Iterator[int]:

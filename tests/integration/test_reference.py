@@ -15,10 +15,11 @@ import pytest
 
 import ftharness
 from ftharness.client import chat, completion
+from ftharness.client.client import one_a_chunk
 from ftharness.engine import tokens
 from ftharness.faults import kill, serving
-from ftharness.history import RequestSent, RunFinished, RunPhase, read_history
-from ftharness.scenario import Scenario, ScenarioRecord, judge, on_token, succeeds, tokens_exact
+from ftharness.history import RequestChunk, RequestSent, RunFinished, RunPhase, read_history
+from ftharness.scenario import Scenario, ScenarioRecord, at, judge, on_token, succeeds, tokens_exact
 from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell, run_cell
 from ftharness.stack import Plan, Settings, Topology, aggregated
@@ -43,7 +44,7 @@ class GreedyStack(SimStack):
 
     Args:
         how: What is wrong with its engines, as ``wayward_engine.py`` has it; "" for nothing.
-        ids: Whether texts can be told as tokens.
+        ids: Whether texts can be told as tokens; if not, nor how many tokens one holds.
     """
 
     def __init__(self, how: str = "", *, ids: bool = True) -> None:
@@ -62,9 +63,15 @@ class GreedyStack(SimStack):
             else one
             for one in plan.launches
         ]
-        ids = OurTokens() if self._ids else None
+        if not self._ids:
+            plan = dataclasses.replace(plan, count=one_a_chunk)
         return dataclasses.replace(
-            plan, exact=False, greedy=True, ids=ids, launches=launches, asks={"temperature": 0.0}
+            plan,
+            exact=False,
+            greedy=True,
+            ids=OurTokens() if self._ids else None,
+            launches=launches,
+            asks={"temperature": 0.0},
         )
 
 
@@ -167,8 +174,30 @@ async def test_an_interrupt_while_the_reference_is_checked_ends_the_run(tmp_path
     assert (record.verdict, record.reason, record.leaks) == ("unknown", "interrupted", [])
 
 
-async def test_without_a_tokenizer_nothing_can_be_cut(tmp_path: Path) -> None:
-    """Which is said, and is no pass."""
-    verdict, reason = said(await run(tmp_path, GreedyStack(ids=False)))
+@pytest.mark.parametrize("stream", [True, False])
+async def test_without_a_tokenizer_the_begin_is_sent_as_text(tmp_path: Path, stream: bool) -> None:
+    """An engine that goes on with it as it did has shown that it does; nobody was told anything of its tokens."""
+    hit = on_token(40) if stream else at(0.1)
+    scenario = msgspec.structs.replace(
+        FAILURE, workload=[completion(max_tokens=150, stream=stream)], faults=[hit.inject(kill(serving))]
+    )
+    record = await run(tmp_path, GreedyStack("spells", ids=False), scenario=scenario)
+    verdict, reason = said(record)
+    assert (verdict, record.verdict) == ("pass", "pass"), reason
+    assert "distinct words in 150" in reason
+    events = read_history(tmp_path / HISTORY_FILE)
+    sent = [event for event in events if isinstance(event, RequestSent)]
+    chunks = (event for event in events if isinstance(event, RequestChunk) and event.request == sent[0].request)
+    reference, cut = "".join(chunk.text for chunk in chunks), sent[-1]
+    assert 0 < cut.cut_text < len(reference)
+    assert cut.body["prompt"] == "Once upon a time" + reference[: cut.cut_text]
+    assert cut.body["max_tokens"] == 150 - cut.cut
+
+
+@pytest.mark.parametrize("how", ["spells,rereads", ""], ids=["goes on otherwise", "reads other tokens"])
+async def test_a_text_that_is_not_gone_on_with_proves_nothing(tmp_path: Path, how: str) -> None:
+    """Whether it is the engine's doing, or it reads its own text as other tokens than it made: both may be, it is said."""
+    verdict, reason = said(await run(tmp_path, GreedyStack(how, ids=False)))
     assert verdict == "unknown"
-    assert "was not tried: which tokens its text is made of cannot be told" in reason
+    assert "characters) is not continued as the reference: first difference at character" in reason
+    assert "may be read as other tokens than were made" in reason

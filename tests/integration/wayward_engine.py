@@ -1,7 +1,9 @@
 """The simulated worker with an engine that is no reference, as ``$WAYWARD`` says: started by path, in place of ``launch.py``.
 
 ``forgets``: it never answers the same twice. ``rereads``: what it reads of an answer at once it continues otherwise than what
-it made one by one. ``babbles``: it says two tokens for ever. Each is something that real engines do.
+it made one by one. ``babbles``: it says two tokens for ever. Each is something that real engines do. ``spells`` is nothing of
+the kind: a text is the same to it in whichever tokens it comes, where the simulated engine reads what it said as others than
+it made. Of several, with a comma between them, each.
 """
 
 import importlib
@@ -10,7 +12,8 @@ import sys
 import types
 from collections.abc import Iterable
 
-HOW = os.environ["WAYWARD"]
+HOW = os.environ["WAYWARD"].split(",")
+PROMPT = 40  # tokens: no prompt of the tests is longer
 
 bare = types.ModuleType("ftharness")
 bare.__path__ = [os.environ["WAYWARD_PACKAGE"]]
@@ -18,25 +21,36 @@ sys.modules["ftharness"] = bare
 tokens = importlib.import_module("ftharness.engine.tokens")
 
 
-class WaywardChain(tokens.Chain):  # type: ignore[misc] - imported by name, below a package that is none
+Chain = tokens.Chain
+
+
+class WaywardChain(Chain):  # type: ignore[misc] - imported by name, below a package that is none
     """The chain of tokens, led astray."""
 
-    __slots__ = ("place",)
+    __slots__ = ("place", "read", "seed")
 
     def __init__(self, seed: int, ids: Iterable[int]) -> None:
         ids = list(ids)
-        if HOW == "forgets":
+        if "forgets" in HOW:
             seed += int.from_bytes(os.urandom(4))
-        if HOW == "rereads" and any(token_id < tokens.WORDS for token_id in ids):
+        if "rereads" in HOW and len(ids) > PROMPT:
             seed += 1
         super().__init__(seed, ids)
-        self.place = len(ids)
+        self.place, self.seed, self.read = len(ids), seed, tokens.decode(ids)
 
     def take(self, n: int) -> list[int]:
         """The next ids."""
-        taken: list[int] = super().take(n)
+        taken: list[int] = self._spelled(n) if "spells" in HOW else super().take(n)
         self.place += n
-        return [place & 1 for place in range(self.place - n, self.place)] if HOW == "babbles" else taken
+        return [place & 1 for place in range(self.place - n, self.place)] if "babbles" in HOW else taken
+
+    def _spelled(self, n: int) -> list[int]:
+        """The same, each read by its letters before the one after it is made."""
+        taken: list[int] = []
+        for _ in range(n):
+            taken += Chain(self.seed, tokens.encode(self.read)).take(1)
+            self.read += tokens.decode(taken[-1:])
+        return taken
 
 
 tokens.Chain = WaywardChain

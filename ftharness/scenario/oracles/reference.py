@@ -24,6 +24,8 @@ DISTINCT, OF = 50, 300
 _RESTING = {"tokens_exact", "ends_as_asked", "ends_cleanly", "serves_again"}
 #: A word with the space before it; put together they are the text again.
 _WORD = re.compile(r"\s*\S+|\s+$")
+#: What is counted of a text: its words, and each sign of a script that has no spaces between them (from U+2E80 on).
+_UNIT = re.compile("[\u2e80-\U0010ffff]|[^\\s\u2e80-\U0010ffff]+")
 
 
 def rests_on_tokens(expects: Iterable[Expect]) -> bool:
@@ -34,6 +36,11 @@ def rests_on_tokens(expects: Iterable[Expect]) -> bool:
 def samples(body: Mapping[str, Any]) -> bool:
     """Whether a request asks for chance, so that nothing it is answered can be expected once more."""
     return (body.get("temperature") or 0) > 0 and body.get("top_k") != 1
+
+
+def is_text(body: Mapping[str, Any]) -> bool:
+    """Whether a request's prompt is a text, to which the begin of its answer can be added."""
+    return isinstance(body.get("prompt"), str) and "messages" not in body
 
 
 def no_reference(case: Case, view: RequestView, control: RequestView) -> str:
@@ -108,37 +115,67 @@ def _not_continued(case: Case, view: RequestView, control: RequestView) -> str:
     cuts = case.checks_of(view, "cut")
     if not cuts:
         return f"whether a prompt cut at token {due[0]} is continued as the reference was not tried: {_why_not(case, control)}"
-    tries: dict[int, list[RequestView]] = {}
+    tries: dict[tuple[int, int], list[RequestView]] = {}
     for one in cuts:
-        tries.setdefault(one.sent.cut, []).append(one)
-    return next(filter(None, (_gone_on(case, at, its, control) for at, its in sorted(tries.items()))), "")
+        tries.setdefault((one.sent.cut, one.sent.cut_text), []).append(one)
+    return next(filter(None, (_gone_on(case, its, control) for _, its in sorted(tries.items()))), "")
 
 
 def _why_not(case: Case, control: RequestView) -> str:
-    if case.ids_of(control) is None:
-        return "which tokens its text is made of cannot be told"
     if case.phase_t("cut") is None:
         return "the run did not come so far"
-    return "which tokens the prompt is made of cannot be told"
+    what = "its text" if case.ids_of(control) is None else "the prompt"
+    why = f"which tokens {what} is made of cannot be told"
+    return why if is_text(control.sent.body) else f"{why}, and its prompt is no text that could be gone on with"
 
 
-def _gone_on(case: Case, at: int, tries: Sequence[RequestView], control: RequestView) -> str:
+def _gone_on(case: Case, tries: Sequence[RequestView], control: RequestView) -> str:
+    """How the engine went on with one prompt otherwise than it had; "" where it went on as it had."""
+    sent = tries[0].sent
+    at = f"token {sent.cut}" + (f" (as text, of {sent.cut_text} characters)" if sent.cut_text else "")
     answered = [one for one in tries if one.finished is not None and one.finished.outcome == "success"]
     if not answered:
         last = tries[-1]
         again = f" (tried {len(tries)} times)" if len(tries) > 1 else ""
-        return f"a prompt cut at token {at} was not answered{again}, so nothing can be said: {last.how_it_ended}"
+        return f"a prompt cut at {at} was not answered{again}, so nothing can be said: {last.how_it_ended}"
     for one in answered:
-        rest, theirs = (case.ids_of(control) or [])[at:], case.ids_of(one)
-        wrong = first_difference(rest, theirs) if theirs is not None else 0
-        if wrong is not None and not (theirs is None and _ends_with(control, one, len(rest))):
-            return f"a prompt cut at token {at} is not continued as the reference: first difference at token {at + wrong + 1}"
-        assert one.finished is not None
-        assert control.finished is not None
-        if one.finished.finish_reason != control.finished.finish_reason:
-            ended = f"it ended with {one.finished.finish_reason}, not {control.finished.finish_reason}"
-            return f"a prompt cut at token {at} is not continued as the reference: {ended}"
+        wrong = _other_text(control, one) if sent.cut_text else _other_tokens(case, control, one)
+        if wrong:
+            return f"a prompt cut at {at} is not continued as the reference: {wrong}"
     return ""
+
+
+def _other_tokens(case: Case, control: RequestView, one: RequestView) -> str:
+    at = one.sent.cut
+    rest, theirs = (case.ids_of(control) or [])[at:], case.ids_of(one)
+    wrong = first_difference(rest, theirs) if theirs is not None else 0
+    if wrong is not None and not (theirs is None and _ends_with(control, one, len(rest))):
+        return f"first difference at token {at + wrong + 1}"
+    return _other_reason(control, one)
+
+
+def _other_text(control: RequestView, one: RequestView) -> str:
+    """The same for a begin that was sent as text, which need not be read as the tokens that were made.
+
+    If several tokens came as one, the rest is of fewer than was asked for: where nothing but the number ended the reference,
+    the engine then goes on beyond it, and how that ends says nothing.
+    """
+    rest, theirs = control.text()[one.sent.cut_text :], one.text()
+    counted = control.tokens == _said(control) and not control.stops
+    beyond = not counted and _reason(control) == "length" and len(theirs) > len(rest) and theirs.startswith(rest)
+    wrong = "" if beyond else _other_reason(control, one)
+    if not beyond and theirs != rest:
+        wrong = f"first difference at character {one.sent.cut_text + (first_difference(rest, theirs) or 0) + 1}"
+    return wrong and f"{wrong}; a text that is cut may be read as other tokens than were made"
+
+
+def _other_reason(control: RequestView, one: RequestView) -> str:
+    ours, theirs = _reason(one), _reason(control)
+    return "" if ours == theirs else f"it ended with {ours}, not {theirs}"
+
+
+def _reason(view: RequestView) -> str | None:
+    return view.finished.finish_reason if view.finished else None
 
 
 def _ends_with(control: RequestView, one: RequestView, count: int) -> bool:
@@ -148,7 +185,9 @@ def _ends_with(control: RequestView, one: RequestView, count: int) -> bool:
 
 def _not_varied(case: Case, control: RequestView) -> str:
     least, many, what = _variety(case, control)
-    needed = max(1, min(DISTINCT, math.ceil(many * DISTINCT / OF)))
+    # Few words for many tokens, where no spaces are, would be counted as varied, as a short answer is.
+    made = max(many, (_said(control) or 0) // control.choices)
+    needed = max(1, min(DISTINCT, math.ceil(made * DISTINCT / OF)))
     if least >= needed:
         return ""
     return f"the reference has only {least} distinct {what} in {many}: a lost one might not show, at least {needed} are needed"
@@ -159,7 +198,7 @@ def _variety(case: Case, control: RequestView) -> tuple[int, int, str]:
     found = []
     for choice in range(control.choices):
         ids = case.ids_of(control, choice)
-        units: Sequence[int | str] = control.text(choice).split() if ids is None else ids
+        units: Sequence[int | str] = _UNIT.findall(control.text(choice)) if ids is None else ids
         found.append((_fewest(units), min(len(units), OF), "words" if ids is None else "tokens"))
     return min(found)
 

@@ -67,6 +67,7 @@ class Story:
         control: bool = False,
         check: str = "",
         cut: int = 0,
+        cut_text: int = 0,
         outcome: str = "success",
         index: int = 0,
         step_ms: float = 5,
@@ -92,6 +93,7 @@ class Story:
             index=index,
             check=check,
             cut=cut,
+            cut_text=cut_text,
         )
         self.add(t_ms, sent)
         t = t_ms

@@ -41,9 +41,13 @@ class Run:
         self.answer = list(right)
         self.cuts: list[tuple[list[int], str]] = [(list(right[CUT:]), "success")]
         self.ids = True
+        self.cut_text = 0
+        self.pieces: dict[str, list[str]] = {}
         self.body: dict[str, Any] = {"temperature": 0}
         self.end: dict[str, Any] = {}
         self.repeat_end: dict[str, Any] = {}
+        self.reference_end: dict[str, Any] = {}
+        self.cut_end: dict[str, Any] = {}
 
     def events(self) -> list[Event]:
         """The history."""
@@ -51,17 +55,28 @@ class Run:
         one.events[0][1].params["metrics"] |= self.metrics
         one.events += self.more
         one.events = [(t, event) for t, event in one.events if getattr(event, "request", "") != "c"]
-        one.request(10, "c", self.reference, control=True, step_ms=0.1, body=self.body)
+        more = {name: {"pieces": pieces} for name, pieces in self.pieces.items()}
+        one.request(
+            10,
+            "c",
+            self.reference,
+            control=True,
+            step_ms=0.1,
+            body=self.body,
+            **self.reference_end,
+            **more.get("c", {}),
+        )
         if self.repeat is not None:
             one.add(60, RunPhase(source="harness", phase="repeat"))
             again = {"control": True, "check": "repeat", "step_ms": 0.1, "body": self.body}
-            one.request(60, "d", self.repeat, **again, **self.repeat_end)
-        one.migrates(self.answer, body=self.body, **self.end)
+            one.request(60, "d", self.repeat, **again, **self.repeat_end, **more.get("d", {}))
+        one.migrates(self.answer, body=self.body, **self.end, **more.get("r", {}))
         if self.cuts:
             one.add(2000, RunPhase(source="harness", phase="cut"))
         for place, (ids, outcome) in enumerate(self.cuts):
-            again = {"control": True, "check": "cut", "cut": CUT, "step_ms": 0.1}
-            one.request(2001 + 200 * place, f"k{place}", ids, outcome=outcome, **again)
+            again = {"control": True, "check": "cut", "cut": CUT, "cut_text": self.cut_text, "step_ms": 0.1}
+            name = f"k{place}"
+            one.request(2001 + 200 * place, name, ids, outcome=outcome, **again, **self.cut_end, **more.get(name, {}))
         if self.ids:
             said = {"c": self.reference, "d": self.repeat or [], "r": self.answer}
             said |= {f"k{place}": ids for place, (ids, _) in enumerate(self.cuts)}
@@ -131,7 +146,8 @@ def _no_cut(run: Run) -> None:
 
 
 def _no_ids(run: Run) -> None:
-    run.cuts, run.ids = [], False
+    run.cuts, run.ids, run.body = [], False, {"temperature": 0, "messages": []}
+    run.more = [(1999, RunPhase(source="harness", phase="cut"))]
 
 
 def _one_word(run: Run) -> None:
@@ -154,7 +170,10 @@ CONTROLS = [
         _no_cut,
         "whether a prompt cut at token 5 is continued as the reference was not tried: the run did not come so far",
     ),
-    (_no_ids, "was not tried: which tokens its text is made of cannot be told"),
+    (
+        _no_ids,
+        "was not tried: which tokens its text is made of cannot be told, and its prompt is no text that could be gone on with",
+    ),
     (_one_word, "the reference has only 1 distinct tokens in 12: a lost one might not show, at least 2 are needed"),
 ]
 
@@ -182,6 +201,96 @@ def test_words_are_counted_where_tokens_cannot_be_told(run: Run) -> None:
     run.cuts, run.ids, run.end = [], False, {"outcome": "cancelled"}
     run.answer = run.reference[:5]
     assert "only 1 distinct words in 12" in run.says().reason
+
+
+SAID = ["The", " rain", " had", " stopped", " by", " noon", ",", " and", " they", " went"]
+
+
+@pytest.fixture
+def told(run: Run) -> Run:
+    """One of a model whose tokens nobody can tell: its answer was cut in its text, after five of ten tokens."""
+    run.ids, run.cut_text = False, len("".join(SAID[:CUT]))
+    run.pieces = {"c": SAID, "d": SAID, "r": SAID, "k0": SAID[CUT:]}
+    return run
+
+
+def test_a_text_that_is_gone_on_with_shows_that_the_engine_goes_on(told: Run) -> None:
+    """However its begin was read: it came to the same. And of what came another way it is then known that it is wrong."""
+    assert (told.says().verdict, told.says().reason) == (
+        "pass",
+        "10 tokens, each as without the fault (9 distinct words in 9)",
+    )
+    told.pieces["r"] = [*SAID[:8], " we", " went"]
+    assert (told.says().verdict, "1 altered; the first at token 8" in told.says().reason) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    "rest,end,why",
+    [
+        ([*SAID[CUT:8], " we", " went"], {}, "first difference at character 35"),
+        ([*SAID[CUT:9], " wending"], {}, "first difference at character 43"),
+        (SAID[CUT:9], {}, "first difference at character 39"),
+        ([*SAID[CUT:], " on"], {}, "first difference at character 44"),
+        (SAID[CUT:], {"finish_reason": "stop"}, "it ended with stop, not length"),
+    ],
+    ids=["altered", "longer word", "short", "too long", "another end"],
+)
+def test_a_text_that_is_not_gone_on_with_shows_nothing(
+    told: Run, rest: list[str], end: dict[str, Any], why: str
+) -> None:
+    """Neither of the engine, which may have read other tokens than were made, nor of the stack; and that is said."""
+    told.pieces["k0"], told.cut_end = rest, end
+    finding = told.says()
+    assert finding.verdict == "unknown"
+    assert f"cut at token 5 (as text, of 23 characters) is not continued as the reference: {why}" in finding.reason
+    assert "a text that is cut may be read as other tokens than were made" in finding.reason
+
+
+def test_where_tokens_came_as_one_the_engine_may_go_on_beyond_the_reference(told: Run) -> None:
+    """Nobody knows how many are left then, and more than that were asked for; but not beyond an end of its own."""
+    told.reference_end = told.repeat_end = told.end = {"usage": {"completion_tokens": 12}}
+    told.pieces["k0"], told.cut_end = [*SAID[CUT:], " on", "."], {"finish_reason": "stop"}
+    assert told.says().verdict == "pass", told.says()
+    told.pieces["k0"] = [*SAID[CUT:9], " wend"]
+    assert "first difference at character 43" in told.says().reason
+    told.pieces["k0"] = SAID[CUT:]
+    assert "it ended with stop, not length" in told.says().reason
+    for one in (told.reference_end, told.repeat_end, told.end):
+        one["finish_reason"] = "stop"
+    assert told.says().verdict == "pass"
+    told.pieces["k0"] = [*SAID[CUT:], " on"]
+    assert "first difference at character 44" in told.says().reason
+
+
+PROSE = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was"
+    " the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of Darkness, it"
+    " was the spring of hope, it was the winter of despair, we had everything before us, we had nothing before us, we were"
+    " all going direct to Heaven, we were all going direct the other way"
+)
+SCRIPT = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏閏餘成歲律呂調陽雲騰致雨露結為霜金生麗水玉出崑岡"
+
+
+@pytest.mark.parametrize(
+    "text,made,why",
+    [
+        (PROSE, 100, ""),
+        (" and so on and on" * 60, 300, "only 3 distinct words in 300"),
+        (SCRIPT, 60, ""),
+        (SCRIPT[:6] * 50, 300, "only 6 distinct words in 300"),
+        ("baba" * 100, 300, "only 1 distinct words in 1: a lost one might not show, at least 50 are needed"),
+    ],
+    ids=["prose that repeats itself", "a loop", "no spaces", "a loop without", "one word"],
+)
+def test_how_varied_a_text_is_shows_in_its_words(told: Run, text: str, made: int, why: str) -> None:
+    """Of a script without spaces in its signs. Few words for many tokens are not varied because they are few."""
+    told.pieces = {"c": [text], "d": [text], "r": [text[:3]]}
+    told.reference_end = told.repeat_end = {"usage": {"completion_tokens": made}}
+    told.cuts, told.end = [], {"outcome": "error", "status": 200, "error_code": 500}
+    assert (told.says(ends_cleanly()).verdict, why in told.says(ends_cleanly()).reason) == (
+        "unknown" if why else "pass",
+        True,
+    )
 
 
 def test_a_cut_that_was_answered_in_the_end_is_answered(run: Run) -> None:
@@ -386,7 +495,10 @@ def test_what_was_not_gone_on_with_was_not_interrupted(story: Make, ids: list[in
     case = Case(lost.end())
     assert interruptions(case, case.requests[0]) == []
 
-    whole = story(stream=False)
-    whole.migrates(ids)
-    case = Case(whole.end())
-    assert interruptions(case, case.requests[0]) == [5]
+    for pieces in ([], [tokens.decode(ids)]):
+        whole = story(stream=False)
+        whole.events = [(t, event) for t, event in whole.events if getattr(event, "request", "") != "c"]
+        whole.request(10, "c", ids, control=True, pieces=pieces)
+        whole.migrates(ids, pieces=pieces)
+        case = Case(whole.end())
+        assert interruptions(case, case.requests[0]) == [5], "or as one, where the client does not know the vocabulary"
