@@ -198,6 +198,7 @@ class Run:
         about: dict[str, Any] = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
         if plan.greedy:
             about["greedy"] = True
+            about["tokens_told"] = plan.ids is not None  # so each token is counted as one
         if scenario.topology.standbys:  # the names of the processes tell who is in which
             about["groups"] = scenario.topology.workers
         if plan.exact and not any(one.startswith("--speed") for one in scenario.topology.worker_args):

@@ -103,10 +103,12 @@ def _most(case: Case, view: RequestView, hold: Hold, *, first: bool) -> _Most:
 
 def _fastest(case: Case) -> float | None:
     """The tokens a second of the fastest stretch of a stream of this run, on an engine whose tokens can be told; else None."""
+    if not case.params.get("tokens_told"):
+        return None
     rates = [
         sum(chunk.tokens for chunk in stretch[1:]) / max((stretch[-1].t - stretch[0].t) / 1e9, _SHORT_S)
         for view in case.all_requests
-        if view.sent.stream and case.ids_of(view) is not None
+        if view.sent.stream
         for stretch in (view.chunks[start : start + _STRETCH] for start in range(0, len(view.chunks), _STRETCH))
         if len(stretch) == _STRETCH
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ftharness.engine import tokens
-from ftharness.history import Log, ProcessExited, ProcessSignalled, ProcessStarted, RequestTokens
+from ftharness.history import Log, ProcessExited, ProcessSignalled, ProcessStarted
 from ftharness.scenario import kv_freed, no_tokens_after_abort, slots_freed, still_serves
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.expect import apply
@@ -111,8 +111,6 @@ def test_an_engine_that_is_not_ours_has_the_speed_that_was_seen(left: Build, cou
     one.values = {**one.values, "tokens": (10, 10 + count, 10 + count)}
     long = tokens.generate(0, tokens.encode("Once"), 20)
     one.story.request(10, "e", long, control=True, index=2)
-    one.story.events[0][1].params.update(exact=False, greedy=True)
-    for name, ids in (("c", one.ids), ("e", long), ("r", one.ids[:5])):
-        one.story.add(90, RequestTokens(source="client", request=name, ids=ids))
+    one.story.events[0][1].params.update(exact=False, greedy=True, tokens_told=True)
     finding = apply(no_tokens_after_abort(), one.case())
     assert finding.verdict == verdict, finding.reason
