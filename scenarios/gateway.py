@@ -1,12 +1,25 @@
 """A frontend before two engine servers, one of them hurt: who is told, who is sent elsewhere, and who comes back."""
 
 from ftharness.client import completion
-from ftharness.faults import disconnect, freeze, kill, kill_engine, named, restart, serving
+from ftharness.faults import (
+    check_health,
+    disconnect,
+    every_worker,
+    freeze,
+    frontend,
+    kill,
+    kill_engine,
+    named,
+    restart,
+    serving,
+)
 from ftharness.scenario import (
     Scenario,
     after_fault,
     at,
     ends_cleanly,
+    health_agrees,
+    health_is,
     on_token,
     rejoins_within,
     silent_at_most,
@@ -61,6 +74,28 @@ frozen = Scenario(
     expect=[stops_failing_after(3)],
     stacks=["vllm", "sglang", "smg", "dynamo"],
     idle_s=4,
+    stop_grace_s=20,
+)
+
+# A documented behaviour: whether the frontend's /health speaks of workers, or only of the frontend itself.
+HEALTH = "health_tells_of_workers"
+
+all_workers_killed = Scenario(
+    name="gateway/all_workers_killed",
+    description="Every worker is killed: clients are told, and the frontend's health says that nobody is served.",
+    topology=aggregated(workers=2),
+    workload=[STREAM, completion("And then", max_tokens=8, after_fault=1)],
+    faults=[
+        on_token(64).inject(kill(every_worker, tree=True)),
+        after_fault(0, delay_s=1).inject(check_health(frontend)),
+    ],
+    expect=[
+        ends_cleanly(),
+        health_agrees().where(HEALTH),
+        health_is(503).where(HEALTH),
+        health_is(200).where(f"!{HEALTH}"),
+    ],
+    idle_s=10,
     stop_grace_s=20,
 )
 

@@ -4,7 +4,7 @@ Each lives at the place in the code where such a bug would be, behind a test of 
 strikes: the control run of the same scenario passes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Bug(NamedTuple):
@@ -17,6 +17,7 @@ class Bug(NamedTuple):
         sentence: What it does.
         where: The module that has it.
         also: Other oracles that it fails, since what it does has more than one consequence.
+        params: What is set of the scenario, as by ``--set``, for it to take a few seconds here: some are paced for real engines.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Bug(NamedTuple):
     sentence: str
     where: str
     also: tuple[str, ...] = ()
+    params: dict[str, Any] = {}  # noqa: RUF012  nobody writes to it
 
 
 _FAILURE = "migration/worker_failure"
@@ -34,7 +36,14 @@ _DRAIN = "migration/drain"
 _CANCELLED = "cancellation/aggregated"
 _TAKEOVER = "failover/shadow_takeover"
 _RACE = "failover/cold_start_race"
+_ENGINE = "gateway/engine_killed"
+_REJOIN = "gateway/rejoin"
+_NOBODY = "gateway/all_workers_killed"
+_FAST: dict[str, Any] = {"speed": 1000}
+_AT_ONCE: dict[str, Any] = {**_FAST, "at_s": 0}
 _MIGRATION = "frontend_migration.py"
+_PLANE = "frontend_plane.py"
+_HTTP = "frontend_http.py"
 _WORKER = "worker.py"
 _CORE = "core.py"
 _PARTS = "parts.py"
@@ -300,6 +309,56 @@ _ALL = (
         "An engine that waits breaks the lock of a holder that is stopped.",
         _SHADOW,
         ("one_active",),
+    ),
+    Bug(
+        "late-obituary",
+        _ENGINE,
+        "silent_at_most",
+        "A worker whose engine has died stays for another 3 s, and tells nobody.",
+        _WORKER,
+        params=_FAST,
+    ),
+    Bug(
+        "kept-worker",
+        _REJOIN,
+        "stops_failing_after",
+        "A worker that is lost keeps its turn: what is sent there is never answered.",
+        _PLANE,
+        ("every_request_ends",),
+        _AT_ONCE,
+    ),
+    Bug(
+        "barred-name",
+        _REJOIN,
+        "rejoins_within",
+        "A worker that was lost, and comes back under its name, is welcomed and gets nothing.",
+        _PLANE,
+        params=_AT_ONCE,
+    ),
+    Bug(
+        "one-move-more",
+        "migration/poison_request",
+        "takes_down_at_most",
+        "A request moves once more than its limit says.",
+        _MIGRATION,
+        params=_FAST,
+    ),
+    Bug(
+        "always-healthy",
+        _NOBODY,
+        "health_agrees",
+        "The frontend says that it is healthy though no worker is left.",
+        _HTTP,
+        ("health_is",),
+        _FAST,
+    ),
+    Bug(
+        "health-not-found",
+        _NOBODY,
+        "health_is",
+        "Without a worker the frontend answers 404 at /health, as if it had no such page.",
+        _HTTP,
+        params=_FAST,
     ),
 )
 

@@ -25,7 +25,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         stream_timeout_s=arguments.stream_timeout_s,
         bug=arguments.bug,
     )
-    plane = Plane(arguments.model, log)
+    plane = Plane(arguments.model, log, bug=arguments.bug)
     plane_socket = listening_socket(arguments.plane_fd, arguments.host, arguments.plane_port)
     http_socket = listening_socket(arguments.http_fd, arguments.host, arguments.port)
     await plane.listen(plane_socket)

@@ -77,7 +77,7 @@ class Api:
             }
             for worker in sorted(self._plane.workers, key=lambda worker: worker.name)
         ]
-        return health(instances, serves=self._serves())
+        return health(instances, serves=self._serves(), bug=self._policy.bug)
 
     def _serves(self) -> bool:
         """Whether there is a worker of each role that a request needs, be it one that drains."""

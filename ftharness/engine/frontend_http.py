@@ -156,10 +156,11 @@ def models(model: str, *, serves: bool) -> Response:
     return JSONResponse({"object": "list", "data": [card] if serves else []})
 
 
-def health(instances: list[dict[str, Any]], *, serves: bool) -> Response:
-    """The body of ``/health``: who is there, and whether requests are served."""
+def health(instances: list[dict[str, Any]], *, serves: bool, bug: str = "") -> Response:
+    """The body of ``/health``: who is there, and whether requests are served. ``bug``: a planted one's name, or nothing."""
     status = "healthy" if serves else "unhealthy"
-    return JSONResponse({"status": status, "instances": instances}, 200 if serves else 503)
+    code = 200 if serves or bug == "always-healthy" else 404 if bug == "health-not-found" else 503
+    return JSONResponse({"status": status, "instances": instances}, code)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

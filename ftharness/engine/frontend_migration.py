@@ -143,7 +143,8 @@ class Generation:
         self._let_go()
         policy = self._policy
         length = len(self._prompt_ids) + len(self.generated)
-        if self._migrations >= policy.limit and policy.bug != "migrate-beyond-limit":
+        limit = policy.limit + (policy.bug == "one-move-more")
+        if self._migrations >= limit and policy.bug != "migrate-beyond-limit":
             self._log.exhausted(self.request_id, error)
             self._fail(418 if policy.bug == "wrong-status" else 500, "Migration limit exhausted")
         elif policy.max_seq_len is not None and length > policy.max_seq_len:

@@ -135,12 +135,18 @@ class WorkerLink(asyncio.Protocol):
 
 
 class Plane:
-    """The workers that are registered, and whose turn it is."""
+    """The workers that are registered, and whose turn it is.
 
-    def __init__(self, model: str, log: FrontendLog) -> None:
+    Args:
+        bug: A planted bug's name, or nothing.
+    """
+
+    def __init__(self, model: str, log: FrontendLog, *, bug: str = "") -> None:
         self.model = model
         self.log = log
         self.workers: deque[WorkerLink] = deque()
+        self._bug = bug
+        self._lost: set[str] = set()  # names; a planted bug's
         # No two attempts have the same key, those of a frontend that was here before included.
         self._keys = itertools.count(time.monotonic_ns())
         self._server: asyncio.Server
@@ -191,6 +197,8 @@ class Plane:
 
     def joined(self, worker: WorkerLink) -> None:
         """A worker registered; it is next."""
+        if self._bug == "barred-name" and worker.name in self._lost:
+            return
         self.workers.appendleft(worker)
         self.log.worker_joined(worker.name, worker.engine, worker.role)
         self.announce()
@@ -198,6 +206,8 @@ class Plane:
     def left(self, worker: WorkerLink) -> None:
         """A worker's connection ended."""
         if worker in self.workers:
-            self.workers.remove(worker)
+            if self._bug != "kept-worker":
+                self.workers.remove(worker)
+            self._lost.add(worker.name)
             self.log.worker_left(worker.name, len(worker.streams))
             self.announce()

@@ -22,7 +22,7 @@ from ftharness.engine.registration import Registration
 from ftharness.engine.settings import EngineSettings, add_worker_arguments, settings_of
 from ftharness.engine.status import serve_status
 
-#: Seconds by which a planted bug is late.
+#: Seconds by which two planted bugs are late.
 _STALL_S = 3.0
 
 #: By the worker's role and what is asked.
@@ -206,7 +206,10 @@ class Worker(Handler):
             return
         code = died.result()
         self._log.engine_died(signal.Signals(-code).name if code < 0 else f"exit status {code}")
-        self._finish(1)
+        if self._settings.bug == "late-obituary":
+            self._loop.call_later(_STALL_S, self._finish, 1)
+        else:
+            self._finish(1)
 
     def _finish(self, status: int) -> None:
         if not self._end.done():

@@ -22,6 +22,9 @@ def check_aims(scenario: Scenario, launches: Collection[Launch]) -> None:
 
 def _wrong(scenario: Scenario, launches: Collection[Launch]) -> Iterator[str]:
     count, roles = len(scenario.workload), {launch.role for launch in launches}
+    for place, request in enumerate(scenario.workload):
+        if request.after_fault is not None and not 0 <= request.after_fault < len(scenario.faults):
+            yield f"request {place}, after_fault = {request.after_fault}: {_no_fault(scenario, request.after_fault)}"
     for place, one in enumerate(scenario.faults):
         fault, trigger = one.fault, one.trigger
         what = f"{fault.kind} {fault.target}"
@@ -35,8 +38,10 @@ def _wrong(scenario: Scenario, launches: Collection[Launch]) -> Iterator[str]:
             yield f"{what}: that client has no process of its own; completion(own_process=True) gives it one"
         if trigger.kind == "on_token" and not 0 <= trigger.request < count:
             yield f"{what}, {trigger}: there is no request {trigger.request}: {_counted(count, 'request')}"
+        if fault.target.role == "hit" and (why := _hit_by_none(scenario, place)):
+            yield f"{what}: {why}"
         if trigger.kind == "after_fault" and not 0 <= trigger.fault < len(scenario.faults):
-            yield f"{what}, {trigger}: there is no fault {trigger.fault}: {_counted(len(scenario.faults), 'fault')}"
+            yield f"{what}, {trigger}: {_no_fault(scenario, trigger.fault)}"
         if trigger.kind == "after_fault" and trigger.fault == place:
             yield f"{what}, {trigger}: that is the fault itself"
         role = ROLE_OF.get(fault.target.role)
@@ -51,6 +56,22 @@ def _astray(fault: Fault) -> str:
     if fault.kind in OF_PROCESSES and fault.target.role == "client":
         return f"it hits a process, such as serving; of a client there are {', '.join(OF_CLIENTS)}"
     return ""
+
+
+def _hit_by_none(scenario: Scenario, place: int) -> str:
+    """Why the fault that the target of the one at ``place`` goes by hits no process for it."""
+    other = scenario.faults[place].fault.target.fault
+    if not 0 <= other < len(scenario.faults):
+        return _no_fault(scenario, other)
+    if other == place:
+        return "that is the fault itself"
+    if scenario.faults[other].fault.target.role == "client":
+        return f"{scenario.faults[other].fault.kind} hits a client, and no process"
+    return ""
+
+
+def _no_fault(scenario: Scenario, place: int) -> str:
+    return f"there is no fault {place}: {_counted(len(scenario.faults), 'fault')}"
 
 
 def _of_no_group(fault: Fault, launches: Collection[Launch]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ftharness.client import completion
+from ftharness.client import Request, completion
 from ftharness.faults import (
     Fault,
     Target,
@@ -20,10 +20,12 @@ from ftharness.faults import (
     kill_client,
     named,
     prefill_worker,
+    restart,
     serving,
     start_standby,
     thaw,
 )
+from ftharness.faults import hit as what_was_hit
 from ftharness.history import FaultLanded, FaultMissed, Log, RunPhase, read_history
 from ftharness.pytest_plugin import Ft
 from ftharness.scenario import (
@@ -169,6 +171,9 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
         (on_token(5, request=2).inject(kill(serving)), "there is no request 2"),
         (after_fault(1).inject(kill(serving)), "there is no fault 1"),
         (after_fault(0).inject(kill(serving)), "that is the fault itself"),
+        (on_token(5).inject(kill(what_was_hit(1))), "there is no fault 1: the scenario has 1 fault, counted from 0"),
+        (on_token(5).inject(kill(what_was_hit(-1))), "there is no fault -1"),
+        (on_token(5).inject(restart()), "restart what fault 0 hit: that is the fault itself"),
         (on_token(5).inject(kill(prefill_worker())), "this stack has no prefill workers"),
         (on_token(5, request=-1).inject(kill(serving)), "there is no request -1"),
         (on_token(5).inject(kill_client()), "that client has no process of its own; completion\\(own_process=True\\)"),
@@ -181,6 +186,33 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
 def test_what_is_aimed_at_nothing_is_refused_before_anything_starts(ft: Ft, injection: Injection, says: str) -> None:
     """The name of the scenario, what is wrong, what there is; nothing is left that would look like a run."""
     one = Scenario(name="targets/none", workload=[completion(max_tokens=20)], faults=[injection])
+    with pytest.raises(LookupError, match=f"^targets/none: .*{says}"):
+        ft.run(one, stack="sim")
+    assert not list(ft.folder.rglob("history.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "workload,faults,says",
+    [
+        (
+            [completion(after_fault=1)],
+            [on_token(5).inject(kill(serving))],
+            "request 0, after_fault = 1: there is no fault 1",
+        ),
+        ([completion(after_fault=0)], [], "there is no fault 0: the scenario has 0 faults, counted from 0"),
+        (
+            [completion()],
+            [on_token(5).inject(disconnect()), after_fault(0).inject(kill(what_was_hit(0)))],
+            "kill what fault 0 hit: disconnect hits a client, and no process",
+        ),
+    ],
+    ids=["no such fault", "no fault", "a client's"],
+)
+def test_what_waits_for_nothing_is_refused_before_anything_starts(
+    ft: Ft, workload: list[Request], faults: list[Injection], says: str
+) -> None:
+    """A request whose fault never comes would hold the run up to its deadline."""
+    one = Scenario(name="targets/none", workload=workload, faults=faults)
     with pytest.raises(LookupError, match=f"^targets/none: .*{says}"):
         ft.run(one, stack="sim")
     assert not list(ft.folder.rglob("history.jsonl"))

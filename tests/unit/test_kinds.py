@@ -1,12 +1,14 @@
 """The faults' short names: what they are aimed at."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ftharness.faults import Fault, Target, client_of, decode_worker, kinds
+import ftharness.faults
+from ftharness.faults import Fault, Target, client_of, decode_worker, fault_kind, kinds
+from ftharness.registry import installed
 
 ON_PROCESSES = [kinds.kill, kinds.terminate, kinds.interrupt, kinds.freeze, kinds.thaw, kinds.kill_engine]
 ON_CLIENTS = [kinds.disconnect, kinds.reset, kinds.cancel_task, kinds.kill_client, kinds.half_close]
@@ -55,3 +57,10 @@ def test_a_request_has_a_place() -> None:
         client_of("x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be the place of a request"):
         Target(role="client", request=object())  # type: ignore[arg-type]
+
+
+def test_no_module_takes_the_place_of_a_name() -> None:
+    """A kind's code is imported when it is first used: a module of the same name would then be what the package offers."""
+    for name in installed("ftharness.faults"):
+        fault_kind(name)
+    assert [name for name in ftharness.faults.__all__ if isinstance(getattr(ftharness.faults, name), ModuleType)] == []

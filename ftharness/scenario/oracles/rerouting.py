@@ -77,9 +77,10 @@ def takes_down_at_most(case: Case, workers: int) -> Finding:
     taken = list(dict.fromkeys(case.takers(view)))
     hit = [fault.process for fault in case.faults if fault.landed is not None and fault.requested.fault not in HARMLESS]
     down = [name for name in taken if name in hit]
-    told = f"{view.name} took {len(down)} of its {len(taken)} workers with it ({', '.join(down) or 'none'})"
-    if len(down) > workers:
-        return Finding("fail", f"{told}; at most {workers} may be")
+    told = f"{view.name} was given to {', '.join(taken) or 'nobody'}, of which {len(down)} fell"
+    # Those that took it count, fallen or not: a scenario has so many faults, and a request that kills has no end of them.
+    if len(taken) > workers:
+        return Finding("fail", f"{told}; at most {workers} may have it")
     return Finding("pass", told)
 
 
