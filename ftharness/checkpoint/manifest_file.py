@@ -1,0 +1,197 @@
+"""The manifest's file: one writer at a time, whole at any moment, on the disk when a change has returned.
+
+A lock, a new file, fsync, rename, fsync of the folder. Two fsyncs are what a change costs, and while one process waits for
+the disk the others wait for the lock. So whoever waits writes down what it wants to change, in a file beside the manifest;
+whoever gets the lock makes these changes with its own, and two fsyncs serve them all. The others then find theirs made.
+
+That file is a hint and no more: what is lost of it, its owner makes itself when its turn comes. The lock file is never
+unlinked: one that waits would get the lock of a file that nobody finds any more, while the next takes that of a new one.
+"""
+
+import json
+import logging
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ftharness.checkpoint.commit import commit, make_folder, remove_orphans
+from ftharness.checkpoint.errors import ManifestCorruptedError, ManifestWriteError
+from ftharness.checkpoint.manifest_changes import CHANGES, Manifest, migrated
+from ftharness.checkpoint.storage import Storage, write_all
+
+_log = logging.getLogger("ftharness.checkpoint")
+
+_REMEMBERED = 256  # changes that others made: far more than ever wait at once
+
+
+class _Ticket(NamedTuple):
+    """A change that is wanted, of the manifest of one run."""
+
+    name: str
+    run: str
+    kind: str
+    arguments: dict[str, Any]
+
+
+class ManifestFile:
+    """The file of a manifest, and those beside it.
+
+    Args:
+        path: Of the manifest. ``.lock``, ``.pending`` and ``.backup`` lie beside it.
+        storage: The disk.
+    """
+
+    def __init__(self, path: Path, storage: Storage) -> None:
+        self._path = path
+        self._storage = storage
+        self._lock_path = path.with_suffix(".lock")
+        self._pending = path.with_suffix(".pending")
+        self._backup = path.with_suffix(".backup")
+        self._tidy = False
+
+    def read(self) -> Manifest:
+        """The manifest as it is now.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ManifestCorruptedError: Neither it nor its backup can be read.
+        """
+        try:
+            return self._parsed(self._path)
+        except (ValueError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            _log.error("%s cannot be read (%s); its last version but one is taken", self._path, error)
+            try:
+                return self._parsed(self._backup)
+            except (ValueError, OSError) as also:
+                raise ManifestCorruptedError(
+                    f"the manifest is unreadable, and so is its backup: {self._path}: {error}; {self._backup}: {also}",
+                    self._path,
+                ) from error
+
+    def begin(self, manifest: Manifest) -> None:
+        """Write a new manifest in place of what is there. What others still want of the old one is dropped."""
+        try:
+            make_folder(self._storage, self._path.parent)
+            with self._locked(None):
+                self._asked()
+                self._write(manifest)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def change(self, kind: str, **arguments: Any) -> None:
+        """Make a change; it is on the disk when this returns.
+
+        Args:
+            kind: A name of :data:`~ftharness.checkpoint.manifest_changes.CHANGES`.
+            arguments: Its own, as JSON has them.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            ValueError: It cannot be changed so.
+            ManifestWriteError: The disk does not take it; nothing is changed.
+            ManifestCorruptedError: Neither it nor its backup can be read.
+        """
+        if not self._storage.exists(self._path):
+            raise FileNotFoundError(f"there is no manifest {self._path}; initialize() makes one")
+        try:
+            ticket = secrets.token_hex(6)
+            with self._locked((ticket, kind, arguments)):
+                manifest = self.read()
+                if ticket in manifest.get("made_for_others", ()):
+                    return
+                for other in self._asked():
+                    if other.run == manifest["created_at"] and other.name != ticket:
+                        _make_for(other, manifest)
+                CHANGES[kind](manifest, **arguments)
+                self._write(manifest)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @contextmanager
+    def _locked(self, wanted: tuple[str, str, dict[str, Any]] | None) -> Iterator[None]:
+        """With the lock; where another has it, what is wanted is written down before it is waited for."""
+        fd = self._storage.open_to_append(self._lock_path)
+        try:
+            if not self._storage.lock_at_once(fd):
+                if wanted is not None:
+                    self._ask(*wanted)
+                self._storage.lock(fd)
+            if not self._tidy:  # who has the lock is the only one who writes: what others left is left for good
+                self._tidy = True
+                remove_orphans(self._storage, self._path.parent)
+            yield
+        finally:
+            self._storage.close(fd)
+
+    def _ask(self, name: str, kind: str, arguments: dict[str, Any]) -> None:
+        """Write down what is wanted, in one piece; where the disk does not take it, nothing is lost."""
+        with suppress(OSError):
+            text = json.dumps(_Ticket(name, self.read()["created_at"], kind, arguments)).encode()
+            fd = self._storage.open_to_append(self._pending)
+            try:
+                write_all(self._storage, fd, b"%08x %s\n" % (zlib.crc32(text), text))
+            finally:
+                self._storage.close(fd)
+
+    def _asked(self) -> list[_Ticket]:
+        """What others have written down; it is taken out, under the lock."""
+        try:
+            text = self._storage.read(self._pending)
+            if text:
+                fd = self._storage.open_to_append(self._pending)
+                try:
+                    self._storage.truncate(fd)
+                finally:
+                    self._storage.close(fd)
+        except OSError:
+            return []
+        return [ticket for line in text.split(b"\n") if (ticket := _parsed_ticket(line)) is not None]
+
+    def _parsed(self, path: Path) -> Manifest:
+        found = msgspec.json.decode(self._storage.read(path))
+        if not isinstance(found, dict) or not isinstance(found.get("shards"), dict):
+            raise ValueError("it is no manifest")  # noqa: TRY004 - of the text, as one that is no JSON
+        return migrated(found)
+
+    def _write(self, manifest: Manifest) -> None:
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        commit(self._storage, self._path, lambda stream: stream.write(text), keep=self._backup)
+
+    def _failed(self, error: OSError) -> ManifestWriteError:
+        said = f"{error.strerror or error} ({error.filename})" if error.filename else error.strerror or str(error)
+        return ManifestWriteError(
+            f"the change of {self._path} is not committed: {said}; what it said before, it still says"
+        )
+
+
+def _make_for(ticket: _Ticket, manifest: Manifest) -> None:
+    """Make somebody else's change, and remember that it is made; one that cannot be is left for its owner to hear of."""
+    made: list[str] = manifest.setdefault("made_for_others", [])
+    if ticket.name in made:
+        return
+    try:
+        CHANGES[ticket.kind](manifest, **ticket.arguments)
+    except (KeyError, TypeError, ValueError):  # before it changed anything: what it names is not there
+        return
+    made.append(ticket.name)
+    del made[:-_REMEMBERED]
+
+
+def _parsed_ticket(line: bytes) -> _Ticket | None:
+    """A line of what is wanted; None where it is torn, or somebody else's."""
+    checksum, _, text = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            return None
+        return _Ticket(*json.loads(text))
+    except (ValueError, TypeError):
+        return None

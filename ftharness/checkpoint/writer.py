@@ -1,0 +1,165 @@
+"""Writes checkpoints while the caller goes on."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ftharness.checkpoint import contents
+from ftharness.checkpoint.commit import make_folder
+from ftharness.checkpoint.errors import CheckpointError, CheckpointWriteError
+from ftharness.checkpoint.manifest import CheckpointManifest
+from ftharness.checkpoint.shard import batch_of, commit_checkpoint
+from ftharness.checkpoint.storage import DISK, Storage
+
+_log = logging.getLogger("ftharness.checkpoint")
+
+
+class AsyncCheckpointWriter:
+    """Writes checkpoints in threads of its own.
+
+    What is given to it is copied before :meth:`write_checkpoint_async` returns. One checkpoint waits for each that is being
+    written, at most: a caller that is faster than the disk is made to wait, so that what is not written yet never takes more
+    memory than that.
+
+    Args:
+        max_workers: Checkpoints that are written at the same time.
+        manifest: Is told of each that is committed; with ``rank``.
+        rank: Of which shard they are.
+        storage: The disk.
+
+    As a context manager it waits at the end as :meth:`shutdown` does; where the body raised, failed writes are only logged.
+    """
+
+    def __init__(
+        self,
+        max_workers: int = 1,
+        manifest: CheckpointManifest | None = None,
+        rank: int | None = None,
+        *,
+        storage: Storage = DISK,
+    ) -> None:
+        self._manifest = manifest
+        self._rank = rank
+        self._storage = storage
+        self._pool = ThreadPoolExecutor(max_workers=max_workers, thread_name_prefix="checkpoint")
+        self._room = threading.BoundedSemaphore(2 * max_workers)
+        self._busy = threading.Lock()
+        self._futures: dict[Future[None], Path] = {}  # those that succeeded are dropped, failed ones wait to be told of
+        self._folders: set[Path] = set()  # they are on the disk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.shutdown()
+        except CheckpointWriteError as failed:
+            if error is None:
+                raise
+            _log.error("%s", failed)
+
+    def write_checkpoint_async(
+        self, checkpoint_path: Path, embeddings: Any, sequence_ids: Sequence[str], metadata: Mapping[str, Any]
+    ) -> Future[None]:
+        """Write a checkpoint; its folder is made where there is none.
+
+        Args:
+            checkpoint_path: ``shard_<rank>/batch_<batch_idx>.pt``, the number with five digits.
+            embeddings: A row for each id: a tensor, wherever it is, or a numpy array.
+            sequence_ids: Strings.
+            metadata: What else is to be known; ``batch_idx``, ``num_sequences`` and ``timestamp`` are looked for when it is read.
+
+        Returns:
+            Done when the checkpoint is committed; with a :class:`~ftharness.checkpoint.errors.CheckpointError` where it is not.
+
+        Raises:
+            TypeError: Something could not be read back safely.
+            ValueError: The embeddings are no rows for these ids.
+            RuntimeError: The writer is shut down.
+        """
+        path = Path(checkpoint_path)
+        self._room.acquire()  # before the copy, so that there are never more of them
+        try:
+            what = contents.taken(embeddings, sequence_ids, metadata)
+            with self._busy:
+                future = self._pool.submit(self._write, path, what)
+                self._futures[future] = path
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(self._done)
+        return future
+
+    def wait_all(self, timeout: float | None = None) -> None:
+        """Wait until everything is written.
+
+        Args:
+            timeout: Seconds for all of it; None: without end.
+
+        Raises:
+            CheckpointWriteError: A :class:`RuntimeError` with all that failed since the last call, and all that is not done yet.
+                What is not done stays pending; what failed is told once.
+        """
+        with self._busy:
+            waited = dict(self._futures)
+        _, late = wait(waited, timeout)
+        failed = [f"{waited[future]}: still being written after {timeout} s" for future in waited if future in late]
+        for future, path in waited.items():
+            if future not in late and (error := future.exception()) is not None:
+                failed.append(f"{path}: {error}")
+        with self._busy:
+            for future in waited:
+                if future not in late:
+                    self._futures.pop(future, None)
+        if failed:
+            raise CheckpointWriteError(f"{len(failed)} checkpoint write(s) failed:\n" + "\n".join(failed))
+
+    def has_pending(self) -> bool:
+        """Whether something is not written yet."""
+        with self._busy:
+            return any(not future.done() for future in self._futures)
+
+    def shutdown(self) -> None:
+        """Write what is pending, and end; a second time does nothing.
+
+        Raises:
+            CheckpointWriteError: As by :meth:`wait_all`.
+        """
+        self._pool.shutdown(wait=True)
+        self.wait_all()
+
+    def _done(self, future: Future[None]) -> None:
+        self._room.release()
+        if not future.cancelled() and future.exception() is None:
+            with self._busy:
+                self._futures.pop(future, None)
+
+    def _write(self, path: Path, what: contents.Contents) -> None:
+        try:
+            if path.parent not in self._folders:
+                make_folder(self._storage, path.parent)
+                self._folders.add(path.parent)
+            commit_checkpoint(self._storage, path, what)
+        except Exception as error:
+            said = getattr(error, "strerror", None) or error
+            _log.error("%s is not committed: %s", path, said)
+            raise CheckpointWriteError(
+                f"Checkpoint write failed: {path} is not committed: {said}; those before it are as they were"
+            ) from error
+        if self._manifest is not None and self._rank is not None:
+            self._tell(self._manifest, self._rank, path, what)
+
+    def _tell(self, manifest: CheckpointManifest, rank: int, path: Path, what: contents.Contents) -> None:
+        batch = what.metadata.get("batch_idx", batch_of(path.name))
+        if batch is None:
+            raise CheckpointError(f"{path} is committed, but neither its name nor its metadata says which batch it is")
+        try:
+            manifest.update_shard_checkpoint(rank, batch, len(what.sequence_ids), path.name)
+        except (OSError, CheckpointError, ValueError) as error:
+            raise CheckpointError(f"{path} is committed, but not recorded in the manifest: {error}") from error
