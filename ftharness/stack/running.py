@@ -163,15 +163,21 @@ class RunningStack:
         Its name is that of the one that ended, and the number of its life: ``worker-1.2``.
 
         Raises:
-            LookupError: There is no such process.
+            LookupError: There is no such process, or it had its sockets from us, who have closed them.
             StartError: It could not be started.
             NotReady: It did not become ready in the time that the whole stack has.
         """
         first, _, life = self[name].name.partition(".")
-        launch = dataclasses.replace(self._launches[name], name=f"{first}.{int(life or 1) + 1}", pass_fds=())
+        before, deadline_s = self._launches[name], max(self.plan.ready_s, _JOINS_S)
+        if before.pass_fds:
+            raise LookupError(f"{name} was given its listening sockets, which are closed: it cannot be started again")
+        launch = dataclasses.replace(before, name=f"{first}.{int(life or 1) + 1}")
         self._launches[launch.name] = launch
         self._roles[launch.name] = launch.role
-        return await self._start(launch, max(self.plan.ready_s, _JOINS_S))
+        process = await self._start(launch, deadline_s)
+        if not launch.ready:  # it is ready when the whole is, as at the start
+            await until_ready(process, self.plan.ready, history=self._history, deadline_s=deadline_s)
+        return process
 
     @property
     def workers(self) -> list[Living]:

@@ -140,6 +140,13 @@ async def test_a_look_at_health_is_answered_or_not(struck: Struck) -> None:
     assert (await struck.landed(check_health(frontend))).evidence["status"] == 503
 
 
+async def test_what_had_its_sockets_from_us_has_no_second_life(struck: Struck) -> None:
+    """It would start, and listen nowhere: nobody says that it is ready."""
+    await struck.landed(kill(frontend))
+    said = await struck.missed(restart(frontend))
+    assert said == "frontend was given its listening sockets, which are closed: it cannot be started again"
+
+
 async def test_what_has_ended_is_started_again_and_again(struck: Struck) -> None:
     """By the same command, under the name of its next life, which serves, and can be hit as the first one could."""
     await struck.landed(kill(SECOND))

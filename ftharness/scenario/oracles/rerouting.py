@@ -55,10 +55,10 @@ def rejoins_within(case: Case, ms: Milliseconds) -> Finding:
             continue
         chances = [view for view in case.phase_requests if ready.t <= view.sent.t <= ready.t + ms * 1e6]
         workers = sum(role != "frontend" for source, role in case.roles.items() if not case.ended_in_phase(source))
-        if first is None and len(chances) < 2 * workers:
+        if len(chances) < 2 * workers:
             return Finding(
                 "unknown",
-                f"{name} got no request, but only {len(chances)} were sent within {ms:g} ms of when it was ready: "
+                f"{name} got none in time, but only {len(chances)} were sent within {ms:g} ms of when it was ready: "
                 f"{2 * workers} would show it",
             )
         when = f"only {(first.t - ready.t) / 1e6:.0f} ms after" if first else "after"
@@ -75,9 +75,11 @@ def takes_down_at_most(case: Case, workers: int) -> Finding:
     if view.finished is None:
         return Finding("unknown", f"{view.name}: {view.how_it_ended}", pending=True)
     taken = list(dict.fromkeys(case.takers(view)))
+    if not taken:
+        return Finding("unknown", f"{view.name}: no worker said that it received it: {view.how_it_ended}")
     hit = [fault.process for fault in case.faults if fault.landed is not None and fault.requested.fault not in HARMLESS]
     down = [name for name in taken if name in hit]
-    told = f"{view.name} was given to {', '.join(taken) or 'nobody'}, of which {len(down)} fell"
+    told = f"{view.name} was given to {', '.join(taken)}, of which {len(down)} fell"
     # Those that took it count, fallen or not: a scenario has so many faults, and a request that kills has no end of them.
     if len(taken) > workers:
         return Finding("fail", f"{told}; at most {workers} may have it")
