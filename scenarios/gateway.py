@@ -53,6 +53,8 @@ rejoin = Scenario(
     topology=aggregated(workers=2),
     workload=[
         STREAM,
+        # While it is away: enough for a circuit breaker to open.
+        *(completion("Meanwhile", max_tokens=8, after_fault=0, at_s=0.5 * place) for place in range(24)),
         *(completion("And then", max_tokens=8, after_fault=1, at_s=0.5 * place) for place in range(20)),
     ],
     faults=[on_token(64).inject(kill(named("worker-1"), tree=True)), after_fault(0).inject(restart())],
