@@ -71,7 +71,7 @@ child_killed = server(
     [on_token(64).inject(kill_engine(serving)), after_fault(0, delay_s=0.5).inject(check_health())],
     ends_cleanly(),
     silent_at_most(ms=1_000),
-    health_is(503),
+    health_is("unhealthy"),
     exits_as("failure"),
 )
 

@@ -127,8 +127,8 @@ def silent_at_most(request: _Request | int | None = None, *, ms: float) -> Expec
     return _expect("silent_at_most", request, ms=ms)
 
 
-def health_is(status: int | Literal["none"]) -> Expect:
-    """Each ``check_health`` was answered with this status; ``none``: by nothing, within its time."""
+def health_is(status: int | Literal["none", "unhealthy"]) -> Expect:
+    """Each ``check_health`` was answered with this status; ``none``: by nothing in its time; ``unhealthy``: by all but 200."""
     return Expect(oracle="health_is", args={"status": status})
 
 

@@ -6,16 +6,17 @@ from typing import Literal
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.views import FaultView
 
-NO_ANSWER = "none"
+NO_ANSWER, UNHEALTHY = "none", "unhealthy"
 
 
-def health_is(case: Case, status: int | Literal["none"]) -> Finding:
-    """Each look at a process's health was answered so; ``none``: by nothing, within its time."""
+def health_is(case: Case, status: int | Literal["none", "unhealthy"]) -> Finding:
+    """Each look at a process's health was answered so; ``none``: by nothing in its time; ``unhealthy``: by anything but 200."""
     looks = _looks(case)
     if not looks:
         return Finding("unknown", "nobody looked: the scenario has no check_health that landed")
     for look in looks:
-        if _said(look) != status:
+        fits = _said(look) != HTTPStatus.OK if status == UNHEALTHY else _said(look) == status
+        if not fits:
             return Finding("fail", f"{_what(look)}, not {status}", _events(look))
     return Finding("pass", "; ".join(_what(look) for look in looks), tuple(n for look in looks for n in _events(look)))
 

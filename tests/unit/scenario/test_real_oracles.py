@@ -52,7 +52,17 @@ def look(story: Story, t_ms: float, status: object) -> None:
     strike(story, t_ms, "check_health", "worker-1", "fault-2", status=status, path="/health", took_ms=2.0)
 
 
-@pytest.mark.parametrize("said, wanted, verdict", [(503, 503, "pass"), (200, 503, "fail"), ("none", "none", "pass")])
+@pytest.mark.parametrize(
+    "said, wanted, verdict",
+    [
+        (503, 503, "pass"),
+        (200, 503, "fail"),
+        ("none", "none", "pass"),
+        ("none", "unhealthy", "pass"),
+        (503, "unhealthy", "pass"),
+        (200, "unhealthy", "fail"),
+    ],
+)
 def test_what_a_process_says_of_its_health(story: Story, said: object, wanted: int, verdict: str) -> None:
     story.request(200, "r", IDS)
     look(story, 220, said)
