@@ -61,19 +61,7 @@ class ManifestFile:
             FileNotFoundError: There is none.
             ManifestCorruptedError: Neither it nor its backup can be read.
         """
-        try:
-            return self._parsed(self._path)
-        except (ValueError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            _log.error("%s cannot be read (%s); its last version but one is taken", self._path, error)
-            try:
-                return self._parsed(self._backup)
-            except (ValueError, OSError) as also:
-                raise ManifestCorruptedError(
-                    f"the manifest is unreadable, and so is its backup: {self._path}: {error}; {self._backup}: {also}",
-                    self._path,
-                ) from error
+        return self._read()[0]
 
     def begin(self, manifest: Manifest) -> None:
         """Write a new manifest in place of what is there. What others still want of the old one is dropped."""
@@ -81,7 +69,7 @@ class ManifestFile:
             make_folder(self._storage, self._path.parent)
             with self._locked(None):
                 self._asked()
-                self._write(manifest)
+                self._write(manifest, keep=True)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -103,14 +91,14 @@ class ManifestFile:
         try:
             ticket = secrets.token_hex(6)
             with self._locked((ticket, kind, arguments)):
-                manifest = self.read()
+                manifest, whole = self._read()
                 if ticket in manifest.get("made_for_others", ()):
                     return
                 for other in self._asked():
                     if other.run == manifest["created_at"] and other.name != ticket:
                         _make_for(other, manifest)
                 CHANGES[kind](manifest, **arguments)
-                self._write(manifest)
+                self._write(manifest, keep=whole)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -156,15 +144,32 @@ class ManifestFile:
             return []
         return [ticket for line in text.split(b"\n") if (ticket := _parsed_ticket(line)) is not None]
 
+    def _read(self) -> tuple[Manifest, bool]:
+        """The same, and whether it is the manifest itself."""
+        try:
+            return self._parsed(self._path), True
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:
+            _log.error("%s cannot be read (%s); its last version but one is taken", self._path, error)
+            try:
+                return self._parsed(self._backup), False
+            except (ValueError, OSError) as also:
+                raise ManifestCorruptedError(
+                    f"the manifest is unreadable, and so is its backup: {self._path}: {error}; {self._backup}: {also}",
+                    self._path,
+                ) from error
+
     def _parsed(self, path: Path) -> Manifest:
         found = msgspec.json.decode(self._storage.read(path))
         if not isinstance(found, dict) or not isinstance(found.get("shards"), dict):
             raise ValueError("it is no manifest")  # noqa: TRY004 - of the text, as one that is no JSON
         return migrated(found)
 
-    def _write(self, manifest: Manifest) -> None:
+    def _write(self, manifest: Manifest, *, keep: bool) -> None:
+        """Commit it; what was there becomes the backup, if it is worth being one."""
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        commit(self._storage, self._path, lambda stream: stream.write(text), keep=self._backup)
+        commit(self._storage, self._path, lambda stream: stream.write(text), keep=self._backup if keep else None)
 
     def _failed(self, error: OSError) -> ManifestWriteError:
         said = f"{error.strerror or error} ({error.filename})" if error.filename else error.strerror or str(error)
