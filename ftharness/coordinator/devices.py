@@ -1,0 +1,52 @@
+"""Which device each worker sees."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+_ENVIRONMENT = threading.Lock()
+
+
+def mask_of(rank: int, world_size: int, environ: Mapping[str, str]) -> str:
+    """The mask of one worker of several: of the devices that this process itself may see, the one in its place.
+
+    Args:
+        rank: Which worker.
+        world_size: Of how many.
+        environ: This process's environment. A mask that hides all devices (empty, or ``-1`` first) hides them from workers, too.
+
+    Raises:
+        ValueError: There is a mask, and it has fewer devices than there are workers.
+    """
+    mask = environ.get(VARIABLE)
+    if mask is None:
+        return str(rank)
+    words = [word.strip() for word in mask.split(",")]
+    if not words[0] or words[0].startswith("-") or words[0] == "NoDevFiles":
+        return mask
+    if len(words) < world_size:
+        raise ValueError(
+            f"{world_size} workers, and {VARIABLE}={mask} has {len(words)}: one device a worker, or no mask at all"
+        )
+    return words[rank]
+
+
+@contextlib.contextmanager
+def seen_as(mask: str) -> Iterator[None]:
+    """For what is started within: a process has its environment from its parent at exec, so before it has imported anything.
+
+    The environment is the whole process's: what another of its threads starts meanwhile would have the mask as well. It is
+    that of one call of ``Process.start()``.
+    """
+    with _ENVIRONMENT:
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = mask
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
