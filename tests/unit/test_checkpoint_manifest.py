@@ -60,8 +60,10 @@ def update_together(folder: Path, *what: tuple[int, int, int]) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
         for process in processes:
-            process.communicate("go\n", timeout=60)
-        assert [process.returncode for process in processes] == [0] * len(what)
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.wait(60) for process in processes] == [0] * len(what)
 
 
 class TestManifestBasicOperations:
@@ -274,9 +276,12 @@ class TestManifestConcurrency:
         """Four processes with fifty updates each: two hundred records, in order."""
         manifest_of(tmp_path, batches=50)
         update_together(tmp_path, *((rank, 0, 50) for rank in range(4)))
-        for shard in on_disk(tmp_path)["shards"].values():
+        shards = on_disk(tmp_path)["shards"].values()
+        for shard in shards:
             assert [record["batch_idx"] for record in shard["checkpoints"]] == list(range(50))
             assert shard["total_sequences"] == 500
+        times = [[record["timestamp"] for record in shard["checkpoints"]] for shard in shards]
+        assert max(first for first, *_ in times) < min(last for *_, last in times)  # it was at the same time
 
     def test_manifest_concurrent_same_shard_updates(self, tmp_path: Path) -> None:
         """Two processes with twenty-five each, of one shard: fifty records, five hundred sequences."""
