@@ -3,6 +3,9 @@
 A library in its own right, of the standard library alone but for its runner, which needs torch (``ftharness[torch]``).
 """
 
+from typing import TYPE_CHECKING, Any
+
+from ftharness.coordinator.child import exit_on_sigterm
 from ftharness.coordinator.clock import Clock, HeldClock, SystemClock
 from ftharness.coordinator.config import RuntimeConfig
 from ftharness.coordinator.coordinator import GPUProcessCoordinator
@@ -13,7 +16,11 @@ from ftharness.coordinator.policy import Decision, RetryPolicy
 from ftharness.coordinator.reports import Attempt, Reports
 from ftharness.coordinator.worker import Ending
 
+if TYPE_CHECKING:
+    from ftharness.coordinator.runner import AsyncInferenceRunner, InferenceResult
+
 __all__ = [
+    "AsyncInferenceRunner",
     "Attempt",
     "Clock",
     "Decision",
@@ -24,11 +31,22 @@ __all__ = [
     "FolderCheck",
     "GPUProcessCoordinator",
     "HeldClock",
+    "InferenceResult",
     "Manifest",
     "Reports",
     "RetryPolicy",
     "RuntimeConfig",
     "SystemClock",
     "classify",
+    "exit_on_sigterm",
     "validate_checkpoint_dir",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The runner, when it is asked for: each worker imports this package, and not each has to do with checkpoints."""
+    if name in {"AsyncInferenceRunner", "InferenceResult"}:
+        from ftharness.coordinator import runner  # noqa: PLC0415
+
+        return getattr(runner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,6 +40,14 @@ def work(worker_fn: WorkerFn, rank: int, world_size: int, reports: Reports, args
         raise
 
 
+def exit_on_sigterm() -> None:
+    """From now on SIGTERM ends this process in order, with status 143: by SystemExit, so that what is left to write is written.
+
+    Not what a worker does by itself: one that waits for a GPU would not see it.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 def _kind(error: Exception) -> str:
     """What a policy goes by, of an exception.
 

@@ -696,7 +696,7 @@ def _coordinating(
     script = folder / "coordinating.py"
     script.write_text(_COORDINATOR)
     argv = [sys.executable, str(script), name, str(folder), str(count), str(grace_s), *map(str, more)]
-    env = {**os.environ, "PYTHONPATH": str(_HERE)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_HERE), *sys.path])}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as process:
         try:
             _until_said(process, "ready")

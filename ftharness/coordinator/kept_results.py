@@ -1,0 +1,75 @@
+"""The results of a shard on their way into its checkpoints."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftharness.checkpoint import AsyncCheckpointWriter, CheckpointTrigger
+from ftharness.checkpoint.shard import checkpoint_file
+
+if TYPE_CHECKING:
+    import torch
+
+
+class KeptResults:
+    """Gathers whole batches, and writes a checkpoint of them when it is time.
+
+    Args:
+        folder: The shard's.
+        next_idx: Of the first checkpoint that is to be written.
+        trigger: Says when it is time.
+        writer: Writes them.
+        metadata: Goes into each.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        next_idx: int,
+        trigger: CheckpointTrigger,
+        writer: AsyncCheckpointWriter,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        self._folder = folder
+        self._next_idx = next_idx
+        self._trigger = trigger
+        self._writer = writer
+        self._metadata = metadata
+        self._ids: list[str] = []
+        self._rows: list[torch.Tensor] = []
+
+    def add(self, ids: list[str], rows: "torch.Tensor") -> None:
+        """A batch is done; a checkpoint is written behind it, where it is time."""
+        self._ids += ids
+        self._rows.append(rows)
+        due, reason = self._trigger.should_checkpoint(len(ids))
+        if due:
+            self.write(str(reason))
+
+    def write(self, reason: str) -> None:
+        """Write what has been gathered; nothing happens where nothing was.
+
+        Args:
+            reason: Why now; it is in the metadata as ``trigger_reason``.
+        """
+        if not self._ids:
+            return
+        import torch  # noqa: PLC0415
+
+        ids, rows = self._ids, torch.cat(self._rows)
+        self._ids, self._rows = [], []
+        batch, self._next_idx = self._next_idx, self._next_idx + 1
+        self._writer.write_checkpoint_async(
+            self._folder / checkpoint_file(batch),
+            rows,
+            ids,
+            {
+                **self._metadata,
+                "batch_idx": batch,
+                "num_sequences": len(ids),
+                "timestamp": datetime.now(UTC).isoformat(),
+                "trigger_reason": reason,
+            },
+        )
+        self._trigger.reset()

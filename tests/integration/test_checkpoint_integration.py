@@ -1,0 +1,344 @@
+"""Checkpoints, runner, manifest and coordinator together, on the CPU: a real model, real files, real workers."""
+
+import importlib
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ftharness.checkpoint import (
+    AsyncCheckpointWriter,
+    CheckpointError,
+    CheckpointManifest,
+    resume_from_checkpoints,
+    validate_checkpoint_pt,
+)
+from ftharness.coordinator import AsyncInferenceRunner, GPUProcessCoordinator, HeldClock, RuntimeConfig
+
+#: How many of the kills at random moments; 50 take two minutes.
+_SEEDS = int(os.environ.get("FTHARNESS_KILL_SEEDS", "2"))
+_LONG_S = 1e6
+
+
+@pytest.fixture(autouse=True)
+def work(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The model and what workers run; and no import of pytest itself in each of them, which is what started this process."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", None, raising=False)
+    return importlib.import_module("inference_workers")
+
+
+@pytest.fixture
+def plain_work(work: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What workers run that have nothing to compute, and import no torch."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "unit"))
+    return importlib.import_module("gpu_workers")
+
+
+@pytest.fixture
+def runner(tmp_path: Path, work: ModuleType) -> Callable[..., AsyncInferenceRunner]:
+    """Makes runners of shard 0."""
+
+    def make(**more: Any) -> AsyncInferenceRunner:
+        options: dict[str, Any] = {"checkpoint_dir": tmp_path, "checkpoint_seq_threshold": 20, **more}
+        return AsyncInferenceRunner(options.pop("model", None) or work.Model(), "cpu", **options)
+
+    return make
+
+
+Make = Callable[..., AsyncInferenceRunner]
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Iterator[Callable[[int], GPUProcessCoordinator]]:
+    """Makes a coordinator on a held clock: its processes are real, its waits are over at once."""
+    clock = HeldClock()
+    made: list[GPUProcessCoordinator] = []
+
+    def make(world_size: int) -> GPUProcessCoordinator:
+        made.append(GPUProcessCoordinator(world_size, tmp_path, clock=clock))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.crew.tell(signal.SIGKILL)
+        one.terminate_all()
+    clock.close()
+
+
+def test_runner_creates_checkpoints_during_inference(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """Five batches of ten and a threshold of twenty: 20, 20, and the last ten, each a valid checkpoint with its marker."""
+    results = list(runner().run(work.Batches(5)))
+    assert [result.batch_idx for result in results] == [0, 1, 2, 3, 4]
+    files = sorted((tmp_path / "shard_0").glob("batch_*.pt"))
+    assert [path.name for path in files] == ["batch_00000.pt", "batch_00001.pt", "batch_00002.pt"]
+    assert all(validate_checkpoint_pt(path) == (True, "") for path in files)
+    loaded = [torch.load(path, weights_only=True) for path in files]
+    assert [len(one["sequence_ids"]) for one in loaded] == [20, 20, 10]
+    assert [one["metadata"]["trigger_reason"] for one in loaded] == ["sequence_threshold"] * 2 + ["final"]
+    assert torch.equal(loaded[1]["embeddings"][5], work.row_of("seq25"))
+
+
+def test_runner_resume_skips_completed_work(runner: Make, work: ModuleType) -> None:
+    """What was done comes first, as of batch -1, exact; it is not computed again, and what is new is."""
+    first = list(runner().run(work.Batches(5)))
+    counted = _Counted()
+    recovered, *new = runner(model=counted).run(work.Batches(7))
+    assert recovered.batch_idx == -1
+    assert recovered.sequence_ids == [name for result in first for name in result.sequence_ids]
+    assert torch.equal(recovered.embeddings, torch.cat([result.embeddings for result in first]))
+    assert [result.batch_idx for result in new] == [5, 6]
+    assert counted.calls == 2
+    (all_of_it,) = runner().run(work.Batches(7))
+    assert len(set(all_of_it.sequence_ids)) == len(all_of_it.sequence_ids) == 70
+    assert torch.equal(all_of_it.embeddings[69], work.row_of("seq69"))
+
+
+def test_runner_force_restart_ignores_checkpoints(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """All is computed again, and none of the old checkpoints is left to be taken for new ones."""
+    list(runner().run(work.Batches(5)))
+    results = list(runner().run(work.Batches(3), force_restart=True))
+    assert [result.batch_idx for result in results] == [0, 1, 2]
+    assert sum(len(result.sequence_ids) for result in results) == 30
+    assert len(list((tmp_path / "shard_0").glob("batch_*.pt"))) == 2
+
+
+def test_runner_final_checkpoint_captures_remaining(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """Where no threshold is met, all is in the final one."""
+    list(runner(checkpoint_seq_threshold=100).run(work.Batches(3)))
+    (path,) = (tmp_path / "shard_0").glob("batch_*.pt")
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["metadata"]["trigger_reason"] == "final"
+    assert loaded["sequence_ids"] == [f"seq{number}" for number in range(30)]
+
+
+def test_runner_checkpoint_at_batch_boundary_only(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """A threshold in the midst of a batch waits for its end."""
+    list(runner(checkpoint_seq_threshold=5).run(work.Batches(3, packed=False)))
+    loaded = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "shard_0").glob("batch_*.pt"))]
+    assert [one["embeddings"].shape[0] for one in loaded] == [10, 10, 10]
+    assert [len(one["sequence_ids"]) for one in loaded] == [10, 10, 10]
+
+
+def test_resume_skips_corrupted_checkpoint(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """A damaged checkpoint and all after it are computed again, and nothing comes twice."""
+    list(runner().run(work.Batches(6)))
+    (tmp_path / "shard_0/batch_00001.pt").write_bytes(b"0" * 10)
+    done = resume_from_checkpoints(tmp_path, 0)
+    assert (len(done.ids), done.resume_batch_idx) == (20, 1)
+    assert done.corrupted_ids == ["batch_1_LOST", *(f"seq{number}" for number in range(40, 60))]
+    results = list(runner().run(work.Batches(6)))
+    assert [result.batch_idx for result in results] == [-1, 2, 3, 4, 5]
+    names = [name for result in results for name in result.sequence_ids]
+    assert sorted(names) == sorted(f"seq{number}" for number in range(60))
+    assert sorted(resume_from_checkpoints(tmp_path, 0).ids) == sorted(names)
+
+
+def test_resume_removes_done_marker_on_corruption(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """What is damaged does not look committed any more."""
+    list(runner(checkpoint_seq_threshold=100).run(work.Batches(1)))
+    marker = tmp_path / "shard_0/batch_00000.pt.done"
+    assert marker.exists()
+    (tmp_path / "shard_0/batch_00000.pt").write_bytes(b"0" * 10)
+    assert resume_from_checkpoints(tmp_path, 0).ids == []
+    assert not marker.exists()
+
+
+def test_coordinator_retries_failed_worker(
+    coordinator: Callable[[int], GPUProcessCoordinator], plain_work: ModuleType
+) -> None:
+    """A worker that fails once is started again, and done."""
+    two = coordinator(2)
+    two.spawn_workers(plain_work.fails_as, ({1: "raises"}, 1))
+    assert two.monitor_workers_async(RuntimeConfig(), check_interval=_LONG_S) == {0: True, 1: True}
+    assert sorted((one.attempt.shard, one.attempt.number) for one in two.finished) == [(0, 1), (1, 1), (1, 2)]
+
+
+def test_coordinator_gives_up_after_max_retries(
+    coordinator: Callable[[int], GPUProcessCoordinator], plain_work: ModuleType
+) -> None:
+    """One that always fails is not tried for ever, and says why it was given up."""
+    one = coordinator(1)
+    one.spawn_workers(plain_work.fails_as, ({0: "raises"}, 99))
+    assert one.monitor_workers_async(RuntimeConfig(max_retries_transient=2), check_interval=_LONG_S) == {0: False}
+    assert len(one.finished) == 3
+    assert "all 2 retries are used up" in one.failures[0]
+
+
+def test_manifest_updated_on_completion(
+    tmp_path: Path, coordinator: Callable[[int], GPUProcessCoordinator], work: ModuleType
+) -> None:
+    """A poisoned shard goes to another worker, which does all but the poison; the manifest says all of that."""
+    manifest = _manifest(tmp_path, 2)
+    two = coordinator(2)
+    two.spawn_workers(work.infers, (str(tmp_path), 4, 20, 0, (0, 2)))
+    config = RuntimeConfig(checkpoint_dir=tmp_path)
+    assert two.monitor_workers_async(config, manifest, check_interval=_LONG_S) == {0: False, 1: True}
+    reports = {one["rank"]: one for one in two.collect_results() if one.get("status") == "complete"}
+    assert reports[0]["worker"] == 1
+    assert sorted(reports[0]["names"]) == sorted(f"seq{number}" for number in (*range(20), *range(30, 40)))
+    poisoned, done = manifest.get_shard_status(0), manifest.get_shard_status(1)
+    assert poisoned is not None
+    assert done is not None
+    assert (poisoned["status"], poisoned["original_rank"], poisoned["assigned_rank"]) == ("failed", 0, 1)
+    assert "[2] were left out as poison" in poisoned["error"]
+    assert (poisoned["total_sequences"], done["status"], done["total_sequences"]) == (30, "complete", 40)
+
+
+@pytest.mark.parametrize("seed", range(_SEEDS))
+def test_a_kill_at_any_moment_costs_nothing(
+    seed: int, tmp_path: Path, coordinator: Callable[[int], GPUProcessCoordinator], work: ModuleType
+) -> None:
+    """A worker over 2,000 sequences gets SIGKILL at a random moment; tried again, it has each of them once, exact."""
+    luck = random.Random(seed)  # noqa: S311 - moments that can be had again
+    manifest = _manifest(tmp_path, 1)
+    one = coordinator(1)
+    one.spawn_workers(work.infers, (str(tmp_path), 200, 100, 1))
+    killer = _Killer(one, after_reports=luck.randrange(0, 202), then_s=luck.uniform(0, 0.02))
+    killer.start()
+    try:
+        assert one.monitor_workers_async(RuntimeConfig(checkpoint_dir=tmp_path), manifest, check_interval=_LONG_S) == {
+            0: True
+        }
+    finally:
+        killer.join()
+    assert [attempt.exitcode for attempt in one.finished] == [-signal.SIGKILL, 0]
+    last = one.collect_results()[-1]
+    assert len(last["names"]) == 2000
+    assert set(last["names"]) == {f"seq{number}" for number in range(2000)}
+    assert last["recovered"] >= last["recorded"], "what the manifest had acknowledged was lost"
+    expected = torch.stack([work.row_of(name) for name in last["names"]]).numpy()
+    assert np.array_equal(last["rows"], expected)
+    done = resume_from_checkpoints(tmp_path, 0, manifest=manifest)
+    assert (sorted(done.ids), done.corrupted_ids) == (sorted(last["names"]), [])
+    status = manifest.get_shard_status(0)
+    assert status is not None
+    assert (status["status"], status["total_sequences"]) == ("complete", 2000)
+
+
+def test_sigterm_costs_nothing_that_was_computed(
+    tmp_path: Path, coordinator: Callable[[int], GPUProcessCoordinator], work: ModuleType
+) -> None:
+    """A preempted worker writes what it has before it goes, long before a checkpoint is due."""
+    manifest = _manifest(tmp_path, 1)
+    one = coordinator(1)
+    one.spawn_workers(work.infers, (str(tmp_path), 400, 100_000, 1))
+    killer = _Killer(one, after_reports=40, then_s=0, number=signal.SIGTERM)
+    killer.start()
+    assert one.monitor_workers_async(RuntimeConfig(checkpoint_dir=tmp_path), manifest, check_interval=_LONG_S) == {
+        0: True
+    }
+    killer.join()
+    assert one.finished[0].exitcode == 143
+    last = one.collect_results()[-1]
+    assert last["recovered"] >= 390, "forty batches were begun when the signal came"
+    assert len(set(last["names"])) == len(last["names"]) == 4000
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """Checkpoints of another model or another input are not continued, and are not lost either."""
+    list(runner(input_fingerprint="a").run(work.Batches(2)))
+    with pytest.raises(CheckpointError, match="its model_config_hash is"):
+        next(runner(model=work.Model(width=8)).run(work.Batches(2)))
+    with pytest.raises(CheckpointError, match="its input_fingerprint is a, this run's is b"):
+        next(runner(input_fingerprint="b").run(work.Batches(2)))
+    with pytest.raises(ValueError, match="rank = -1"):
+        runner(rank=-1)
+    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 20
+
+
+def test_whatever_ends_it_keeps_what_was_computed(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """An exception, which names its batch, and a caller that wants no more."""
+    runs = runner(checkpoint_seq_threshold=1000)
+    with pytest.raises(RuntimeError, match="not finite: poison") as failed:
+        list(runner(model=_Counted(breaks_at=3), checkpoint_seq_threshold=1000).run(work.Batches(5)))
+    assert failed.value.batch_idx == 2
+    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 20
+    for result in runs.run(work.Batches(5)):
+        if result.batch_idx == 3:
+            break
+    del result
+    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 40
+    names = [name for result in runs.run(work.Batches(5), skip_batches={4}) for name in result.sequence_ids]
+    assert len(names) == 40
+
+
+def test_rows_are_means_of_a_sequence_s_own_tokens(work: ModuleType) -> None:
+    """Packed, padded and masked batches give the same rows, and a batch that nobody could tell apart is refused."""
+    expected = torch.stack([work.row_of(f"seq{number}") for number in range(20)])
+    padded = [
+        {
+            "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 5), value=1),
+            "attention_mask": torch.tensor([[1] * work.LENGTH + [0] * 5] * 10),
+            "sequence_ids": batch["sequence_ids"],
+        }
+        for batch in work.Batches(2, packed=False)
+    ]
+    for batches in (work.Batches(2), work.Batches(2, packed=False), padded):
+        results = list(AsyncInferenceRunner(work.Model()).run(batches))
+        assert torch.allclose(torch.cat([result.embeddings for result in results]), expected)
+    with pytest.raises(ValueError, match="batch 0 has no sequence_ids"):
+        list(AsyncInferenceRunner(work.Model()).run([{"input_ids": torch.zeros(1, 3)}]))
+
+
+def _manifest(folder: Path, world_size: int) -> CheckpointManifest:
+    manifest = CheckpointManifest(folder / "manifest.json")
+    manifest.initialize(world_size)
+    return manifest
+
+
+class _Killer(threading.Thread):
+    """Sends a coordinator's first worker a signal, some time after it has said so much."""
+
+    def __init__(
+        self, coordinator: GPUProcessCoordinator, *, after_reports: int, then_s: float, number: int = signal.SIGKILL
+    ) -> None:
+        super().__init__()
+        (self._worker,) = coordinator.crew.running
+        self._reports = coordinator.crew.reports
+        self._after, self._then_s, self._number = after_reports, then_s, number
+
+    def run(self) -> None:
+        tick = threading.Event()
+        while len(self._reports) < self._after:
+            tick.wait(0.001)
+        tick.wait(self._then_s)
+        self._worker.signal(signal.Signals(self._number))
+
+
+class _Counted:
+    """The model, and how often it was called; at one call it makes what is no number."""
+
+    def __init__(self, breaks_at: int = 0) -> None:
+        self._model = importlib.import_module("inference_workers").Model()
+        self.breaks_at, self.calls = breaks_at, 0
+        self.parameters, self.eval = self._model.parameters, self._model.eval
+
+    def forward_packed(self, **batch: Any) -> Any:
+        self.calls += 1
+        out = self._model.forward_packed(**batch)
+        if self.calls == self.breaks_at:
+            out["representations"][36][3] = float("nan")
+        return out
+
+
+def test_writer_and_runner_agree(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """Checkpoints that others wrote with the same writer are continued."""
+    with AsyncCheckpointWriter() as writer:
+        rows = torch.stack([work.row_of(f"seq{number}") for number in range(10)])
+        names = [f"seq{number}" for number in range(10)]
+        writer.write_checkpoint_async(tmp_path / "shard_0/batch_00000.pt", rows, names, {"batch_idx": 0})
+    results = list(runner().run(work.Batches(2)))
+    assert [result.batch_idx for result in results] == [-1, 1]
