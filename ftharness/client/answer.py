@@ -11,6 +11,8 @@ CountTokens = Callable[[str], int]
 #: Told of each piece: the choice, the number of its first token in that choice, its tokens, its text, when it was read, and
 #: the worker that made it, where the piece says so.
 Say = Callable[[int, int, int, str, int, str], None]
+#: The finish reason of an answer that its engine ended before its end.
+GIVEN_UP = "abort"
 
 
 class _Delta(msgspec.Struct):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Literal
 
-from ftharness.client.answer import Answer, CountTokens
+from ftharness.client.answer import GIVEN_UP, Answer, CountTokens
 from ftharness.client.connection import ClientLeft, Connection, Left
 from ftharness.client.request import Request
 from ftharness.history import History, RequestChunk, RequestFinished
@@ -223,6 +223,9 @@ class Stream:
             self._finish("error", status=status, error=str(broken))
         elif missing := self._answer.missing:
             self._finish("error", status=status, error=missing, at=at)
+        elif GIVEN_UP in self._answer.reasons:
+            # vLLM and SGLang say so of a request that they end before its end: no word of OpenAI's, and no answer either.
+            self._finish("error", status=status, error=f"the engine gave it up: finish_reason {GIVEN_UP}", at=at)
         else:
             self._finish("success", status=status, at=at)
 

@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 
+from ftharness.client import GIVEN_UP
 from ftharness.history import RequestFinished, RunFinished
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.tokens import doubtful, exact, exact_so_far
@@ -93,7 +94,8 @@ def _events(view: RequestView) -> tuple[int, ...]:
 
 def _broke(end: RequestFinished) -> bool:
     """Whether the connection ended before an answer did that says what went wrong."""
-    return end.error_code is None and end.status in (None, HTTPStatus.OK)
+    told = end.error_code is not None or GIVEN_UP in (end.finish_reason, *end.finish_reasons)
+    return not told and end.status in (None, HTTPStatus.OK)
 
 
 def _wanted(case: Case, status: int | str, view: RequestView) -> tuple[int | str | None, str]:

@@ -111,6 +111,7 @@ def test_any_split_of_the_response_is_read_alike(cuts: list[int]) -> None:
     [
         (HEAD + chunked(event(" one"), event("", "length")), "the stream ended without [DONE]"),
         (HEAD + chunked(event(" one"), DONE), "no finish_reason for choice 0"),
+        (HEAD + chunked(event(" one"), event("", "abort"), DONE), "the engine gave it up: finish_reason abort"),
         (HEAD + chunked(b"data: {not json\n\n", DONE), "an event that is no answer"),
         (HEAD + chunked(event(" one"))[:-5], "the server closed the connection in the middle of the response"),
         (b"", "the server closed the connection before a response"),

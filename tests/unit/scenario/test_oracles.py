@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from ftharness.engine import tokens
 from ftharness.history import ContractChosen, Leak, Log, Metric, ProcessExited, ProcessSignalled, RequestFinished
 from ftharness.scenario import (
     Expect,
+    ends_cleanly,
     every_request_ends,
     exits_as,
     exits_explained,
@@ -385,3 +387,13 @@ def test_what_is_no_finding_is_unknown(story: Make, monkeypatch: pytest.MonkeyPa
     finding = say(Expect(oracle="theirs"), story().end())
     assert finding.verdict == "unknown"
     assert "the oracle theirs is broken" in finding.reason
+
+
+def test_a_client_that_is_told_by_a_finish_reason_is_told(story: Make) -> None:
+    """An engine that gives a request up may say so at its end: an error, and no connection that broke."""
+    one = story()
+    one.request(100, "r", tokens.generate(0, tokens.encode("Once"), 5), outcome="error", finish_reason="abort")
+    events = one.end()
+    assert say(ends_cleanly(), events).verdict == "pass"
+    assert say(succeeds(), events).verdict == "fail"
+    assert say(fails_with("broken"), events).verdict == "fail"
