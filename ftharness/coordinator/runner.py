@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,6 +104,7 @@ class AsyncInferenceRunner:
         force_restart: bool = False,  # noqa: FBT001, FBT002 - the field's signature
         *,
         skip_batches: Collection[int] = (),
+        before_batch: Callable[[int], object] | None = None,
     ) -> Iterator[InferenceResult]:
         """What earlier runs have done, then the rest, batch by batch.
 
@@ -114,16 +116,18 @@ class AsyncInferenceRunner:
             progress_callback: Is given each batch's number and how many sequences it has, after it.
             force_restart: Remove all checkpoints of the shard first, and begin anew.
             skip_batches: Those to leave out: poison.
+            before_batch: Is given each batch's number before it is loaded: whoever reports it, and crashes then, has told where.
 
         Raises:
             ValueError: A batch without ``sequence_ids``, or with more or fewer of them than rows.
             CheckpointError: The checkpoints there are of another model or input; or some could not be written, after all
                 results were given.
-            Exception: What the model raises, with ``batch_idx`` as an attribute.
+            Exception: What the model or the loader raises, with ``batch_idx`` as an attribute.
         """
         self.model.eval()
         if self.checkpoint_dir is None:
-            yield from self._computed(dataloader, progress_callback, frozenset(), skip_batches, None)
+            numbered = _numbered(dataloader, before_batch)
+            yield from self._computed(numbered, progress_callback, frozenset(), skip_batches, None)
             return
         if not force_restart:
             self._refuse_others(self.checkpoint_dir)
@@ -136,8 +140,8 @@ class AsyncInferenceRunner:
             try:
                 if resumed.ids:
                     yield InferenceResult(resumed.ids, _tensor(resumed.embeddings), RECOVERED)
-                done = frozenset(resumed.ids)
-                yield from self._computed(dataloader, progress_callback, done, skip_batches, kept)
+                numbered, done = _numbered(dataloader, before_batch), frozenset(resumed.ids)
+                yield from self._computed(numbered, progress_callback, done, skip_batches, kept)
             except BaseException:
                 kept.write("interrupted")
                 raise
@@ -145,13 +149,13 @@ class AsyncInferenceRunner:
 
     def _computed(
         self,
-        dataloader: Iterable[Mapping[str, Any]],
+        numbered: Iterable[tuple[int, Mapping[str, Any]]],
         progress_callback: Callable[[int, int], object] | None,
         done: frozenset[str],
         skip: Collection[int],
         kept: KeptResults | None,
     ) -> Iterator[InferenceResult]:
-        for batch_idx, batch in enumerate(_all_of(dataloader)):
+        for batch_idx, batch in numbered:
             if batch_idx in skip:
                 _log.warning("shard %d: batch %d is left out", self.rank, batch_idx)
                 continue
@@ -216,6 +220,20 @@ def _at(batch_idx: int) -> Iterator[None]:
     except Exception as error:
         error.batch_idx = batch_idx  # type: ignore[attr-defined]
         raise
+
+
+def _numbered(
+    dataloader: Iterable[Mapping[str, Any]], before_batch: Callable[[int], object] | None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    all_of_it = _all_of(dataloader)
+    for batch_idx in count():
+        if before_batch is not None:
+            before_batch(batch_idx)
+        with _at(batch_idx):
+            batch = next(all_of_it, None)
+        if batch is None:
+            return
+        yield batch_idx, batch
 
 
 def _all_of(dataloader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -103,7 +103,7 @@ class Worker:
             ours.close()
             raise
         finally:
-            theirs.close()  # or its end would never be seen
+            theirs.close()  # it is the worker's
         self._inbox = Inbox(ours, name)
         try:
             self._pidfd = os.pidfd_open(self.pid)

@@ -94,12 +94,18 @@ def infers(
     runner = AsyncInferenceRunner(
         Model(), checkpoint_dir=Path(checkpoint_dir), rank=rank, checkpoint_seq_threshold=threshold, manifest=manifest
     )
-    loader = Poisoned(batches, results_queue, poison[1] if poison[0] == rank else -1)
-    loader.begin = rank * 1_000_000
+    skip = attempt.skip_batches
+
+    def begins(batch: int) -> None:
+        results_queue.put({"status": "running", "batch_idx": batch})
+        if (rank, batch) == poison and batch not in skip:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    loader = Batches(batches, begin=rank * 1_000_000)
     names: list[str] = []
     rows: list[torch.Tensor] = []
     recovered = 0
-    with contextlib.closing(runner.run(loader, skip_batches=attempt.skip_batches)) as results:
+    with contextlib.closing(runner.run(loader, skip_batches=skip, before_batch=begins)) as results:
         for result in results:
             recovered += len(result.sequence_ids) if result.batch_idx < 0 else 0
             names += result.sequence_ids
@@ -116,21 +122,6 @@ def infers(
             "recovered": recovered,
             "recorded": recorded["total_sequences"] if recorded else 0,
             "worker": attempt.worker,
-            "skipped_batches": sorted(attempt.skip_batches),
+            "skipped_batches": sorted(skip),
         }
     )
-
-
-class Poisoned(Batches):
-    """Batches of which each is announced, and one kills."""
-
-    def __init__(self, count: int, reports: Reports, poison: int) -> None:
-        super().__init__(count)
-        self.reports, self.poison = reports, poison
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, batch in enumerate(super().__iter__()):
-            self.reports.put({"status": "running", "batch_idx": number})
-            if number == self.poison and number not in self.reports.attempt.skip_batches:
-                os.kill(os.getpid(), signal.SIGSEGV)
-            yield batch

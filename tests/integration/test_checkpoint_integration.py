@@ -4,6 +4,7 @@ import importlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -265,14 +266,17 @@ def test_whatever_ends_it_keeps_what_was_computed(tmp_path: Path, runner: Make, 
     with pytest.raises(RuntimeError, match="not finite: poison") as failed:
         list(runner(model=_Counted(breaks_at=3), checkpoint_seq_threshold=1000).run(work.Batches(5)))
     assert failed.value.batch_idx == 2
-    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 20
-    for result in runs.run(work.Batches(5)):
-        if result.batch_idx == 3:
+    with pytest.raises(OSError, match="a disk") as broken:
+        list(runs.run(_broken_loader(work, 4)))
+    assert broken.value.batch_idx == 4
+    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 40
+    for result in runs.run(work.Batches(7)):
+        if result.batch_idx == 5:
             break
     del result
-    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 40
-    names = [name for result in runs.run(work.Batches(5), skip_batches={4}) for name in result.sequence_ids]
-    assert len(names) == 40
+    assert len(resume_from_checkpoints(tmp_path, 0).ids) == 60
+    names = [name for result in runs.run(work.Batches(7), skip_batches={6}) for name in result.sequence_ids]
+    assert len(names) == 60
 
 
 def test_rows_are_means_of_a_sequence_s_own_tokens(work: ModuleType) -> None:
@@ -297,6 +301,11 @@ def _manifest(folder: Path, world_size: int) -> CheckpointManifest:
     manifest = CheckpointManifest(folder / "manifest.json")
     manifest.initialize(world_size)
     return manifest
+
+
+def _broken_loader(work: ModuleType, breaks_at: int) -> Iterator[dict[str, Any]]:
+    yield from work.Batches(breaks_at)
+    raise OSError("a disk that does not answer")
 
 
 class _Killer(threading.Thread):
@@ -342,3 +351,11 @@ def test_writer_and_runner_agree(tmp_path: Path, runner: Make, work: ModuleType)
         writer.write_checkpoint_async(tmp_path / "shard_0/batch_00000.pt", rows, names, {"batch_idx": 0})
     results = list(runner().run(work.Batches(2)))
     assert [result.batch_idx for result in results] == [-1, 1]
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
+    """As it stands."""
+    page = (Path(__file__).parents[2] / "docs/coordinator.md").read_text()
+    (tmp_path / "embed.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    done = subprocess.run([sys.executable, "embed.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{0: True, 1: True} 32\n", "")

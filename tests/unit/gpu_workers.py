@@ -79,12 +79,16 @@ def will_not_end(rank: int, world_size: int, results_queue: Reports, folder: str
     time.sleep(600)
 
 
-def fails_as(rank: int, world_size: int, results_queue: Reports, how: dict[int, str], times: int) -> None:
-    """Each rank fails in its way, for its first attempts; then it is done."""
+def fails_as(
+    rank: int, world_size: int, results_queue: Reports, how: dict[int, str | list[str]], times: int = 99
+) -> None:
+    """Each rank fails in its way, or ways, one an attempt, for its first attempts; then it is done."""
     attempt = results_queue.attempt
     results_queue.put({"rank": rank, "attempt": attempt, "device": os.environ["CUDA_VISIBLE_DEVICES"]})
-    if attempt.number <= times and rank in how:
-        fail(how[rank], results_queue)
+    ways = how.get(rank, [])
+    ways = ways if isinstance(ways, list) else [ways] * times
+    if attempt.number <= len(ways):
+        fail(ways[attempt.number - 1], results_queue)
     results_queue.put({"rank": rank, "status": "complete"})
 
 

@@ -317,9 +317,12 @@ class TestGPUCoordinatorFaultTolerance:
     def test_should_retry_spot_preemption_infinite(self, make: Make, work: ModuleType) -> None:
         """A preempted worker is tried again for ever, and that costs it no other retry."""
         coordinator = make(1)
-        coordinator.spawn_workers(work.fails_as, ({0: "143"}, 6))
-        assert watch(coordinator, max_retries_transient=0) == {0: True}
-        assert len(coordinator.finished) == 7
+        coordinator.spawn_workers(work.fails_as, ({0: ["143"] * 5 + ["raises"]},))
+        assert watch(coordinator, max_retries_transient=1) == {0: True}
+        assert [one.diagnosis and one.diagnosis.kind for one in coordinator.finished] == ["spot"] * 5 + [
+            "transient",
+            None,
+        ]
 
     def test_should_retry_poison_input_circuit_breaker(self, make: Make, work: ModuleType, tmp_path: Path) -> None:
         """The second strike on a batch is the last, strikes on two batches are no two on one."""
