@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ftharness.registry import installed
 from ftharness.scenario.library import shipped
+from ftharness.scenario.runner import not_for
 from ftharness.scenario.scenario import Scenario
 from ftharness.stack import NotApplicable, NotAvailable, Settings, StackKind, find_stack
 
@@ -44,7 +45,7 @@ def _runs(kind: StackKind, scenarios: dict[str, Scenario], folder: Path) -> Runs
         return Runs(kind.name, "", str(error), ())
     missing, found = "", []
     for name, scenario in scenarios.items():
-        if scenario.stacks and kind.name not in scenario.stacks:
+        if not_for(scenario, kind):
             continue
         settings = Settings(engine=kind.engines[0], folder=folder, hold_ports=False)
         try:

@@ -113,6 +113,15 @@ def keep_cell(cell: Cell, folder: Path) -> None:
     (folder / CELL_FILE).write_bytes(msgspec.json.format(clean) + b"\n")
 
 
+def not_for(scenario: Scenario, kind: StackKind) -> str:
+    """Why a scenario means nothing on a stack, whatever it launches there; "" where it does."""
+    if scenario.stacks and kind.name not in scenario.stacks:
+        return f"it is about {', '.join(scenario.stacks)}: on {kind.name} it would say nothing"
+    if not kind.moves and any(expect.oracle in ("migrated", "not_migrated") for expect in scenario.expect):
+        return f"it is about requests that move to another worker, which they do not do on {kind.name}"
+    return ""
+
+
 class Run:
     """A stack that is launched for a scenario or for a test, with its history and its nemesis.
 
@@ -219,9 +228,8 @@ class Run:
             await self._start(again)
 
     def _is_for(self, kind: StackKind) -> None:
-        stacks = self.cell.scenario.stacks
-        if stacks and kind.name not in stacks:
-            raise NotApplicable(f"it is about {', '.join(stacks)}: on {kind.name} it would say nothing")
+        if why := not_for(self.cell.scenario, kind):
+            raise NotApplicable(why)
 
     def _begins(self, engine: str, version: str, about: dict[str, Any]) -> None:
         cell, scenario = self.cell, self.cell.scenario

@@ -166,12 +166,14 @@ class StackKind(ABC):
         needs: What it needs, in a few words.
         engines: The engines that it can stand for; the first is the default.
         bugs: Whether planted bugs can be asked for.
+        moves: Whether a request whose worker is lost may go on elsewhere.
     """
 
     name: str
     needs: str = "nothing"
     engines: Sequence[str] = ("vllm", "sglang", "trtllm")
     bugs: bool = False
+    moves: bool = True
 
     @abstractmethod
     def version(self, sut_python: Path | None) -> str:

@@ -185,6 +185,7 @@ class SmgStack(_ServersStack):
     name = "smg"
     engines = ("vllm", "sglang")
     needs = "smg, and the engine, each in an environment of its own"
+    moves = False  # before its first byte it is tried elsewhere, in mid-stream it is lost
     _python_is_the_engines = False
 
     def version(self, sut_python: Path | None) -> str:
