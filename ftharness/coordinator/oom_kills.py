@@ -13,7 +13,8 @@ def oom_kills(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     Documentation/admin-guide/cgroup-v2.rst); otherwise of the whole machine (``oom_kill`` in /proc/vmstat, since Linux 4.13),
     which counts those of others, too.
     """
-    return _of_group(proc, cgroup) or _count(proc / "vmstat") or 0
+    own = _of_group(proc, cgroup)
+    return own if own is not None else _count(proc / "vmstat") or 0
 
 
 def _of_group(proc: Path, cgroup: Path) -> int | None:

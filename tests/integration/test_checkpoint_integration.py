@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -202,20 +202,21 @@ def test_manifest_updated_on_completion(
 def test_a_kill_at_any_moment_costs_nothing(
     seed: int, tmp_path: Path, coordinator: Callable[[int], GPUProcessCoordinator], work: ModuleType
 ) -> None:
-    """A worker over 2,000 sequences gets SIGKILL at a random moment; tried again, it has each of them once, exact."""
+    """A worker over 2,000 sequences gets SIGKILL at a random moment, or twice; tried again, it has each once, exact."""
     luck = random.Random(seed)  # noqa: S311 - moments that can be had again
     manifest = _manifest(tmp_path, 1)
     one = coordinator(1)
-    one.spawn_workers(work.infers, (str(tmp_path), 200, 100, 1))
-    killer = _Killer(one, after_reports=luck.randrange(0, 202), then_s=luck.uniform(0, 0.02))
+    kills = 1 + seed % 2
+    one.spawn_workers(work.infers, (str(tmp_path), 200, 100, kills))
+    killer = _Killer(one, [(luck.randrange(0, 202), luck.uniform(0, 0.02)) for _ in range(kills)])
     killer.start()
     try:
         assert one.monitor_workers_async(RuntimeConfig(checkpoint_dir=tmp_path), manifest, check_interval=_LONG_S) == {
             0: True
         }
     finally:
-        killer.join()
-    assert [attempt.exitcode for attempt in one.finished] == [-signal.SIGKILL, 0]
+        killer.join(10)
+    assert [attempt.exitcode for attempt in one.finished] == [-signal.SIGKILL] * kills + [0]
     last = one.collect_results()[-1]
     assert len(last["names"]) == 2000
     assert set(last["names"]) == {f"seq{number}" for number in range(2000)}
@@ -236,12 +237,12 @@ def test_sigterm_costs_nothing_that_was_computed(
     manifest = _manifest(tmp_path, 1)
     one = coordinator(1)
     one.spawn_workers(work.infers, (str(tmp_path), 400, 100_000, 1))
-    killer = _Killer(one, after_reports=40, then_s=0, number=signal.SIGTERM)
+    killer = _Killer(one, [(40, 0)], signal.SIGTERM)
     killer.start()
     assert one.monitor_workers_async(RuntimeConfig(checkpoint_dir=tmp_path), manifest, check_interval=_LONG_S) == {
         0: True
     }
-    killer.join()
+    killer.join(10)
     assert one.finished[0].exitcode == 143
     last = one.collect_results()[-1]
     assert last["recovered"] >= 390, "forty batches were begun when the signal came"
@@ -309,22 +310,27 @@ def _broken_loader(work: ModuleType, breaks_at: int) -> Iterator[dict[str, Any]]
 
 
 class _Killer(threading.Thread):
-    """Sends a coordinator's first worker a signal, some time after it has said so much."""
+    """Sends the worker of a coordinator's only shard a signal, each attempt's one, some time after it has said so much."""
 
     def __init__(
-        self, coordinator: GPUProcessCoordinator, *, after_reports: int, then_s: float, number: int = signal.SIGKILL
+        self,
+        coordinator: GPUProcessCoordinator,
+        moments: Sequence[tuple[int, float]],
+        number: signal.Signals = signal.SIGKILL,
     ) -> None:
-        super().__init__()
-        (self._worker,) = coordinator.crew.running
-        self._reports = coordinator.crew.reports
-        self._after, self._then_s, self._number = after_reports, then_s, number
+        super().__init__(daemon=True)  # where the attempt that it waits for never comes, it does not outlive the tests
+        self._crew, self._moments, self._number = coordinator.crew, moments, number
 
     def run(self) -> None:
-        tick = threading.Event()
-        while len(self._reports) < self._after:
-            tick.wait(0.001)
-        tick.wait(self._then_s)
-        self._worker.signal(signal.Signals(self._number))
+        tick, before = threading.Event(), None
+        for reports, then_s in self._moments:
+            while not (running := self._crew.running) or running[0] is before:
+                tick.wait(0.001)
+            before, heard = running[0], len(self._crew.reports)
+            while len(self._crew.reports) - heard < reports:
+                tick.wait(0.001)
+            tick.wait(then_s)
+            before.signal(self._number)
 
 
 class _Counted:
