@@ -24,7 +24,9 @@ class Lost(AssertionError):  # noqa: N818 - says what is the case
     """A crash cost something that was acknowledged, or left something that nobody wrote."""
 
 
-def explore(folder: Path, batches: int = 3, disk: RecordingDisk | None = None) -> Counter[str]:
+def explore(
+    folder: Path, batches: int = 3, disk: RecordingDisk | None = None, *, manifest: bool = True
+) -> Counter[str]:
     """Write checkpoints to a disk, and recover from each crash that could have been.
 
     After each, exactly a beginning of what was written comes back, with all that was acknowledged. What the recovery itself
@@ -34,6 +36,7 @@ def explore(folder: Path, batches: int = 3, disk: RecordingDisk | None = None) -
         folder: An empty one.
         batches: How many are written, one after the other.
         disk: Records; one with a bug of its own is found out.
+        manifest: Whether the run has one.
 
     Returns:
         How many operations there were, and how many different crashes of them and of recoveries were recovered.
@@ -42,7 +45,7 @@ def explore(folder: Path, batches: int = 3, disk: RecordingDisk | None = None) -
         Lost: After one crash something is not as it should be; the message says after which, and what.
     """
     disk = disk or RecordingDisk()
-    write_batches(folder, disk, range(batches), disk.log.note)
+    write_batches(folder, disk, range(batches), disk.log.note, manifest=manifest)
     operations = disk.log.operations
     count = Counter({"operations": len(operations)})
     seen = set()
@@ -54,7 +57,7 @@ def explore(folder: Path, batches: int = 3, disk: RecordingDisk | None = None) -
             if key not in seen:  # what it does depends on that, and on when it does it
                 seen.add(key)
                 count["crash_states_of_recoveries"] += _again(folder, crash, left.log.operations, reached)
-                write_batches(folder, left, range(reached, batches), left.log.note)
+                write_batches(folder, left, range(reached, batches), left.log.note, manifest=manifest)
                 recover(folder, left.image, crash.notes, batches)
                 count["gone_on_to_the_end"] += 1
         except Exception as error:
@@ -63,7 +66,15 @@ def explore(folder: Path, batches: int = 3, disk: RecordingDisk | None = None) -
     return count
 
 
-def write_batches(folder: Path, disk: Storage, batches: range, note: Callable[[str], object], more: float = 0) -> None:
+def write_batches(
+    folder: Path,
+    disk: Storage,
+    batches: range,
+    note: Callable[[str], object],
+    *,
+    manifest: bool = True,
+    more: float = 0,
+) -> None:
     """Write batches, one after the other, and say what was acknowledged.
 
     Args:
@@ -71,13 +82,15 @@ def write_batches(folder: Path, disk: Storage, batches: range, note: Callable[[s
         disk: The disk.
         batches: Which.
         note: Is told ``manifest`` and ``batch N``.
+        manifest: Whether there is one.
         more: Makes other rows of the same batches.
     """
-    manifest = CheckpointManifest(folder / "manifest.json", storage=disk)
-    if not manifest.exists():
-        manifest.initialize(1)
-    note("manifest")
-    with AsyncCheckpointWriter(manifest=manifest, rank=0, storage=disk) as writer:
+    told = CheckpointManifest(folder / "manifest.json", storage=disk) if manifest else None
+    if told is not None:
+        if not told.exists():
+            told.initialize(1)
+        note("manifest")
+    with AsyncCheckpointWriter(manifest=told, rank=0, storage=disk) as writer:
         for batch in batches:
             path = shard_folder(folder, 0) / checkpoint_file(batch)
             writer.write_checkpoint_async(path, rows(batch) + more, ids(batch), {"batch_idx": batch}).result()
@@ -102,7 +115,7 @@ def recover(folder: Path, image: Image, notes: tuple[str, ...], reached: int | N
     """
     disk = ImageDisk(folder, image)
     manifest = CheckpointManifest(folder / "manifest.json", storage=disk)
-    if notes and not manifest.exists():
+    if "manifest" in notes and not manifest.exists():
         raise Lost("the manifest is gone")
     told = manifest if manifest.exists() else None
     found = resume_from_checkpoints(folder, 0, manifest=told, storage=disk)

@@ -48,6 +48,31 @@ def test_every_crash_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert count["crash_states"] >= 1000
 
 
+def test_every_crash_of_a_run_without_a_manifest(tmp_path: Path) -> None:
+    """Then nothing else syncs the folder that the shard's is in."""
+    assert explore(tmp_path, 1, manifest=False)["crash_states"] > 100
+
+
+def test_every_crash_of_a_restart(tmp_path: Path) -> None:
+    """Once it is acknowledged that all begins anew, nothing of what was before comes back; until then a beginning of it may."""
+    write_batches(tmp_path, DISK, range(BATCHES), str)
+    start = image_of(tmp_path)
+    disk = ImageDisk(tmp_path, start)
+    numbers = disk.numbers
+    resume_from_checkpoints(tmp_path, 0, force_restart=True, storage=disk)
+    disk.log.note("restarted")
+    write_batches(tmp_path, disk, range(1), disk.log.note, more=100)
+    tried = 0
+    for crash in crashes(tmp_path, start, disk.log.operations, numbers=numbers):
+        found = resume_from_checkpoints(tmp_path, 0, storage=ImageDisk(tmp_path, crash.image))
+        assert found.ids == [name for batch in range(found.resume_batch_idx) for name in ids(batch)]
+        if "restarted" in crash.notes:
+            assert found.resume_batch_idx <= 1
+            assert found.embeddings is None or (found.embeddings == rows(0) + 100).all()
+        tried += 1
+    assert tried > 40
+
+
 def test_the_model_is_as_the_disk(tmp_path: Path) -> None:
     """After all of it, and with nothing lost, the model has each byte that the real folder has."""
     disk = RecordingDisk()
@@ -123,15 +148,18 @@ def test_a_disk_that_fails_at_any_operation(
         disk = ImageDisk(tmp_path, NOTHING)
         failing = FailingDisk(disk, at, error, **manner)
         notes: list[str] = []
+        before = len(told)
         with suppress_told(told):
             write_batches(tmp_path, failing, range(BATCHES), notes.append)
+        if failing.asked[at:][:1] and failing.asked[at] in ("create", "write", "fsync", "rename", "mkdir"):
+            assert len(told) > before, f"nothing was said of operation {at}, {failing.asked[at]}"
         if len(failing.asked) <= at:
             break
         after, reached = recover(tmp_path, disk.image, tuple(notes))
         write_batches(tmp_path, after, range(reached, BATCHES), notes.append)
         recover(tmp_path, after.image, tuple(notes), BATCHES)
         at += 1
-    assert len(told) > at // 2  # the others were of what can be done without
+    assert at > 50
     for said in told:
         assert os.strerror(error) in said
         assert str(tmp_path) in said
