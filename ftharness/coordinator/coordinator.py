@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -14,7 +13,7 @@ from ftharness.coordinator.child import WorkerFn
 from ftharness.coordinator.clock import Clock, SystemClock
 from ftharness.coordinator.config import RuntimeConfig
 from ftharness.coordinator.crew import Crew
-from ftharness.coordinator.devices import mask_of
+from ftharness.coordinator.devices import masks
 from ftharness.coordinator.monitor import Finished, Manifest, Monitor
 from ftharness.coordinator.reports import Attempt
 from ftharness.coordinator.shutdown import EXIT_STATUS, SignalGate
@@ -79,6 +78,7 @@ class GPUProcessCoordinator:
         self.crew = Crew(self.clock)
         self.gate = SignalGate(self._shut_down)
         self._work: tuple[WorkerFn, tuple[Any, ...]] | None = None
+        self._masks: list[str] = []
         self.finished: list[Finished] = []
         self.ended: dict[int, Ending] = {}
 
@@ -99,12 +99,12 @@ class GPUProcessCoordinator:
         """
         if self._work is not None:
             raise RuntimeError("the workers were spawned already; another run needs another GPUProcessCoordinator")
-        masks = [mask_of(rank, self.world_size, os.environ) for rank in range(self.world_size)]
+        self._masks = masks(self.world_size)
         self._work = worker_fn, tuple(worker_args)
         try:
             for rank in range(self.world_size):
                 self.start(Attempt(shard=rank, worker=rank))
-                _log.info("worker %d: started, pid %s, device %s", rank, self.workers[rank].pid, masks[rank])
+                _log.info("worker %d: started, pid %s, device %s", rank, self.workers[rank].pid, self._masks[rank])
         except BaseException:
             self.terminate_all()
             raise
@@ -122,15 +122,17 @@ class GPUProcessCoordinator:
         worker_fn, args = self._known_work()
         if attempt.number > 1:  # or it would throw away what the first has done
             args = tuple(_resumed(arg) for arg in args)
-
-        def started(on_report: Callable[[dict[str, Any]], None]) -> Worker:
-            mask = mask_of(attempt.worker, self.world_size, os.environ)
-            return Worker(
-                self.ctx, worker_fn, self.world_size, args, attempt=attempt, mask=mask, on_report=on_report
-            )  # fmt: skip
-
         with self.gate:
-            worker = self.crew.join(started)
+            worker = Worker(
+                self.ctx,
+                worker_fn,
+                self.world_size,
+                args,
+                attempt=attempt,
+                mask=self._masks[attempt.worker],
+                on_report=self.crew.reports.append,
+            )
+            self.crew.join(worker)
             self.workers[attempt.shard] = worker.process
         return worker
 

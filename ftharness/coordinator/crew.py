@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ftharness.coordinator.clock import Clock
@@ -19,7 +19,7 @@ class Crew:
         clock: By which to wait.
 
     Attributes:
-        reports: What all of them said, oldest first, until it was collected.
+        reports: For what all of them say, oldest first, until it is collected.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -32,15 +32,9 @@ class Crew:
         """Those whose end has not been taken yet."""
         return list(self._workers)
 
-    def join(self, start: Callable[[Callable[[dict[str, Any]], None]], Worker]) -> Worker:
-        """Start one more.
-
-        Args:
-            start: Starts it; is given whom to tell of its reports.
-        """
-        worker = start(self.reports.append)
+    def join(self, worker: Worker) -> None:
+        """One more runs."""
         self._workers.append(worker)
-        return worker
 
     def leave(self, worker: Worker) -> None:
         """One that has ended is let go."""

@@ -3,34 +3,32 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _ENVIRONMENT = threading.Lock()
 
 
-def mask_of(rank: int, world_size: int, environ: Mapping[str, str]) -> str:
-    """The mask of one worker of several: of the devices that this process itself may see, the one in its place.
+def masks(world_size: int) -> list[str]:
+    """The mask of each of so many workers: of the devices that this process itself may see, the one in its place.
 
-    Args:
-        rank: Which worker.
-        world_size: Of how many.
-        environ: This process's environment. A mask that hides all devices (empty, or ``-1`` first) hides them from workers, too.
+    Where all devices are hidden from this process (by an empty mask, or ``-1`` first), they are from workers, too.
 
     Raises:
         ValueError: There is a mask, and it has fewer devices than there are workers.
     """
-    mask = environ.get(VARIABLE)
+    with _ENVIRONMENT:
+        mask = os.environ.get(VARIABLE)
     if mask is None:
-        return str(rank)
+        return [str(rank) for rank in range(world_size)]
     words = [word.strip() for word in mask.split(",")]
     if not words[0] or words[0].startswith("-") or words[0] == "NoDevFiles":
-        return mask
+        return [mask] * world_size
     if len(words) < world_size:
         raise ValueError(
             f"{world_size} workers, and {VARIABLE}={mask} has {len(words)}: one device a worker, or no mask at all"
         )
-    return words[rank]
+    return words[:world_size]
 
 
 @contextlib.contextmanager

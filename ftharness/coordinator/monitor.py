@@ -109,6 +109,8 @@ class Monitor:
         everything = self._all
         while self._open and not everything.shutdown_requested:
             with everything.gate:
+                if everything.shutdown_requested:  # while another thread had its turn
+                    break
                 everything.crew.listen()
                 self._take_ended()
                 self._start_due()

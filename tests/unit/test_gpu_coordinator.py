@@ -425,9 +425,10 @@ class TestGPUCoordinatorFaultTolerance:
         assert "shard_0 cannot be used: [Errno 20] Not a directory" in coordinator.failures[0]
         assert list(tidied.iterdir()) == []
 
-    def test_sigterm_handler_sets_shutdown_flag(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("thread", ["main", "thread"])
+    def test_sigterm_handler_sets_shutdown_flag(self, tmp_path: Path, thread: str) -> None:
         """SIGTERM to a coordinator: the flag is set, all workers are told at once, and it exits with 143."""
-        with _coordinating(tmp_path, "ends_when_told", 2, 1.5) as process:
+        with _coordinating(tmp_path, "ends_when_told", 2, 1.5, thread=thread) as process:
             process.terminate()
             output, _ = process.communicate(timeout=30)
         assert process.returncode == 143
@@ -454,6 +455,13 @@ class TestGPUCoordinatorFaultTolerance:
                 assert process.wait(30) == 143
             for rank in range(2):
                 assert _gone(int((tmp_path / f"pid_{rank}").read_text()))
+
+    def test_ctrl_c_is_the_coordinators(self, tmp_path: Path) -> None:
+        """It comes to all of them. The coordinator ends the run in order, and workers write what they have."""
+        with _coordinating(tmp_path, "ends_when_told", 2, 0.0) as process:
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(30) == -signal.SIGINT
+            assert all((tmp_path / f"told_{rank}").exists() for rank in range(2))
 
     def test_no_worker_outlives_its_coordinator(self, tmp_path: Path) -> None:
         """When the coordinator is killed by SIGKILL, workers get SIGTERM, and write their checkpoints."""
@@ -737,12 +745,12 @@ def _passing(clock: HeldClock, seconds: float, until: Callable[[], bool] = lambd
 
 
 _COORDINATOR = """
-import logging, sys
+import logging, sys, threading
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 from ftharness.coordinator import GPUProcessCoordinator, RuntimeConfig
 import gpu_workers
 if __name__ == "__main__":
-    name, folder, count, grace_s, *more = sys.argv[1:]
+    name, folder, count, grace_s, thread, *more = sys.argv[1:]
     with GPUProcessCoordinator(int(count), folder, grace_s=float(grace_s)) as coordinator:
         coordinator.setup_signal_handlers()
         coordinator.spawn_workers(getattr(gpu_workers, name), (folder, *map(float, more)))
@@ -751,6 +759,10 @@ if __name__ == "__main__":
             coordinator.crew.listen()
         try:
             print("ready", flush=True)
+            if thread == "thread":
+                watching = threading.Thread(target=coordinator.monitor_workers_async, args=[RuntimeConfig()])
+                watching.start()
+                watching.join()
             coordinator.monitor_workers_async(RuntimeConfig())
         finally:
             alive = sum(process.is_alive() for process in coordinator.workers.values())
@@ -760,14 +772,15 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def _coordinating(
-    folder: Path, name: str, count: int, *more: float, grace_s: float = 30
+    folder: Path, name: str, count: int, *more: float, grace_s: float = 30, thread: str = "main"
 ) -> Iterator["subprocess.Popen[str]"]:
     """A coordinator in a process of its own, whose workers are at work; killed at the end, whatever else fails."""
     script = folder / "coordinating.py"
     script.write_text(_COORDINATOR)
-    argv = [sys.executable, str(script), name, str(folder), str(count), str(grace_s), *map(str, more)]
+    argv = [sys.executable, str(script), name, str(folder), str(count), str(grace_s), thread, *map(str, more)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_HERE), *sys.path])}
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as process:
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(argv, env=env, start_new_session=True, **output) as process:
         try:
             _until_said(process, "ready")
             yield process
