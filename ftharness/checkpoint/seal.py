@@ -6,9 +6,13 @@ here protects from somebody who wants to deceive; reading is safe from them othe
 
 import io
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from ftharness.checkpoint.storage import Storage
+from ftharness.checkpoint.storage import Storage, write_all
+
+_MUCH = 1 << 20  # bytes; of less the checksum takes no longer than a thread to begin
+_PIECE = 4 << 20  # bytes; the disk begins with one while the next is written
 
 
 class Seal(NamedTuple):
@@ -54,9 +58,18 @@ class Sealing(io.RawIOBase):
         return True
 
     def write(self, data: memoryview) -> int:  # type: ignore[override] # a buffer, which has no type before 3.12
-        """Write some of it, as the disk takes it."""
+        """Write all of it; of much the checksum is made meanwhile, by another thread."""
         view = memoryview(data).cast("B")
-        written = self._storage.write(self._fd, view)
-        self._checksum = zlib.crc32(view[:written], self._checksum)
-        self._size += written
-        return written
+        if len(view) < _MUCH:
+            write_all(self._storage, self._fd, view)
+            self._checksum = zlib.crc32(view, self._checksum)
+        else:
+            with ThreadPoolExecutor(1) as other:
+                checksum = other.submit(zlib.crc32, view, self._checksum)
+                for begin in range(0, len(view), _PIECE):
+                    piece = view[begin : begin + _PIECE]
+                    write_all(self._storage, self._fd, piece)
+                    self._storage.begin_writeback(self._fd, self._size + begin, len(piece))
+                self._checksum = checksum.result()
+        self._size += len(view)
+        return len(view)

@@ -35,6 +35,13 @@ class Storage:
         """Write some of ``data``; returns how many bytes of it, as a disk that fills up may take fewer."""
         return os.write(fd, data)
 
+    def begin_writeback(self, fd: int, offset: int, length: int) -> None:
+        """Let the disk begin with what was just written, instead of with the fsync; nobody waits, and nothing is certain.
+
+        The kernel starts to write what it is advised to drop, as it cannot drop it otherwise.
+        """
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def truncate(self, fd: int) -> None:
         """Cut a file to nothing."""
         os.ftruncate(fd, 0)

@@ -407,6 +407,9 @@ class TestResumeFromCheckpoints:
             found = resume_from_checkpoints(tmp_path / dtype, rank=0)
             np.testing.assert_array_equal(found.embeddings, rows, strict=True)
             assert (found.ids, found.resume_batch_idx) == (names(10), 1)
+        large = np.arange(1_000_000.0).reshape(1000, 1000)  # 8 MB, in pieces
+        save(tmp_path / "large" / "shard_0", 0, large, names(1000))
+        np.testing.assert_array_equal(resume_from_checkpoints(tmp_path / "large", rank=0).embeddings, large)
         rows = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
         save(tmp_path / "b" / "shard_0", 0, rows, names(2))
         assert torch.equal(resume_from_checkpoints(tmp_path / "b", rank=0).embeddings, rows)

@@ -94,6 +94,9 @@ class ImageDisk(Storage):
         self.log(Operation("write", path, file, data=bytes(data)))
         return len(data)
 
+    def begin_writeback(self, fd: int, offset: int, length: int) -> None:
+        pass
+
     def truncate(self, fd: int) -> None:
         self._bytes[self._open[fd][1]].clear()
         self.log(Operation("truncate", *self._open[fd]))
