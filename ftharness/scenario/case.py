@@ -32,6 +32,18 @@ from ftharness.stack.groups import group_of
 E = TypeVar("E", bound=Event)
 
 
+class Part(NamedTuple):
+    """One of several things that an oracle found.
+
+    Attributes:
+        said: For a person.
+        source: The process whose it is; "" where it is no process's.
+    """
+
+    said: str
+    source: str = ""
+
+
 class Finding(NamedTuple):
     """What an oracle says.
 
@@ -42,6 +54,7 @@ class Finding(NamedTuple):
         drift: Log lines or metrics that this version of the backend should have, by the contract, and did not show.
         pending: What is missing may still come: a run that goes on waits for it, for some seconds, before it ends.
         invariant: A failure that is one whatever the faults of the run came to.
+        parts: Of an oracle that lists what it found, each of it: what is known of one excuses no other.
     """
 
     verdict: Verdict
@@ -50,6 +63,7 @@ class Finding(NamedTuple):
     drift: tuple[str, ...] = ()
     pending: bool = False
     invariant: bool = False
+    parts: tuple[Part, ...] = ()
 
 
 def short_of_passing(findings: Iterable[Finding]) -> Finding | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ftharness.scenario.case import Part
 from ftharness.scenario.findings import KnownFinding, known_findings
 from ftharness.scenario.record import IN_PART, KNOWN, LIKE, MENDED, NOT_SEEN, Annotation, Verdict
 
@@ -17,14 +18,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         oracle: Its name.
         shown: As the expectation stands in a report.
         verdict: Its verdict.
-        said: Its reason; of one that lists what it found each of these, so that nothing new hides beside what is known.
+        parts: Its reason; of one that lists what it found each of these, so that nothing new hides beside what is known.
         decides: Whether the verdict counts; an unknown that is drift alone does not.
     """
 
     oracle: str
     shown: str
     verdict: Verdict
-    said: Sequence[str]
+    parts: Sequence[Part]
     decides: bool = True
 
 
@@ -69,7 +70,7 @@ def explained(
     parts = failed | unable
     known = {place: part.by for place, part in parts.items() if part.by and not part.new}
     new = [one for place, one in enumerate(judged) if one.verdict != "pass" and one.decides and place not in known]
-    left = [untested] if untested else [f"{one.shown}: {one.said[0]}" for one in new]
+    left = [untested] if untested else [f"{one.shown}: {one.parts[0].said}" for one in new]
     also = f"the rest was not tested: {left[0]}" if left else ""
     if fresh := next((f"{judged[place].shown}: {part.new[0]}" for place, part in failed.items() if part.new), ""):
         also = f"also a new failure: {fresh}"
@@ -81,16 +82,18 @@ def explained(
     return Explained(known, notes)
 
 
-class _Part(NamedTuple):
+class _Apart(NamedTuple):
     """Of what an oracle said: the findings that explain some of it, and what none of them does."""
 
     by: list[str]
     new: list[str]
 
 
-def _apart(one: Judged, findings: Sequence[KnownFinding]) -> _Part:
-    of_each = [(said, [finding.id for finding in findings if _fits(finding, one.oracle, said)]) for said in one.said]
-    return _Part(
+def _apart(one: Judged, findings: Sequence[KnownFinding]) -> _Apart:
+    of_each = [
+        (part.said, [finding.id for finding in findings if _fits(finding, one.oracle, part.said)]) for part in one.parts
+    ]
+    return _Apart(
         list(dict.fromkeys(name for _, names in of_each for name in names)),
         [said for said, names in of_each if not names],
     )

@@ -6,7 +6,7 @@ from typing import Any
 from ftharness.engine.bugs import BUGS
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
-from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.case import Case, Finding, Part
 from ftharness.scenario.departure import departed
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.explained import Explained, Judged, explained
@@ -53,7 +53,7 @@ def judge(scenario: Scenario, events: Sequence[Event], *, path: str = ".", ongoi
         deciding.append("unknown")
     verdict = worst(deciding)
     leaks = [f"{leak.what} of {leak.source}: {leak.detail}" for leak in case.select(Leak)]
-    known = _known(case, scenario, findings, leaks, untested) if applies and not ongoing else Explained()
+    known = _known(case, scenario, findings, untested) if applies and not ongoing else Explained()
     return ScenarioRecord(
         name=scenario.name,
         stack=started.stack if started else "",
@@ -148,9 +148,7 @@ def _never_fired(case: Case, scenario: Scenario) -> str:
     return f"{count} faults never fired: the trigger's moment did not come: {what}"
 
 
-def _known(
-    case: Case, scenario: Scenario, findings: Sequence[tuple[Expect, Finding]], leaks: Sequence[str], untested: str
-) -> Explained:
+def _known(case: Case, scenario: Scenario, findings: Sequence[tuple[Expect, Finding]], untested: str) -> Explained:
     """What known findings say of it; nothing of a stack that was told to misbehave."""
     started = case.started
     if started is None or case.params.get("bug"):
@@ -160,7 +158,7 @@ def _known(
             oracle=expect.oracle,
             shown=str(expect),
             verdict=finding.verdict,
-            said=leaks if expect.oracle == "no_leaks" and leaks else [finding.reason],
+            parts=finding.parts or [Part(finding.reason)],
             decides=not _is_drift(finding),
         )
         for expect, finding in findings

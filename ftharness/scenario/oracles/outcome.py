@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from ftharness.client import GIVEN_UP
 from ftharness.history import RequestFinished, RunFinished
-from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.case import Case, Finding, Part, short_of_passing
 from ftharness.scenario.oracles.tokens import doubtful, exact, exact_so_far
 from ftharness.scenario.views import RequestView
 
@@ -55,9 +55,11 @@ def every_request_ends(case: Case) -> Finding:
     whole = case.requests == case.phase_requests
     views = [view for view in case.all_requests if view.sent.check != "cut"] if whole else case.requests
     over = next(case.select(RunFinished), None) is not None
-    for view in views:
-        if (view.finished is None and over) or (view.finished is not None and view.finished.outcome == "hang"):
-            return Finding("fail", f"{view.name}: {view.how_it_ended}", _events(view))
+    if hangs := [view for view in views if (over if view.finished is None else view.finished.outcome == "hang")]:
+        # Each is named, and in which phase: what is known of a fault explains none that hangs without it.
+        parts = tuple(Part(f"{_with_phase(view)}: {view.how_it_ended}") for view in hangs)
+        evidence = tuple(n for view in hangs for n in _events(view))
+        return Finding("fail", "; ".join(part.said for part in parts), evidence, parts=parts)
     if open_ones := [view for view in views if view.finished is None]:
         return Finding("unknown", f"{open_ones[0].name}: it had not ended when the history did")
     return Finding("pass", f"all {len(views)} requests ended")
@@ -85,6 +87,12 @@ def ends_cleanly(case: Case) -> Finding:
             return finding
         doubts += [finding] if doubtful(case, finding) else []
     return doubts[0] if doubts else Finding("pass", f"{whole} answered, {failed} failed and were told so")
+
+
+def _with_phase(view: RequestView) -> str:
+    """Its name, which says of the run without the fault that it is of that, or of its repetition."""
+    phase = view.sent.check or ("control" if view.sent.control else "")
+    return f"{phase} {view.sent.index} ({view.id[:8]})" if phase else view.name
 
 
 def _events(view: RequestView) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import signal
 
 from ftharness.faults import HARMLESS
 from ftharness.history import Leak, Log, ProcessExited, ProcessStarted, RunFinished
-from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.case import Case, Finding, Part
 
 _PAUSES = {"SIGSTOP", "SIGCONT"}  # no process ends of these
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
@@ -83,8 +83,9 @@ def no_leaks(case: Case) -> Finding:
     """Nothing outlived its owner. Only a run that came to its end can show that."""
     leaks = list(case.select(Leak))
     if leaks:
-        what = "; ".join(f"{leak.what} of {leak.source}: {leak.detail}" for leak in leaks[:5])
-        return Finding("fail", what, tuple(leak.n for leak in leaks))
+        parts = tuple(Part(f"{leak.what} of {leak.source}: {leak.detail}", leak.source) for leak in leaks)
+        what = "; ".join(part.said for part in parts[:5])
+        return Finding("fail", what, tuple(leak.n for leak in leaks), parts=parts)
     if case.phase_t("teardown") is None:
         return Finding("unknown", "the run ended before it was looked for")
     return Finding("pass", "no process, port, shared memory or slot left over")

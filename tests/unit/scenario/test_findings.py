@@ -170,6 +170,51 @@ def test_a_new_failure_beside_a_known_one_counts(story: Make, write: Write) -> N
     assert "explains no_leaks(); see docs/findings.md#old-engine; also a new failure: tokens_exact(): " in reason
 
 
+HANGS = """
+title = "A request that hangs"
+what = "It gets nothing."
+stack = "sim"
+versions = "==1.0"
+scenarios = ["a/b"]
+seen = "9 of 9"
+since = 2026-01-31
+[[shows]]
+oracle = "every_request_ends"
+reason = "^request [0-9]+ .*: hang"
+"""
+
+
+@pytest.mark.parametrize("phase", ["control", "repeat"])
+def test_a_request_that_hangs_without_the_fault_is_not_excused_by_one_that_hangs_in_it(
+    story: Make, write: Write, phase: str
+) -> None:
+    """Every hang is named with its phase, and each has to be explained."""
+    write("stuck", HANGS)
+    alone = msgspec.structs.replace(SCENARIO, expect=[])
+
+    def hanging(phase: str = "") -> Any:
+        one = story()
+        one.killed()
+        one.request(100, "r", [1, 2], outcome="hang", error="no byte for 4 s; none at all")
+        one.request(101, "s", [1, 2, 3], outcome="hang", index=1)
+        if phase:
+            one.request(50, "x", [1], outcome="hang", control=True, check="" if phase == "control" else phase)
+        return one
+
+    (said,) = [o for o in judge(alone, hanging().end()).oracles if o.name == "every_request_ends()"]
+    both = (
+        "request 0 (r): hang (HTTP 200) after 2 tokens: no byte for 4 s; none at all; "
+        "request 1 (s): hang (HTTP 200) after 3 tokens"
+    )
+    assert said.reason == both
+    assert judged(hanging(), alone)[:2] == ("fail", 0)
+    (said,) = [o for o in judge(alone, hanging(phase).end()).oracles if o.name == "every_request_ends()"]
+    assert said.reason == f"{phase} 0 (x): hang (HTTP 200) after 1 tokens; {both}"
+    verdict, code, ((kind, reason),) = judged(hanging(phase), alone)
+    assert (verdict, code, kind) == ("fail", 1, "known_in_part")
+    assert f"also a new failure: every_request_ends(): {phase} 0 (x): hang" in reason
+
+
 def test_two_findings_excuse_what_they_explain_together(story: Make, write: Write) -> None:
     """A note for each."""
     write("old-engine", ORPHAN)
