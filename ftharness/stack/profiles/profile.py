@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from ftharness.logs import read_toml
+from ftharness.logs import ContractError, TomlError, load_contract, read_toml
+from ftharness.logs.toml_file import line_of
+from ftharness.stack.provision_errors import SpecError
+from ftharness.stack.provision_spec import parsed
 from ftharness.suggest import nearest
 
 FOLDER = Path(__file__).parent
@@ -140,10 +144,11 @@ def find_profile(name: str, stack: str, engine: str, default: Device) -> Profile
 
     Raises:
         LookupError: There is none; names those that there are.
-        TomlError: The file is wrong; says where.
+        TomlError: The file is wrong, or it is about another stack or engine: what it launches would have a wrong name in every
+            report; says where.
     """
     if name.endswith(".toml"):
-        return read_toml(Path(name), Profile)
+        return _of_user(Path(name), stack, engine)
     device = name or default
     if device not in get_args(Device):
         raise LookupError(f"profile = {name!r}: must be cpu, gpu or a .toml file; {nearest(name, get_args(Device))}")
@@ -153,3 +158,32 @@ def find_profile(name: str, stack: str, engine: str, default: Device) -> Profile
         there_is = f"; there is {', '.join(one.device for one in its)}" if its else ""
         raise LookupError(f"no profile {device} of {engine} on {stack}{there_is}; a .toml file can be one")
     return found[0]
+
+
+def _of_user(path: Path, stack: str, engine: str) -> Profile:
+    """A file of the user's, which has to be about that engine on that stack."""
+    profile = read_toml(path, Profile)
+
+    def wrong(key: str, why: object) -> TomlError:
+        return TomlError(f"{path}:{line_of(path.read_text(encoding='utf-8'), f'.{key}')}: {why}")
+
+    for key, wanted in (("stack", stack), ("engine", engine)):
+        given = getattr(profile, key)
+        if given != wanted:
+            raise wrong(key, f"{key} = {given!r}: what is to be launched is {engine} on {stack}")
+    if not profile.command:
+        raise wrong("command", "command is empty")
+    try:
+        SpecifierSet(profile.versions)
+    except InvalidSpecifier:
+        raise wrong("versions", f"versions = {profile.versions!r}: they look like >=0.32,<0.33") from None
+    try:
+        if profile.environment:
+            parsed(profile.environment)
+    except SpecError as error:
+        raise wrong("environment", error) from None
+    try:
+        load_contract(profile.contract, "0")
+    except ContractError as error:
+        raise wrong("contract", error) from None
+    return profile

@@ -117,3 +117,42 @@ def test_workers_that_serve_no_clients_need_a_frontend(name: str, tmp_path: Path
 def test_only_one_worker_can_be_asked_directly() -> None:
     with pytest.raises(ValueError, match="only one worker, without standbys"):
         Topology(workers=2, frontend=False)
+
+
+#: What a file of the user's has to say at least.
+MINE = {
+    "stack": "vllm",
+    "engine": "vllm",
+    "device": "gpu",
+    "what": "mine",
+    "package": "vllm",
+    "versions": ">=0",
+    "contract": "vllm-serve",
+}
+
+
+def mine(folder: Path, **other: str) -> str:
+    """The path of such a file, with some of it replaced."""
+    file = folder / "mine.toml"
+    file.write_text('command = ["x"]\n' + "".join(f'{key} = "{value}"\n' for key, value in (MINE | other).items()))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "other,says",
+    [
+        ({"stack": "dynamo"}, r"mine\.toml:2: stack = 'dynamo': what is to be launched is vllm on vllm"),
+        ({"engine": "sglang"}, r"mine\.toml:3: engine = 'sglang': what is to be launched is vllm on vllm"),
+        ({"versions": "0.32"}, r"mine\.toml:7: versions = '0\.32': they look like"),
+        (
+            {"environment": "vllm-cpuu"},
+            r"mine\.toml:9: nothing is known of how to provision 'vllm-cpuu'; did you mean vllm",
+        ),
+        ({"contract": "vllm-srve"}, r"mine\.toml:8: .*vllm-srve"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_profile_of_something_else_is_refused_with_its_line(tmp_path: Path, other: dict[str, str], says: str) -> None:
+    """It would be launched under a name that is not its own, or not at all."""
+    with pytest.raises(TomlError, match=says):
+        find_profile(mine(tmp_path, **other), "vllm", "vllm", "cpu")
