@@ -133,7 +133,7 @@ def health_is(status: int | Literal["none", "unhealthy"]) -> Expect:
 
 
 def health_agrees() -> Expect:
-    """After each ``check_health`` the next request met what was said: after 200 an answer, after all else none."""
+    """After each ``check_health`` the next request to that process met what it said: after 200 an answer, else none."""
     return Expect(oracle="health_agrees")
 
 

@@ -1,5 +1,6 @@
 """What a process says of its own health while it is broken: ``health_is``, ``health_agrees``. Asked by ``check_health``."""
 
+import math
 from http import HTTPStatus
 from typing import Literal
 
@@ -22,9 +23,10 @@ def health_is(case: Case, status: int | Literal["none", "unhealthy"]) -> Finding
 
 
 def health_agrees(case: Case) -> Finding:
-    """What a process said of its health is what the next request met: after 200 it was answered, and after all else not.
+    """What a process said of its health is what the next request to it met: after 200 it was answered, and after all else not.
 
-    A load balancer goes by the one, and its users get the other.
+    A load balancer goes by the one, and its users get the other. Whatever is asked of the stack goes to its frontend, or its
+    only process; to a worker among others what that worker said that it took. A request tells of the last look before it.
     """
     looks = _looks(case)
     if not looks:
@@ -34,20 +36,41 @@ def health_agrees(case: Case) -> Finding:
 
 
 def _agrees(case: Case, look: FaultView) -> Finding:
-    assert look.landed is not None, "only those are looked at"
-    landed = look.landed
-    after_t = landed.t + int(float(landed.evidence.get("took_ms", 0)) * 1e6)
-    view = next((view for view in case.phase_requests if view.sent.t >= after_t), None)
+    later = [_answered_t(other) for other in _looks(case) if other.process == look.process]
+    until_t = min((t for t in later if t > _answered_t(look)), default=math.inf)
+    sent = [view for view in case.phase_requests if _answered_t(look) <= view.sent.t < until_t]
+    among_others = _among_others(case, look.process)
+    view = next((one for one in sent if not among_others or look.process in case.takers(one)), None)
     if view is None:
-        return Finding("unknown", f"{_what(look)}, and no request was sent after it")
+        whom = f" that {look.process} took" if among_others else ""
+        before = "" if math.isinf(until_t) else " and before the next look"
+        return Finding("unknown", f"{_what(look)}, and no request{whom} was sent after it{before}")
     if view.finished is None:
         return Finding("unknown", f"{view.name}: {view.how_it_ended}", pending=True)
-    healthy, served = _said(look) == HTTPStatus.OK, view.finished.outcome == "success"
-    what = f"{_what(look)}, and the next request: {view.how_it_ended}"
+    takers = list(dict.fromkeys(case.takers(view)))
+    by = f"; taken by {', '.join(takers)}" if takers else ""
+    what = f"{_what(look)}, and the next request: {view.how_it_ended}{by}"
     evidence = (*_events(look), view.sent.n, view.finished.n)
-    if healthy == served:
-        return Finding("pass", what, evidence)
-    return Finding("fail", what, evidence)
+    if view.left:
+        return Finding("unknown", f"{what}: its client did not wait for what it would have met", evidence)
+    if among_others and any(
+        case.roles.get(name) == case.roles[look.process] for name in takers if name != look.process
+    ):
+        return Finding("unknown", f"{what}: what it met is not {look.process}'s alone", evidence)
+    healthy, served = _said(look) == HTTPStatus.OK, view.finished.outcome == "success"
+    return Finding("pass" if healthy == served else "fail", what, evidence)
+
+
+def _answered_t(look: FaultView) -> int:
+    """When it was answered, or given up."""
+    assert look.landed is not None, "only those are looked at"
+    return look.landed.t + int(float(look.landed.evidence.get("took_ms", 0)) * 1e6)
+
+
+def _among_others(case: Case, process: str) -> bool:
+    """Whether what is asked of the stack may go to others: it is no frontend, and there is more than it and its other lives."""
+    lives = {name.partition(".")[0] for name in case.roles}
+    return case.roles.get(process) != "frontend" and len(lives) > 1
 
 
 def _looks(case: Case) -> list[FaultView]:

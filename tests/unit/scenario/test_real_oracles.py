@@ -48,8 +48,8 @@ def strike(story: Story, t_ms: float, fault: str, process: str, fault_id: str = 
     story.add(t_ms, FaultLanded(source=process, id=fault_id, evidence=dict(evidence)))
 
 
-def look(story: Story, t_ms: float, status: object) -> None:
-    strike(story, t_ms, "check_health", "worker-1", "fault-2", status=status, path="/health", took_ms=2.0)
+def look(story: Story, t_ms: float, status: object, process: str = "frontend", fault_id: str = "fault-2") -> None:
+    strike(story, t_ms, "check_health", process, fault_id, status=status, path="/health", took_ms=2.0)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,65 @@ def test_a_look_after_which_nobody_asked_tells_nothing(story: Story) -> None:
     assert say(story, health_is(200)) == "unknown"
     assert say(story, health_agrees()) == "unknown"
     look(story, 300, 200)
+    assert say(story, health_agrees()) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "process, outcome, taken, verdict",
+    [
+        ("frontend", "success", ["worker-2"], "fail"),  # all that is asked is asked of it
+        ("worker-1", "success", ["worker-2"], "unknown"),  # nobody asked worker-1
+        ("worker-1", "success", [], "unknown"),
+        ("worker-1", "success", ["worker-1"], "fail"),
+        ("worker-1", "error", ["worker-1"], "pass"),
+        ("worker-1", "success", ["worker-1", "worker-2"], "unknown"),  # which of them answered?
+    ],
+)
+def test_only_what_went_to_a_process_tells_of_its_health(
+    story: Story, process: str, outcome: str, taken: list[str], verdict: str
+) -> None:
+    story.request(200, "r", IDS)
+    look(story, 300, 503, process)
+    story.request(310, "next", IDS if outcome == "success" else [], outcome=outcome, index=1)
+    for place, name in enumerate(taken):
+        story.taken(311 + place, name, "next")
+    found = apply(health_agrees(), Case(story.end()))
+    assert found.verdict == verdict, found.reason
+    if verdict != "unknown":
+        assert found.reason.endswith(f"; taken by {taken[0]}")
+
+
+def test_it_is_the_next_that_the_process_itself_took(story: Story) -> None:
+    look(story, 150, 200, "worker-1")
+    story.request(200, "r", [], outcome="error")
+    story.taken(201, "worker-2", "r")
+    story.request(300, "next", IDS, index=1)
+    story.taken(301, "worker-1", "next")
+    assert say(story, health_agrees()) == "pass"
+
+
+def test_the_only_process_is_asked_whatever_it_says(story: Story) -> None:
+    """Its log may have no line of what it received; and another life of it is no other process."""
+    story.events = [(t, event) for t, event in story.events if event.source not in ("frontend", "worker-2")]
+    story.add(2, ProcessStarted(source="worker-1.2", pid=9, role="aggregated"))
+    look(story, 150, 503, "worker-1")
+    story.request(200, "r", IDS)
+    assert say(story, health_agrees()) == "fail"
+
+
+@pytest.mark.parametrize("between, verdict", [(False, "unknown"), (True, "fail")])
+def test_a_request_tells_of_the_last_look_before_it(story: Story, between: bool, verdict: str) -> None:
+    look(story, 150, 200)
+    if between:
+        story.request(160, "r", [], outcome="error")
+    look(story, 300, 503, fault_id="fault-3")
+    story.request(310, "next", [], outcome="error", index=1)
+    assert say(story, health_agrees()) == verdict
+
+
+def test_whose_client_left_met_nothing(story: Story) -> None:
+    look(story, 150, 503)
+    story.request(160, "r", IDS[:2], outcome="cancelled")
     assert say(story, health_agrees()) == "unknown"
 
 
@@ -164,6 +223,6 @@ def test_nobody_is_left_waiting(story: Story, ends_ms: float, verdict: str) -> N
 def test_an_end_tells_that_something_went_wrong(story: Story, end: dict[str, object], verdict: str) -> None:
     story.request(200, "r", IDS)
     strike(story, 210, "kill_engine", "worker-1")
-    look(story, 215, 503)  # it is not what was only looked at that is asked about
+    look(story, 215, 503, "worker-1")  # it is not what was only looked at that is asked about
     story.add(220, ProcessExited(source="worker-1", pid=1, **end))
     assert say(story, exits_as("failure")) == verdict
