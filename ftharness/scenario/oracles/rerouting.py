@@ -68,7 +68,10 @@ def rejoins_within(case: Case, ms: Milliseconds) -> Finding:
 
 
 def takes_down_at_most(case: Case, workers: int) -> Finding:
-    """The first request of the workload, which kills what serves it, was given to at most so many workers."""
+    """The first request of the workload, which kills what serves it, was given to at most so many workers.
+
+    Where none of them fell nothing is known of it: that request killed nobody.
+    """
     view = next(iter(case.phase_requests), None)
     if view is None:
         return Finding("unknown", "no request was sent")
@@ -78,8 +81,10 @@ def takes_down_at_most(case: Case, workers: int) -> Finding:
     if not taken:
         return Finding("unknown", f"{view.name}: no worker said that it received it: {view.how_it_ended}")
     hit = [fault.process for fault in case.faults if fault.landed is not None and fault.requested.fault not in HARMLESS]
-    down = [name for name in taken if name in hit]
+    down = [name for name in taken if name in hit or case.ended_in_phase(name)]
     told = f"{view.name} was given to {', '.join(taken)}, of which {len(down)} fell"
+    if not down:
+        return Finding("unknown", f"{told}: it took nobody down")
     # Those that took it count, fallen or not: a scenario has so many faults, and a request that kills has no end of them.
     if len(taken) > workers:
         return Finding("fail", f"{told}; at most {workers} may have it")

@@ -210,11 +210,54 @@ def test_how_many_workers_one_request_takes_with_it(story: Story, taken: list[st
     assert say(story, takes_down_at_most(1)) == verdict
 
 
+@pytest.mark.parametrize("hit", ["", "worker-2"])
+def test_a_request_that_nobody_fell_by_took_nobody_down(story: Story, hit: str) -> None:
+    """No fault at all, or one that hit who never had it, shows nothing of how far it would have gone."""
+    story.request(200, "r", IDS)
+    story.taken(201, "worker-1")
+    if hit:
+        strike(story, 210, "kill", hit)
+    assert say(story, takes_down_at_most(1)) == "unknown"
+
+
+def test_a_worker_falls_by_the_request_itself_too(story: Story) -> None:
+    story.request(200, "r", [], outcome="error")
+    story.taken(201, "worker-1")
+    story.add(205, ProcessExited(source="worker-1", pid=1, signal="SIGSEGV"))
+    assert say(story, takes_down_at_most(1)) == "pass"
+
+
 @pytest.mark.parametrize("ends_ms, verdict", [(250, "pass"), (900, "fail")])
 def test_nobody_is_left_waiting(story: Story, ends_ms: float, verdict: str) -> None:
     strike(story, 210, "kill_engine", "worker-1")
     story.request(200, "r", IDS[:2], outcome="error", step_ms=5, gap_before=1, gap_ms=ends_ms - 220)
     assert say(story, silent_at_most(ms=100)) == verdict
+
+
+@pytest.mark.parametrize(
+    "fault, process, outcome, verdict",
+    [
+        ("disconnect", "client", "cancelled", "unknown"),  # who went away waits for nothing
+        ("half_close", "client", "success", "pass"),  # and who only said that nothing more is asked, does
+        ("freeze", "worker-2", "success", "unknown"),  # never had it
+        ("freeze", "worker-1", "success", "pass"),
+        ("freeze", "frontend", "success", "pass"),
+        ("freeze", "worker-1", "cancelled", "unknown"),  # it might have waited for long
+    ],
+)
+def test_nobody_is_kept_waiting_by_what_it_did_not_wait_for(
+    story: Story, fault: str, process: str, outcome: str, verdict: str
+) -> None:
+    story.request(200, "r", IDS, outcome=outcome)
+    story.taken(201, "worker-1")
+    strike(story, 225, fault, process)
+    assert say(story, silent_at_most(ms=100)) == verdict
+
+
+def test_who_left_after_too_long_was_kept_waiting(story: Story) -> None:
+    story.request(200, "r", IDS[:2], outcome="cancelled", gap_before=1, gap_ms=500)
+    strike(story, 206, "freeze", "worker-1")
+    assert say(story, silent_at_most(ms=100)) == "fail"
 
 
 @pytest.mark.parametrize(
