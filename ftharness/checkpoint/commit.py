@@ -30,23 +30,18 @@ def temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
 
 
-def commit(storage: Storage, path: Path, content: Content, *, keep: Path | None = None) -> Seal:
+def commit(storage: Storage, path: Path, content: Content) -> Seal:
     """Write a file under its name; it is on the disk, name and all, when this returns.
 
     Args:
         storage: The disk.
         path: Its name.
         content: Writes what it is to hold.
-        keep: Where the file that had that name until now stays, instead of being lost.
 
     Raises:
         OSError: It is not certain to be there. Under that name is what was there before, or all of the new.
     """
     with prepared(storage, path, content) as (unnamed, seal):
-        if keep is not None and storage.exists(path):
-            kept = temporary(keep)
-            storage.link(path, kept)
-            storage.rename(kept, keep)
         storage.rename(unnamed, path)
     sync_folder(storage, path.parent)
     return seal

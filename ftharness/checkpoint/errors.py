@@ -12,7 +12,7 @@ class CheckpointWriteError(CheckpointError):
 
 
 class ManifestWriteError(CheckpointError):
-    """The change was not committed. What had been committed before is as it was."""
+    """The change may not be committed. What had been committed before is as it was."""
 
 
 class ManifestCorruptedError(CheckpointError):

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ftharness.checkpoint.commit import commit, make_folder
 from ftharness.checkpoint.manifest_changes import new_manifest, now
 from ftharness.checkpoint.manifest_file import ManifestFile
@@ -233,7 +235,7 @@ class CheckpointManifest:
             raise ValueError(f"{archive_dir} is not below {below}")
         if unfinished := self.get_incomplete_shard_ranks():
             raise ValueError(f"the shards {unfinished} are not complete; a manifest is archived when all are")
-        text = self._storage.read(self.manifest_path)
+        text = msgspec.json.format(msgspec.json.encode(self._file.read()), indent=2)
         make_folder(self._storage, folder)
         commit(self._storage, folder / _FINAL, lambda stream: stream.write(text))
         return folder / _FINAL

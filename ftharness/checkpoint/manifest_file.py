@@ -1,8 +1,10 @@
-"""The manifest's file: one writer at a time, whole at any moment, on the disk when a change has returned.
+"""The manifest's file: one writer at a time, whole at any moment, certain when a change has returned.
 
-A lock, a new file, fsync, rename, fsync of the folder. Two fsyncs are what a change costs, and while one process waits for
-the disk the others wait for the lock. So whoever waits writes down what it wants to change, in a file beside the manifest;
-whoever gets the lock makes these changes with its own, and two fsyncs serve them all. The others then find theirs made.
+A lock; what is new, into a slot, and one sync (:mod:`ftharness.checkpoint.manifest_slots`); then the file itself, a new one
+under its name. That one is not synced: after a loss of power it may be old, or torn, and what the slots have is taken
+instead. While one process waits for the disk the others wait for the lock. So whoever waits writes down what it wants to
+change, in a file beside the manifest; whoever gets the lock makes these changes with its own, and one sync serves them all.
+The others then find theirs made.
 
 That file is a hint and no more: what is lost of it, its owner makes itself when its turn comes. The lock file is never
 unlinked: one that waits would get the lock of a file that nobody finds any more, while the next takes that of a new one.
@@ -19,9 +21,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ftharness.checkpoint.commit import commit, make_folder, remove_orphans
+from ftharness.checkpoint.commit import make_folder, remove_orphans, sync_folder, temporary
 from ftharness.checkpoint.errors import ManifestCorruptedError, ManifestWriteError
 from ftharness.checkpoint.manifest_changes import CHANGES, Manifest, migrated
+from ftharness.checkpoint.manifest_slots import ManifestSlots
 from ftharness.checkpoint.storage import Storage, write_all
 
 _log = logging.getLogger("ftharness.checkpoint")
@@ -42,7 +45,7 @@ class ManifestFile:
     """The file of a manifest, and those beside it.
 
     Args:
-        path: Of the manifest. ``.lock``, ``.pending`` and ``.backup`` lie beside it.
+        path: Of the manifest. ``.lock``, ``.pending``, ``.slot0`` and ``.slot1`` lie beside it.
         storage: The disk.
     """
 
@@ -51,7 +54,7 @@ class ManifestFile:
         self._storage = storage
         self._lock_path = path.with_suffix(".lock")
         self._pending = path.with_suffix(".pending")
-        self._backup = path.with_suffix(".backup")
+        self._slots = ManifestSlots(path, storage)
         self._tidy = False
 
     def read(self) -> Manifest:
@@ -59,9 +62,20 @@ class ManifestFile:
 
         Raises:
             FileNotFoundError: There is none.
-            ManifestCorruptedError: Neither it nor its backup can be read.
+            ManifestCorruptedError: Neither it nor a slot can be read.
         """
-        return self._read()[0]
+        copies, wrong = self._certain(), ""
+        try:
+            copies.append(_parsed(self._storage.read(self._path)))
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:
+            wrong = f"{self._path} cannot be read: {error}"
+        if not copies:
+            raise ManifestCorruptedError(f"{wrong}; and no slot beside it is whole", self._path)
+        if wrong:
+            _log.error("%s; what is certain is taken from beside it", wrong)
+        return max(reversed(copies), key=_serial)
 
     def begin(self, manifest: Manifest) -> None:
         """Write a new manifest in place of what is there. What others still want of the old one is dropped."""
@@ -69,7 +83,14 @@ class ManifestFile:
             make_folder(self._storage, self._path.parent)
             with self._locked(None):
                 self._asked()
-                self._write(manifest, keep=True)
+                manifest["changes"] = max(map(_serial, self._certain()), default=0) + 1
+                self._write(manifest)
+                fd = self._storage.open(self._path)
+                try:
+                    self._storage.fsync(fd)  # once: from here on there is a manifest
+                finally:
+                    self._storage.close(fd)
+                sync_folder(self._storage, self._path.parent)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -83,22 +104,23 @@ class ManifestFile:
         Raises:
             FileNotFoundError: There is no manifest.
             ValueError: It cannot be changed so.
-            ManifestWriteError: The disk does not take it; nothing is changed.
-            ManifestCorruptedError: Neither it nor its backup can be read.
+            ManifestWriteError: The disk does not take it; what was committed before is as it was.
+            ManifestCorruptedError: Neither it nor a slot can be read.
         """
         if not self._storage.exists(self._path):
             raise FileNotFoundError(f"there is no manifest {self._path}; initialize() makes one")
         try:
             ticket = secrets.token_hex(6)
             with self._locked((ticket, kind, arguments)):
-                manifest, whole = self._read()
+                manifest = self.read()
                 if ticket in manifest.get("made_for_others", ()):
                     return
                 for other in self._asked():
                     if other.run == manifest["created_at"] and other.name != ticket:
                         _make_for(other, manifest)
                 CHANGES[kind](manifest, **arguments)
-                self._write(manifest, keep=whole)
+                manifest["changes"] = _serial(manifest) + 1
+                self._write(manifest)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -144,38 +166,48 @@ class ManifestFile:
             return []
         return [ticket for line in text.split(b"\n") if (ticket := _parsed_ticket(line)) is not None]
 
-    def _read(self) -> tuple[Manifest, bool]:
-        """The same, and whether it is the manifest itself."""
+    def _certain(self) -> list[Manifest]:
+        """What the slots hold."""
+        found = []
+        for _, text in self._slots.whole():
+            with suppress(ValueError):
+                found.append(_parsed(text))
+        return found
+
+    def _write(self, manifest: Manifest) -> None:
+        """Commit it. What fails before the slot is written changes nothing; after it, only who reads the file itself."""
+        text = msgspec.json.encode(manifest)
+        unnamed = temporary(self._path)
+        fd = self._storage.create(unnamed)
         try:
-            return self._parsed(self._path), True
-        except FileNotFoundError:
+            self._storage.lock(fd)
+            write_all(self._storage, fd, msgspec.json.format(text, indent=2))
+            self._slots.put(_serial(manifest), text)
+            self._storage.rename(unnamed, self._path)
+        except BaseException:
+            with suppress(OSError):
+                self._storage.unlink(unnamed)
             raise
-        except (ValueError, OSError) as error:
-            _log.error("%s cannot be read (%s); its last version but one is taken", self._path, error)
-            try:
-                return self._parsed(self._backup), False
-            except (ValueError, OSError) as also:
-                raise ManifestCorruptedError(
-                    f"the manifest is unreadable, and so is its backup: {self._path}: {error}; {self._backup}: {also}",
-                    self._path,
-                ) from error
-
-    def _parsed(self, path: Path) -> Manifest:
-        found = msgspec.json.decode(self._storage.read(path))
-        if not isinstance(found, dict) or not isinstance(found.get("shards"), dict):
-            raise ValueError("it is no manifest")  # noqa: TRY004 - of the text, as one that is no JSON
-        return migrated(found)
-
-    def _write(self, manifest: Manifest, *, keep: bool) -> None:
-        """Commit it; what was there becomes the backup, if it is worth being one."""
-        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        commit(self._storage, self._path, lambda stream: stream.write(text), keep=self._backup if keep else None)
+        finally:
+            self._storage.close(fd)
 
     def _failed(self, error: OSError) -> ManifestWriteError:
         said = f"{error.strerror or error} ({error.filename})" if error.filename else error.strerror or str(error)
         return ManifestWriteError(
             f"the change of {self._path} is not committed: {said}; what it said before, it still says"
         )
+
+
+def _serial(manifest: Manifest) -> int:
+    """How many changes it has seen, since there first was one under its name."""
+    return int(manifest.get("changes", 0))
+
+
+def _parsed(text: bytes) -> Manifest:
+    found = msgspec.json.decode(text)
+    if not isinstance(found, dict) or not isinstance(found.get("shards"), dict):
+        raise ValueError("it is no manifest")  # noqa: TRY004 - of the text, as one that is no JSON
+    return migrated(found)
 
 
 def _make_for(ticket: _Ticket, manifest: Manifest) -> None:

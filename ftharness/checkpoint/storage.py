@@ -23,6 +23,10 @@ class Storage:
         """A file whose end is written to, whoever else does; made where there is none."""
         return os.open(path, _WRITE | os.O_CREAT | os.O_APPEND, 0o666)
 
+    def open_to_update(self, path: Path) -> int:
+        """A file that is there, to be overwritten in place."""
+        return os.open(path, _WRITE)
+
     def open(self, path: Path) -> int:
         """A file that is there, to be locked."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -34,6 +38,10 @@ class Storage:
     def write(self, fd: int, data: memoryview) -> int:
         """Write some of ``data``; returns how many bytes of it, as a disk that fills up may take fewer."""
         return os.write(fd, data)
+
+    def write_at(self, fd: int, data: memoryview, offset: int) -> int:
+        """Overwrite some of what is there from an offset on; returns how many bytes."""
+        return os.pwrite(fd, data, offset)
 
     def begin_writeback(self, fd: int, offset: int, length: int) -> None:
         """Let the disk begin with what was just written, instead of with the fsync; nobody waits, and nothing is certain.
@@ -49,6 +57,10 @@ class Storage:
     def fsync(self, fd: int) -> None:
         """Of a file its bytes, of a folder its entries: they are on the disk when this returns."""
         os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """The bytes of a file, and its length, without its times: less to write where the length is as before."""
+        os.fdatasync(fd)
 
     def close(self, fd: int) -> None:
         """Close it; a lock on it is gone with it."""
@@ -114,3 +126,11 @@ def write_all(storage: Storage, fd: int, data: bytes | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[storage.write(fd, rest) :]
+
+
+def write_all_at(storage: Storage, fd: int, data: bytes, offset: int) -> None:
+    """The same, in place of what is there from an offset on."""
+    rest = memoryview(data)
+    while rest:
+        written = storage.write_at(fd, rest, offset)
+        rest, offset = rest[written:], offset + written

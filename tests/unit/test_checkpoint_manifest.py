@@ -220,7 +220,7 @@ class TestManifestBasicOperations:
         assert (latest["checkpoint_id"], latest["batch_boundaries"]) == ("point 2", {"0": 2, "1": 2})
 
     def test_manifest_atomic_write_no_temp_remains(self, tmp_path: Path) -> None:
-        """A full disk changes nothing, and says so; a damaged manifest is read from its backup; without one it is an error."""
+        """A full disk changes nothing, and says so; a damaged manifest is read from its slots; without them it is an error."""
         manifest = manifest_of(tmp_path, world_size=2)
         manifest.mark_shard_complete(0)
         before = (tmp_path / "manifest.json").read_bytes()
@@ -229,12 +229,12 @@ class TestManifestBasicOperations:
         assert (tmp_path / "manifest.json").read_bytes() == before
         assert not list(tmp_path.glob("*.tmp"))
         (tmp_path / "manifest.json").write_bytes(before[:-20])
-        assert manifest.get_completed_shards() == []  # the one before the last
+        assert manifest.get_completed_shards() == [0]  # nothing is lost
         manifest.mark_shard_complete(1)
         assert on_disk(tmp_path)["shards"]["1"]["status"] == "complete"
-        assert json.loads((tmp_path / "manifest.backup").read_text())["world_size"] == 2  # not the damaged one
-        (tmp_path / "manifest.json").write_text("[]")
-        (tmp_path / "manifest.backup").write_text("")
+        for name in ("json", "slot0", "slot1"):
+            assert manifest.get_completed_shards() == [0, 1] or name == "slot1"
+            (tmp_path / f"manifest.{name}").write_text("[]")
         with pytest.raises(ManifestCorruptedError) as raised:
             manifest.mark_shard_complete(1)
         assert raised.value.manifest_path == tmp_path / "manifest.json"

@@ -67,6 +67,10 @@ class _Model:
                 self._change(path.parent, _Entry("", path.name, file))
             case "write":
                 self.bytes[file] = self.bytes[file][0], self.bytes[file][1] + operation.data
+            case "write_at":
+                certain, now = self.bytes[file]
+                begin, end = operation.offset, operation.offset + len(operation.data)
+                self.bytes[file] = certain, now[:begin] + operation.data + now[end:]
             case "truncate":
                 self.bytes[file] = self.bytes[file][0], b""
             case "sync":
@@ -90,7 +94,7 @@ class _Model:
     def _change(self, folder: Path, entry: _Entry) -> None:
         self.changes[folder].append(entry)
 
-    def outcomes(self, sector: int) -> Iterator[tuple[Image, str]]:
+    def outcomes(self, sector: int, cuts: int) -> Iterator[tuple[Image, str]]:
         """Every image that a crash now may leave."""
         uncertain = [folder for folder, changes in self.changes.items() if changes]
         for kept in product(*(_subsets(len(self.changes[folder])) for folder in uncertain)):
@@ -100,15 +104,17 @@ class _Model:
                 entries[folder] = _applied(self.certain[folder], [self.changes[folder][place] for place in places])
                 lost += len(self.changes[folder]) - len(places)
             names = f"{lost} changed names lost" if lost else "all names there"
-            yield from self._contents(entries, names, sector)
+            yield from self._contents(entries, names, sector, cuts)
 
-    def _contents(self, entries: dict[Path, dict[str, int]], names: str, sector: int) -> Iterator[tuple[Image, str]]:
+    def _contents(
+        self, entries: dict[Path, dict[str, int]], names: str, sector: int, cuts: int
+    ) -> Iterator[tuple[Image, str]]:
         folders, found = self._below(entries)
         now = {path: self.bytes[file][1] for path, file in found.items()}
         yield Image(folders, now), f"{names}, all bytes"
         unsynced = {file for file in found.values() if self.bytes[file][0] != self.bytes[file][1]}
         for file in unsynced:
-            for data, what in _torn(*self.bytes[file], sector):
+            for data, what in _torn(*self.bytes[file], sector, cuts):
                 yield (
                     Image(folders, {path: data if other == file else now[path] for path, other in found.items()}),
                     f"{names}, {what}",
@@ -141,6 +147,7 @@ def crashes(
     *,
     numbers: dict[Path, int] | None = None,
     sector: int = 512,
+    cuts: int = 12,
 ) -> Iterator[Crash]:
     """Each different thing that a crash may leave, at every moment of what was done.
 
@@ -150,12 +157,13 @@ def crashes(
         operations: What was done.
         numbers: Of the files that were there at the start, as the operations have them.
         sector: Bytes that are written at once.
+        cuts: Places at most where one write is torn.
     """
     model = _Model(root, start, numbers or {})
     notes: tuple[str, ...] = ()
     seen: set[int] = set()
     for done in range(len(operations) + 1):
-        for image, what in model.outcomes(sector):
+        for image, what in model.outcomes(sector, cuts):
             # The same after more was acknowledged is another one: less may be missing from it.
             key = hash((notes, image.folders, frozenset(image.files.items())))
             if key not in seen:
@@ -188,17 +196,34 @@ def _subsets(count: int) -> Iterator[tuple[int, ...]]:
     yield from sorted(chosen)
 
 
-def _torn(certain: bytes, now: bytes, sector: int) -> Iterator[tuple[bytes, str]]:
+def _torn(certain: bytes, now: bytes, sector: int, cuts: int) -> Iterator[tuple[bytes, str]]:
     """What may be there of a file whose last bytes are not certain."""
     yield certain, "no new bytes"
-    if not now.startswith(certain):  # it was cut in between
+    if len(now) < len(certain):  # it was cut in between
         yield b"", "nothing"
         return
+    if not now.startswith(certain):
+        before = certain.ljust(len(now), b"\0")
+        for cut in _cuts(0, len(now), sector, cuts):
+            yield now[:cut] + before[cut:], f"overwritten up to byte {cut}"
+            yield before[:cut] + now[cut:], f"overwritten from byte {cut}"
+        return
     begin = len(certain)
-    for cut in range(begin, len(now), sector):
+    for cut in _cuts(begin, len(now), sector, cuts):
         if cut > begin:
             yield now[:cut], f"torn at byte {cut}"
         yield now[:cut] + bytes(len(now) - cut), f"zeros from byte {cut}"
         end = min(cut + sector, len(now))
         if end < len(now):
             yield now[:cut] + bytes(end - cut) + now[end:], f"zeros from byte {cut} to {end}"
+
+
+def _cuts(begin: int, end: int, sector: int, cuts: int) -> Sequence[int]:
+    """Where bytes are torn: at each sector, or where there are many at some, the first and the last among them."""
+    all_of_them = range(begin, end, sector)
+    step = len(all_of_them) / cuts
+    return (
+        all_of_them
+        if step <= 1
+        else sorted({all_of_them[int(place * step)] for place in range(cuts)} | {all_of_them[-1]})
+    )

@@ -25,7 +25,7 @@ class Lost(AssertionError):  # noqa: N818 - says what is the case
 
 
 def explore(
-    folder: Path, batches: int = 3, disk: RecordingDisk | None = None, *, manifest: bool = True
+    folder: Path, batches: int = 3, disk: RecordingDisk | None = None, *, manifest: bool = True, cuts: int = 3
 ) -> Counter[str]:
     """Write checkpoints to a disk, and recover from each crash that could have been.
 
@@ -37,6 +37,7 @@ def explore(
         batches: How many are written, one after the other.
         disk: Records; one with a bug of its own is found out.
         manifest: Whether the run has one.
+        cuts: Places at most where one write is torn.
 
     Returns:
         How many operations there were, and how many different crashes of them and of recoveries were recovered.
@@ -49,7 +50,7 @@ def explore(
     operations = disk.log.operations
     count = Counter({"operations": len(operations)})
     seen = set()
-    for crash in crashes(folder, NOTHING, operations, sector=_TORN_EACH):
+    for crash in crashes(folder, NOTHING, operations, sector=_TORN_EACH, cuts=cuts):
         try:
             left, reached = recover(folder, crash.image, crash.notes)
             count["crash_states"] += 1
@@ -154,7 +155,7 @@ def _again(folder: Path, crash: Crash, operations: list[Operation], reached: int
     return count
 
 
-def explore_somewhere(batches: int) -> Counter[str]:
+def explore_somewhere(batches: int, cuts: int) -> Counter[str]:
     """The same in a folder that is made for it."""
     with tempfile.TemporaryDirectory(prefix="ftharness-crashes-") as folder:
-        return explore(Path(folder), batches)
+        return explore(Path(folder), batches, cuts=cuts)

@@ -8,9 +8,11 @@ from typing import Any
 from ftharness.checkpoint.storage import Storage
 
 #: What can fail on a disk that is full.
-NEEDS_ROOM = frozenset({"create", "open_to_append", "write", "fsync", "rename", "link", "mkdir"})
+NEEDS_ROOM = frozenset(
+    {"create", "open_to_append", "write", "write_at", "fsync", "fdatasync", "rename", "link", "mkdir"}
+)
 #: What can fail on one that is broken.
-TOUCHES = NEEDS_ROOM | {"open", "open_folder", "truncate", "unlink", "read", "names"}
+TOUCHES = NEEDS_ROOM | {"open", "open_to_update", "open_folder", "truncate", "unlink", "read", "names"}
 
 
 class FailingDisk(Storage):
@@ -59,6 +61,7 @@ class _Failing:
     def __call__(self, *arguments: Any) -> Any:
         if not self._disk._fails(self._name):  # noqa: SLF001 - a part of it
             return self._real(*arguments)
-        if self._name == "write" and self._disk._partly:  # noqa: SLF001
-            self._real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        if self._name in ("write", "write_at") and self._disk._partly:  # noqa: SLF001
+            fd, data, *where = arguments
+            self._real(fd, data[: len(data) // 2], *where)
         raise OSError(self._disk._error, os.strerror(self._disk._error))  # noqa: SLF001

@@ -78,6 +78,9 @@ class ImageDisk(Storage):
     def open_to_append(self, path: Path) -> int:
         return self._opened(path, self._names[path]) if path in self._names else self.create(path)
 
+    def open_to_update(self, path: Path) -> int:
+        return self.open(path)
+
     def open(self, path: Path) -> int:
         if path not in self._names:
             raise _error(errno.ENOENT, path)
@@ -94,6 +97,12 @@ class ImageDisk(Storage):
         self.log(Operation("write", path, file, data=bytes(data)))
         return len(data)
 
+    def write_at(self, fd: int, data: memoryview, offset: int) -> int:
+        path, file = self._open[fd]
+        self._bytes[file][offset : offset + len(data)] = data
+        self.log(Operation("write_at", path, file, data=bytes(data), offset=offset))
+        return len(data)
+
     def begin_writeback(self, fd: int, offset: int, length: int) -> None:
         pass
 
@@ -104,6 +113,9 @@ class ImageDisk(Storage):
     def fsync(self, fd: int) -> None:
         path, file = self._open[fd]
         self.log(Operation("sync", path, file) if file else Operation("sync_folder", path))
+
+    def fdatasync(self, fd: int) -> None:
+        self.log(Operation("sync", *self._open[fd]))
 
     def close(self, fd: int) -> None:
         del self._open[fd]

@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple
 
 from ftharness.checkpoint.storage import Storage
 
-Kind = Literal["create", "write", "truncate", "sync", "sync_folder", "rename", "link", "unlink", "mkdir", "note"]
+Kind = Literal[
+    "create", "write", "write_at", "truncate", "sync", "sync_folder", "rename", "link", "unlink", "mkdir", "note"
+]
 
 
 class Operation(NamedTuple):
@@ -17,7 +19,8 @@ class Operation(NamedTuple):
         path: What it was done to; of ``write``, ``truncate`` and ``sync`` the name under which the file was opened.
         file: Which file, however it is called: its number, from 1; 0 where none is meant.
         to: The new name, of ``rename`` and ``link``.
-        data: What was written, at the file's end.
+        data: What was written: of ``write`` at the file's end.
+        offset: Where, of ``write_at``.
         note: What was acknowledged.
     """
 
@@ -27,6 +30,7 @@ class Operation(NamedTuple):
     to: Path = Path()
     data: bytes = b""
     note: str = ""
+    offset: int = 0
 
     def __str__(self) -> str:
         if self.kind == "note":
@@ -94,6 +98,11 @@ class RecordingDisk(Storage):
             self._open[fd] = path, self._names[path]
         return fd
 
+    def open_to_update(self, path: Path) -> int:
+        fd = super().open_to_update(path)
+        self._open[fd] = path, self._names.get(path, 0)
+        return fd
+
     def open(self, path: Path) -> int:
         fd = super().open(path)
         self._open[fd] = path, self._names.get(path, 0)
@@ -110,6 +119,12 @@ class RecordingDisk(Storage):
         self.log(Operation("write", path, file, data=bytes(data[:written])))
         return written
 
+    def write_at(self, fd: int, data: memoryview, offset: int) -> int:
+        written = super().write_at(fd, data, offset)
+        path, file = self._open[fd]
+        self.log(Operation("write_at", path, file, data=bytes(data[:written]), offset=offset))
+        return written
+
     def truncate(self, fd: int) -> None:
         super().truncate(fd)
         self.log(Operation("truncate", *self._open[fd]))
@@ -118,6 +133,10 @@ class RecordingDisk(Storage):
         super().fsync(fd)
         path, file = self._open[fd]
         self.log(Operation("sync", path, file) if file else Operation("sync_folder", path))
+
+    def fdatasync(self, fd: int) -> None:
+        super().fdatasync(fd)
+        self.log(Operation("sync", *self._open[fd]))
 
     def close(self, fd: int) -> None:
         self._open.pop(fd, None)
