@@ -33,8 +33,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         role: ``serving``: the worker that works for the request now: of its last phase, once a token has come of the decode;
             ``prefill_worker``, ``decode_worker``: the one that took it last, where these are apart; ``another_worker``: the
             first of the serving one's role that the request was never on; ``every_worker``; ``frontend``; ``named``: the
-            process ``name``; ``hit``: the one that the scenario's fault number ``fault`` hit; ``client``: no process of the
-            stack, but who sent the request. Of engines that share a failover
+            process ``name``; ``hit``: the one that the scenario's fault number ``fault`` hit, or as a restart started;
+            ``client``: no process of the stack, but who sent the request. Of engines that share a failover
             lock ``active``: the one that serves; ``waking``: the one that has the lock and is not ready yet; ``standby``: the
             first that waits.
         request: The request's place in the workload.
@@ -97,12 +97,12 @@ standby = Target(role="standby")
 
 
 def named(name: str) -> Target:
-    """The process of that name, such as ``worker-1``."""
+    """The process of that name, such as ``worker-1``; ``worker-1.2`` is what a restart makes of it."""
     return Target(role="named", name=name)
 
 
 def hit(fault: int = 0) -> Target:
-    """The process that the scenario's fault of that place, counted from 0, hit."""
+    """The process that the scenario's fault of that place, counted from 0, hit; of a restart the one that it started."""
     return Target(role="hit", fault=fault)
 
 

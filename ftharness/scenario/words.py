@@ -48,7 +48,8 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
             )
     names = [launch.name for launch in plan.launches]
     for where, name in _processes(scenario):
-        if name not in names and not _may_join(name, scenario, plan, by_test=by_test):
+        first = _first_life(name, scenario, by_test=by_test)
+        if first not in names and not _may_join(first, scenario, plan, by_test=by_test):
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
     check_aims(scenario, plan.launches)
     for expect in scenario.expect:
@@ -73,6 +74,19 @@ def _may_join(name: str, scenario: Scenario, plan: Plan, *, by_test: bool) -> bo
     more = sum(one.fault.kind == "start_standby" for one in scenario.faults)
     number = name.rpartition("-")[2]
     return number.isdecimal() and 0 <= (int(number) - 1) // groups < standbys + more
+
+
+def _first_life(name: str, scenario: Scenario, *, by_test: bool) -> str:
+    """The process whose further life may run under that name, ``worker-1.2``; where none may, the name itself.
+
+    There are so many more lives as there are restarts of the process; of one whose target has no name it may be any.
+    """
+    first, dot, number = name.partition(".")
+    if not (dot and number.isdecimal() and int(number) > 1):
+        return name
+    targets = [one.fault.target for one in scenario.faults if one.fault.kind == "restart"]
+    restarts = sum(target.role != "named" or target.name.partition(".")[0] == first for target in targets)
+    return first if by_test or int(number) <= 1 + restarts else name
 
 
 def _events(scenario: Scenario) -> Iterator[tuple[object, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ftharness.client import Client, Stream
 from ftharness.faults import ROLE_OF, TURNS, Target
 from ftharness.gpu import NoGpus
-from ftharness.history import FaultLanded, History, Leak, Log, Metric
+from ftharness.history import FaultLanded, FaultRequested, History, Leak, Log, Metric
 from ftharness.logs import read_metrics
 from ftharness.process import (
     Living,
@@ -67,7 +67,7 @@ class RunningStack:
         self._launches = {launch.name: launch for launch in plan.launches}
         self._roles = {launch.name: launch.role for launch in plan.launches}
         self.holders = Holders(history, self._roles)
-        self._mapped: set[Path] = set()
+        self._mapped: dict[Path, str] = {}
         self.client = Client(
             history,
             plan.url,
@@ -163,21 +163,32 @@ class RunningStack:
         Its name is that of the one that ended, and the number of its life: ``worker-1.2``.
 
         Raises:
-            LookupError: There is no such process, or it had its sockets from us, who have closed them.
+            LookupError: There is no such process, it lives again, or it had its sockets from us, who have closed them.
             StartError: It could not be started.
             NotReady: It did not become ready in the time that the whole stack has.
         """
-        first, _, life = self[name].name.partition(".")
+        first = self[name].name.partition(".")[0]
         before, deadline_s = self._launches[name], max(self.plan.ready_s, _JOINS_S)
         if before.pass_fds:
             raise LookupError(f"{name} was given its listening sockets, which are closed: it cannot be started again")
-        launch = dataclasses.replace(before, name=f"{first}.{int(life or 1) + 1}")
+        again = [one for one in self._launches if one.startswith(f"{first}.")]
+        if again and not self._ended(again[-1]):
+            raise LookupError(f"{name} lives again, as {again[-1]}: there is nothing to start again")
+        launch = dataclasses.replace(before, name=f"{first}.{len(again) + 2}")
         self._launches[launch.name] = launch
         self._roles[launch.name] = launch.role
-        process = await self._start(launch, deadline_s)
+        try:
+            process = await self._start(launch, deadline_s)
+        except StartError:
+            del self._launches[launch.name]  # that was no life
+            raise
         if not launch.ready:  # it is ready when the whole is, as at the start
             await until_ready(process, self.plan.ready, history=self._history, deadline_s=deadline_s)
         return process
+
+    def _ended(self, name: str) -> bool:
+        """Whether it was started, and has ended; one that is on its way has not."""
+        return any(process.name == name and process.exit is not None for process in self.processes)
 
     @property
     def workers(self) -> list[Living]:
@@ -290,12 +301,16 @@ class RunningStack:
         return [await (self.find_serving(request) if target.role == "serving" else self._another(request))]
 
     def _hit(self, target: Target) -> Living:
-        """The process that another fault hit."""
+        """The process that another fault hit; of a ``restart`` the one that it started."""
         fault_id = f"fault-{target.fault + 1}"
+        asked = next(self._history.select(FaultRequested, id=fault_id), None)
         landed = next(self._history.select(FaultLanded, id=fault_id), None)
-        if landed is None or landed.source not in self._launches:
+        name = landed.source if landed else ""
+        if landed and asked and asked.fault == "restart":
+            name = str(landed.evidence.get("started", name))
+        if name not in self._launches:
             raise LookupError(f"{target}: {fault_id} has hit no process")
-        return self.processes[landed.source]
+        return self.processes[name]
 
     async def read_metrics(self) -> None:
         """Read ``/metrics`` of every process that serves it and lives, into the history."""
@@ -328,8 +343,10 @@ class RunningStack:
         return f"http://127.0.0.1:{said.captures['port']}" if said else ""
 
     def note_shared_memory(self) -> None:
-        """Remember which files in /dev/shm our processes have mapped, to see later whether they outlive them."""
-        self._mapped |= self.processes.shared_memory()
+        """Remember which files in /dev/shm each of our processes has mapped, to see later whether they outlive it."""
+        for name, paths in self.processes.shared_memory().items():
+            for path in paths:  # whose it was when it was first seen: others may have it from there
+                self._mapped.setdefault(path, name)
 
     async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
         """Stop everything, see what is left, record that as leaks, and kill it. Then its GPUs are anybody's."""
@@ -360,9 +377,9 @@ class RunningStack:
                 if port in open_ports:
                     detail = f"127.0.0.1:{port} ({what}) is still listened on"
                     self._history.append(Leak(source=process.name, what="port", detail=detail))
-        for path in sorted(self._mapped):
+        for path, name in sorted(self._mapped.items()):
             if path.exists():
-                self._history.append(Leak(source="harness", what="shm", detail=str(path)))
+                self._history.append(Leak(source=name, what="shm", detail=str(path)))
         await self.processes.kill_survivors()
         for kept in await devices.after() if devices else ():
             self._history.append(Leak(source="harness", what="gpu_memory", detail=str(kept)))

@@ -150,10 +150,13 @@ async def test_what_had_its_sockets_from_us_has_no_second_life(struck: Struck) -
 async def test_what_has_ended_is_started_again_and_again(struck: Struck) -> None:
     """By the same command, under the name of its next life, which serves, and can be hit as the first one could."""
     await struck.landed(kill(SECOND))
-    for name, again in (("worker-1", "worker-1.2"), ("worker-1.2", "worker-1.3")):
-        await struck.landed(kill(named(name)))
-        evidence = (await struck.landed(restart(named(name)))).evidence
+    for target, again in ((FIRST, "worker-1.2"), (hit(2), "worker-1.3")):  # what the restart, number 2, has started
+        await struck.landed(kill(target))
+        evidence = (await struck.landed(restart(target))).evidence
         assert (evidence["started"], evidence["state"]) == (again, "ready")
+        assert (
+            await struck.missed(restart(FIRST)) == f"worker-1 lives again, as {again}: there is nothing to start again"
+        )
         assert evidence["pid"] == struck.run.stack[again].pid
         assert await struck.served_by() == again
     commands = [one.argv for one in struck.run.history.select(ProcessStarted) if one.source.startswith("worker-1")]

@@ -246,6 +246,31 @@ def test_a_standby_can_be_named_that_something_starts(tmp_path: Path, name: str,
     )
 
 
+@pytest.mark.parametrize(
+    "name, restarts, known",
+    [
+        ("worker-1.2", [], False),
+        ("worker-1.2", [restart()], True),  # of what another fault hit: which may be it
+        ("worker-1.2", [restart(named("worker-1"))], True),
+        ("worker-1.2", [restart(named("worker-2"))], False),
+        ("worker-1.3", [restart(named("worker-1"))], False),
+        ("worker-1.3", [restart(named("worker-1")), restart(named("worker-1.2"))], True),
+        ("worker-1.1", [restart()], False),
+        ("worker-9.2", [restart()], False),
+    ],
+)
+def test_a_further_life_can_be_named_that_a_restart_begins(
+    tmp_path: Path, name: str, restarts: list[Fault], known: bool
+) -> None:
+    """As many more as there are restarts that may be of that process."""
+    plan = find_stack("sim").plan(aggregated(workers=2), Settings(engine="vllm", folder=tmp_path))
+    plan.close()
+    faults = [kill(serving), *restarts, kill(named(name))]
+    one = Scenario(name="targets/none", workload=[completion()], faults=[on_token(5).inject(fault) for fault in faults])
+    with nullcontext() if known else pytest.raises(LookupError, match=f"has no process '{name}'"):
+        check_words(one, plan)
+
+
 def test_a_group_that_is_not_there_is_counted(tmp_path: Path) -> None:
     """As there are others."""
     plan = find_stack("sim").plan(GROUPS, Settings(engine="vllm", folder=tmp_path))
