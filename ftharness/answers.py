@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import typer
 
+from ftharness.sentence import sentence
+
 PASSED, FAILED, WRONG, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -27,9 +29,14 @@ def said() -> Iterator[None]:
         yield
     except NotAvailable as error:
         die(error, UNKNOWN)
-    except (TomlError, ContractError, ScenarioFileError, RunError, ReportError) as error:
-        die(error)
-    except (LookupError, ValueError) as error:
-        die(error.args[0] if error.args else error)
-    except OSError as error:
-        die(f"{error.filename}: {error.strerror}" if error.filename else error)
+    except (
+        TomlError,
+        ContractError,
+        ScenarioFileError,
+        RunError,
+        ReportError,
+        LookupError,
+        ValueError,
+        OSError,
+    ) as error:
+        die(sentence(error))

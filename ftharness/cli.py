@@ -1,8 +1,8 @@
 """The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor | k8s``.
 
 Exit status: 0 all pass (known findings and what does not apply included), 1 some fail, 2 the call or a file is wrong (nothing
-was started), 3 some unknown and none failed, 130 interrupted. An output that nobody reads, or that cannot be written, changes
-none of it.
+was started; of several scenarios those were run that can be, and none failed), 3 some unknown, or not run because something is
+missing here, and none failed, 130 interrupted. An output that nobody reads, or that cannot be written, changes none of it.
 """
 
 from collections.abc import Sequence
@@ -140,8 +140,8 @@ def run(
     """Run scenarios, judge them, and write a report."""
     with said():
         cells = _cells(names, stack, engine, sut_python, seed, settings or [], bug) * repeat
-        record, trouble, interrupted = _session(cells, out, seed, names[0])
-    raise typer.Exit(_status(record, trouble=trouble, interrupted=interrupted))
+        status = _session(cells, out, seed, names[0])
+    raise typer.Exit(status)
 
 
 def _cells(
@@ -173,7 +173,8 @@ def _cells(
     return cells
 
 
-def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> "tuple[RunRecord, str, bool]":
+def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> int:
+    """Run them, and tell; the exit status."""
     from ftharness.session import Session, claimed, new_folder
     from ftharness.telling import Telling
 
@@ -186,16 +187,20 @@ def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) ->
         finally:
             telling.close()
         telling.summary(record, folder, session.trouble)
-    return record, session.trouble, session.interrupted
-
-
-def _status(record: "RunRecord", *, trouble: str = "", interrupted: bool = False) -> int:
-    from ftharness.report import exit_status
-
-    if interrupted:
+    if session.interrupted:
         return INTERRUPTED
+    return _status(record, session.trouble, session.refused)
+
+
+def _status(record: "RunRecord", trouble: str = "", refused: "Sequence[Exception]" = ()) -> int:
+    """A failure that was seen outweighs a part of the call that was wrong, and that outweighs what was not tested."""
+    from ftharness.report import exit_status
+    from ftharness.stack import NotAvailable
+
     status = exit_status(record)
-    return UNKNOWN if trouble and status == PASSED else status
+    if status != FAILED and any(not isinstance(error, NotAvailable) for error in refused):
+        return WRONG
+    return UNKNOWN if (trouble or refused) and status == PASSED else status
 
 
 @app.command()
@@ -223,8 +228,8 @@ def replay(folder: RunArgument, out: OutOption = None) -> None:
         cells = cells_to_replay(folder)
         for cell in cells:
             find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
-        record, trouble, interrupted = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")
-    raise typer.Exit(_status(record, trouble=trouble, interrupted=interrupted))
+        status = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")
+    raise typer.Exit(status)
 
 
 @app.command()

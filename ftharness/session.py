@@ -17,6 +17,7 @@ import msgspec
 
 from ftharness.engine.bugs import BUGS
 from ftharness.faults import fault_kind
+from ftharness.logs import ContractError, TomlError
 from ftharness.report import ReportError, RunRecord, prepare, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge
 from ftharness.scenario.expect import find_oracle
@@ -24,7 +25,7 @@ from ftharness.scenario.library import find
 from ftharness.scenario.runner import Cell, keep_cell, run_cell
 from ftharness.scenario.scenario import with_params
 from ftharness.scenario.trigger import find_predicate
-from ftharness.stack import find_stack
+from ftharness.stack import NotAvailable, find_stack
 from ftharness.stored_runs import holds_run, read_events, run_of
 from ftharness.suggest import nearest
 
@@ -43,6 +44,13 @@ class Told:
 
     def ended(self, cell: Cell, record: ScenarioRecord, folder: Path) -> None:
         """A cell was judged."""
+
+    def refused(self, cell: Cell, error: Exception) -> None:
+        """A cell of several could not be begun; the others were run. Told when they have ended."""
+
+
+#: Why a cell cannot be begun: the call, a file of the user's, or the folder is wrong, or what it needs is missing.
+_NOT_BEGUN = (NotAvailable, TomlError, ContractError, LookupError, ValueError, OSError)
 
 
 def new_folder(name: str, base: Path = Path("reports")) -> Path:
@@ -110,12 +118,14 @@ class Session:
 
     Attributes:
         interrupted: Whether it was.
+        refused: What each cell that could not be begun failed with, where others of the same call were run.
         trouble: Why the report could not be written, or what the harness itself failed with, or "".
     """
 
     def __init__(self, folder: Path, told: Told) -> None:
         self.folder = folder
         self.interrupted = False
+        self.refused: list[Exception] = []
         self.trouble = ""
         self._told = told
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -124,9 +134,13 @@ class Session:
     def run(self, cells: Sequence[Cell], *, seed: int) -> RunRecord:
         """Run ``cells`` in this thread, which must be the main one: it takes the signals that interrupt meanwhile.
 
+        One that cannot be begun costs the others nothing; where none can be, the first one's error is raised.
+
         Raises:
             NotAvailable: What a stack needs is not installed.
-            ValueError: A topology does not exist on its stack.
+            LookupError: A name in a scenario means nothing on its stack.
+            ValueError: A topology cannot be launched on its stack.
+            TomlError: A file that it names is wrong.
             OSError: The folder cannot be written.
         """
         # A terminal that is closed is an interrupt, too; under nohup it is none.
@@ -151,14 +165,18 @@ class Session:
 
     async def _run(self, cells: Sequence[Cell], seed: int) -> RunRecord:
         records: list[ScenarioRecord] = []
+        refused: list[tuple[Cell, Exception]] = []
         preparing = asyncio.get_running_loop().run_in_executor(None, _prepare)
         for place, cell in enumerate(cells, 1):
-            if self.interrupted and records:
+            if self.interrupted and (records or refused):
                 break
             path = "." if len(cells) == 1 else f"{place:0{len(str(len(cells)))}d}-{safe_name(cell.scenario.name)}"
             self._told.begins(cell, place, len(cells))
             try:
                 record = await self._one(cell, path)
+            except _NOT_BEGUN as error:
+                refused.append((cell, error))
+                continue
             except Exception:
                 if records:  # those of the others are not lost for it
                     self._keep(lambda: write_report(self.folder, self._record(records, seed)))
@@ -167,6 +185,11 @@ class Session:
             self._told.ended(cell, record, self.folder)
             if len(cells) > 1 and place < len(cells):
                 self._keep(lambda: write_run(self.folder, self._record(records, seed)))
+        for cell, why in refused[0 if records else 1 :]:
+            self._told.refused(cell, why)
+        if refused and not records:
+            raise refused[0][1]
+        self.refused = [why for _, why in refused]
         run = self._record(records, seed)
         await preparing
         self._keep(lambda: write_report(self.folder, run))

@@ -19,6 +19,7 @@ from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.case import Case
 from ftharness.scenario.record import HISTORY_FILE
 from ftharness.scenario.runner import Cell
+from ftharness.sentence import sentence
 from ftharness.session import Told
 
 _PHASES = {
@@ -65,6 +66,11 @@ class Telling(Told):
         del cell
         self.close()
         self.told(record, folder)
+
+    def refused(self, cell: Cell, error: Exception) -> None:
+        """Why it was not run."""
+        self.close()
+        sys.stderr.write(f"ftharness: {plain(cell.scenario.name)} was not run: {plain(sentence(error))}\n")
 
     def told(self, record: ScenarioRecord, folder: Path) -> None:
         """One line for what passed, the story for what did not."""

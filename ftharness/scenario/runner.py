@@ -62,21 +62,25 @@ async def run_cell(
 ) -> ScenarioRecord:
     """Run it in ``folder`` (made if need be), and judge it.
 
-    Cancelled, it still tears everything down, writes how far it came, and raises CancelledError.
+    Cancelled, it still tears everything down, writes how far it came, and raises CancelledError. Of one that cannot be begun
+    no run is left.
 
     Raises:
         NotAvailable: What the stack needs is not installed.
-        LookupError: A name in the scenario means nothing on this stack; no run is left.
+        LookupError: A name in the scenario means nothing on this stack.
         OSError: The folder cannot be written.
     """
     keep_cell(cell, folder)
     with History(folder / HISTORY_FILE) as history:
         try:
             await Run(cell, kind, folder, history, say).complete()
-        except LookupError:
+        except Exception:
             if not history.events:  # nothing was begun: nothing is left that would look like a run
                 for name in (HISTORY_FILE, CELL_FILE):
-                    (folder / name).unlink()
+                    (folder / name).unlink(missing_ok=True)
+                if path != ".":
+                    with suppress(OSError):  # there is more in it, which is not ours
+                        folder.rmdir()
             raise
         return kept(judge(cell.scenario, history.events, path=path), history)
 

@@ -123,6 +123,26 @@ def test_a_broken_scenario_file_is_told_its_line(call: Call, tmp_path: Path, nam
     assert re.search(says, call("run", name, status=2).stderr)
 
 
+@pytest.mark.parametrize(
+    "seconds,status,verdict", [(120.0, 2, "pass"), (0.01, 1, "fail")], ids=["the others pass", "one fails"]
+)
+def test_one_that_cannot_be_begun_costs_the_others_nothing(
+    call: Call, tmp_path: Path, seconds: float, status: int, verdict: str
+) -> None:
+    """It is named on standard error and leaves no folder; a failure that was seen is not lost in the status."""
+    (tmp_path / "both.py").write_text(f"""from ftharness.client import completion
+from ftharness.faults import kill, named
+from ftharness.scenario import Scenario, at
+nobody = Scenario(name="a/nobody", workload=[completion()], faults=[at(0).inject(kill(named("worker-9")))])
+real = Scenario(name="a/real", workload=[completion(max_tokens=8)], deadline_s={seconds})
+""")
+    done = call("run", "both.py", "--out", "run", status=status)
+    assert re.search(r"^ftharness: a/nobody was not run: .*worker-9", done.stderr, re.MULTILINE)
+    assert f"1 {verdict} of 2" in done.stdout
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["2-a-real"]
+    assert (tmp_path / "run" / "junit.xml").exists()
+
+
 def test_a_missing_dynamo_says_how_to_get_it(call: Call, tmp_path: Path) -> None:
     """Status 3, the command that provisions it, and nothing started."""
     done = call("run", "migration/drain", "--stack", "dynamo-sim", status=3, FTHARNESS_CACHE=str(tmp_path / "cache"))
