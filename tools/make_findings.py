@@ -8,6 +8,9 @@ from ftharness.scenario.findings import KnownFinding, known_findings
 PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
 BEGIN, END = "<!-- findings: written by tools/make_findings.py -->\n", "<!-- end of findings -->\n"
 
+#: Whose it has to be, where that is not what it is for all.
+_OF = {"hit": "", "shown": ", of a process by which it shows above", "any": ", of any process, with or without a fault"}
+
 
 def page(text: str, findings: Sequence[KnownFinding]) -> str:
     """The page with these findings between its marks."""
@@ -26,7 +29,7 @@ def _lines(findings: Sequence[KnownFinding]) -> Iterator[str]:
     for one in findings:
         where = f"On {_stacks(one)} `{one.versions}`, seen {one.seen}, first on {one.since}."
         yield f"\n## {one.id}\n\n**{one.title}.** {where}\n\n{one.what}\n"
-        yield from (f"- `{shows.oracle}()` says `{shows.reason}`" for shows in one.shows)
+        yield from (f"- `{shows.oracle}()` says `{shows.reason}`{_OF[shows.of]}" for shows in one.shows)
         yield f"\n```bash\n{one.reproduction}\n```"
 
 

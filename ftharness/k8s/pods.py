@@ -240,9 +240,9 @@ class Pods:
         del settle_s
         return []
 
-    def shared_memory(self) -> set[Path]:
+    def shared_memory(self) -> dict[str, set[Path]]:
         """None of this machine's."""
-        return set()
+        return {}
 
     async def kill_survivors(self) -> None:
         """Delete the deployment, where that was not done."""

@@ -93,5 +93,5 @@ class Owner(Protocol[P_co]):
     async def kill_survivors(self) -> None:
         """End everything that is left."""
 
-    def shared_memory(self) -> set[Path]:
-        """The files in this machine's /dev/shm that its processes have mapped now."""
+    def shared_memory(self) -> Mapping[str, set[Path]]:
+        """The files in this machine's /dev/shm that each of its processes has mapped now; by its name."""

@@ -246,10 +246,13 @@ class Processes:
             process.end_tree()
         await asyncio.wait([process.alone for process in left], timeout=_END_S)
 
-    def shared_memory(self) -> set[Path]:
-        """The files in /dev/shm that those that live, and what they started, have mapped now."""
-        pids = [pid for process in self if process.exit is None for pid in (process.pid, *_pids(process))]
-        return {path for pid in pids for path in _mapped_shared_memory(pid)}
+    def shared_memory(self) -> dict[str, set[Path]]:
+        """The files in /dev/shm that each of those that live, or what it started, has mapped now; by its name."""
+        return {
+            process.name: {path for pid in (process.pid, *_pids(process)) for path in _mapped_shared_memory(pid)}
+            for process in self
+            if process.exit is None
+        }
 
     def _hear(self) -> None:
         """A message of the guardian's or of a keeper's."""

@@ -1,14 +1,17 @@
 """Known findings applied to a judgement: which failures they explain, and which of the findings did not show this time."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ftharness.scenario.case import Part
-from ftharness.scenario.findings import KnownFinding, known_findings
+from ftharness.scenario.findings import KnownFinding, Shows, known_findings
 from ftharness.scenario.record import IN_PART, KNOWN, LIKE, MENDED, NOT_SEEN, Annotation, Verdict
+
+# Whose a leak is where that is not known: a GPU's memory is nobody's; older runs did not say who had a file mapped.
+_UNKNOWN = "harness"
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +45,21 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 def explained(
-    scenario: str, stack: str, engine: str, version: str, judged: Sequence[Judged], *, untested: str
+    scenario: str,
+    stack: str,
+    engine: str,
+    version: str,
+    judged: Sequence[Judged],
+    *,
+    untested: str,
+    hit: Collection[str],
 ) -> Explained:
     """Which failures are known, and which known ones are not there.
 
     A failure is explained by findings of this scenario, stack, engine and version. An oracle that cannot tell is so, too, but
     only by a finding that also shows in a failure. Unless every failure is explained, and nothing else was left untested, no
-    finding excuses the run.
+    finding excuses the run. What names its process has to be of one that a fault hit, and without any fault nothing is explained,
+    where the finding does not say otherwise.
 
     Args:
         scenario: The run's.
@@ -57,15 +68,16 @@ def explained(
         version: Of the system under test.
         judged: What the oracles said.
         untested: Why the run tested nothing beside its invariants; "" when it did.
+        hit: What faults landed on: processes, or clients; none: there was no fault.
     """
     about = [one for one in known_findings() if one.of(stack, engine, scenario)]
     here = [one for one in about if one.covers(version)]
-    failed = {place: _apart(one, here) for place, one in enumerate(judged) if one.verdict == "fail"}
+    failed = {place: _apart(one, here, hit) for place, one in enumerate(judged) if one.verdict == "fail"}
     showing = [one for one in here if any(one.id in part.by for part in failed.values())]
     unable = (
         {}
         if untested
-        else {place: _apart(one, showing) for place, one in enumerate(judged) if one.verdict == "unknown"}
+        else {place: _apart(one, showing, hit) for place, one in enumerate(judged) if one.verdict == "unknown"}
     )
     parts = failed | unable
     known = {place: part.by for place, part in parts.items() if part.by and not part.new}
@@ -78,7 +90,8 @@ def explained(
     for finding in showing:
         own = [judged[place].shown for place, part in parts.items() if finding.id in part.by]
         notes.append(_shows(finding, own, also))
-    notes += _not_there([one for one in about if one not in showing], version, judged, tested=not untested and not new)
+    rest = [one for one in about if one not in showing]
+    notes += _not_there(rest, version, judged, hit, tested=not untested and not new)
     return Explained(known, notes)
 
 
@@ -89,9 +102,11 @@ class _Apart(NamedTuple):
     new: list[str]
 
 
-def _apart(one: Judged, findings: Sequence[KnownFinding]) -> _Apart:
+def _apart(one: Judged, findings: Sequence[KnownFinding], hit: Collection[str]) -> _Apart:
+    whose = {finding.id: _shown_of(finding, one, hit) for finding in findings}
     of_each = [
-        (part.said, [finding.id for finding in findings if _fits(finding, one.oracle, part.said)]) for part in one.parts
+        (part.said, [each.id for each in findings if _fits(each, one.oracle, part, hit, whose[each.id])])
+        for part in one.parts
     ]
     return _Apart(
         list(dict.fromkeys(name for _, names in of_each for name in names)),
@@ -99,8 +114,23 @@ def _apart(one: Judged, findings: Sequence[KnownFinding]) -> _Apart:
     )
 
 
-def _fits(finding: KnownFinding, oracle: str, said: str) -> bool:
-    return any(one.oracle == oracle and re.search(one.reason, said) for one in finding.shows)
+def _shown_of(finding: KnownFinding, one: Judged, hit: Collection[str]) -> set[str]:
+    """The processes that were hit by which the finding shows by itself."""
+    return {part.source for part in one.parts if part.source in hit and _fits(finding, one.oracle, part, hit, ())}
+
+
+def _fits(finding: KnownFinding, oracle: str, part: Part, hit: Collection[str], shown_of: Collection[str]) -> bool:
+    clauses = [one for one in finding.shows if one.oracle == oracle and re.search(one.reason, part.said)]
+    return any(_binds(clause, part.source, hit, shown_of) for clause in clauses)
+
+
+def _binds(clause: Shows, source: str, hit: Collection[str], shown_of: Collection[str]) -> bool:
+    """Whether what is of this process may be the clause's."""
+    if clause.of == "any":
+        return True
+    if clause.of == "shown":
+        return source in shown_of or (source == _UNKNOWN and bool(shown_of))
+    return source in hit if source else bool(hit)
 
 
 def _shows(finding: KnownFinding, own: Sequence[str], also: str) -> Annotation:
@@ -111,7 +141,7 @@ def _shows(finding: KnownFinding, own: Sequence[str], also: str) -> Annotation:
 
 
 def _not_there(
-    findings: Sequence[KnownFinding], version: str, judged: Sequence[Judged], *, tested: bool
+    findings: Sequence[KnownFinding], version: str, judged: Sequence[Judged], hit: Collection[str], *, tested: bool
 ) -> Iterator[Annotation]:
     """What there is to say of findings that did not show; and of versions that are new to them.
 
@@ -121,7 +151,7 @@ def _not_there(
         names = {shows.oracle for shows in one.shows}
         own = [each for each in judged if each.oracle in names]
         what, where = f"{one.id}: {one.title}", f"see {one.page}"
-        like = [each.shown for each in judged if each.verdict == "fail" and _apart(each, [one]).by]
+        like = [each.shown for each in judged if each.verdict == "fail" and _apart(each, [one], hit).by]
         if like and not one.covers(version):
             seen = f"{what} was seen on {one.versions} only, and {', '.join(like)} of {version} looks the same"
             yield Annotation(kind=LIKE, reason=f"{seen}; {where}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -36,10 +37,15 @@ class Shows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         oracle: Whose, by its name.
         reason: A regular expression that is found somewhere in what the oracle says.
+        of: Of what names its process, such as a leak, whose it has to be: ``hit``, of one that a fault hit, itself or its engine;
+            ``shown``, of one that was hit and by which the finding shows as well in a clause that says ``hit``; ``any``, of
+            whichever.
+            Without a fault only ``any`` explains something.
     """
 
     oracle: str
     reason: str
+    of: Literal["hit", "shown", "any"] = "hit"
 
 
 class KnownFinding(msgspec.Struct, frozen=True, kw_only=True):

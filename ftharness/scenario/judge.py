@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftharness.engine.bugs import BUGS
+from ftharness.faults import HARMLESS
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding, Part
@@ -163,7 +164,14 @@ def _known(case: Case, scenario: Scenario, findings: Sequence[tuple[Expect, Find
         )
         for expect, finding in findings
     ]
-    return explained(scenario.name, started.stack, started.engine, started.sut_version, judged, untested=untested)
+    return explained(
+        scenario.name, started.stack, started.engine, started.sut_version, judged, untested=untested, hit=_hit(case)
+    )
+
+
+def _hit(case: Case) -> set[str]:
+    """What faults landed on; not what was only looked at, or started again."""
+    return {one.process for one in case.faults if one.landed and one.requested.fault not in HARMLESS}
 
 
 def _planted(name: str, scenario: str) -> list[Annotation]:

@@ -11,7 +11,7 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.faults import kill, serving
-from ftharness.history import ContractChosen, Leak
+from ftharness.history import ContractChosen, FaultLanded, FaultRequested, Leak
 from ftharness.logs import TomlError
 from ftharness.report import RunRecord, exit_status
 from ftharness.scenario import (
@@ -170,6 +170,65 @@ def test_a_new_failure_beside_a_known_one_counts(story: Make, write: Write) -> N
     assert "explains no_leaks(); see docs/findings.md#old-engine; also a new failure: tokens_exact(): " in reason
 
 
+BOUND = f"""
+{ORPHAN}
+[[shows]]
+oracle = "no_leaks"
+reason = "^shm of .*: psm"
+of = "shown"
+[[shows]]
+oracle = "no_leaks"
+reason = "^shm of .*: loads"
+of = "any"
+"""
+ENGINE, SHM, LOADS = ("process", "engine 40133"), ("shm", "psm_1"), ("shm", "loads_1")
+
+
+@pytest.mark.parametrize(
+    "leaks,excused",
+    [
+        ([("worker-1", *ENGINE)], True),
+        ([("worker-2", *ENGINE)], False),
+        ([("worker-1", *ENGINE), ("worker-2", *ENGINE)], False),
+        ([("worker-1", *ENGINE), ("worker-1", *SHM)], True),
+        ([("worker-1", *ENGINE), ("worker-2", *SHM)], False),
+        ([("worker-1", *SHM)], False),
+        ([("worker-1", *ENGINE), ("harness", *SHM)], True),
+        ([("harness", *SHM)], False),
+        ([("worker-2", *LOADS)], True),
+    ],
+    ids=str,
+)
+def test_a_leak_is_known_of_a_process_that_was_hit(
+    story: Make, write: Write, leaks: list[tuple[str, str, str]], excused: bool
+) -> None:
+    """Worker-1 was: of another it is new; so is what is known only beside another leak, without that; unless of whichever.
+
+    Of a file in /dev/shm older runs do not say whose it was ("harness").
+    """
+    write("old-engine", BOUND.replace("of worker-1:", "of worker-[0-9]+:"))
+    one = story()
+    one.migrates()
+    for source, what, detail in leaks:
+        one.add(180, Leak(source=source, what=what, detail=detail))
+    assert judged(one)[:2] == ("fail", 0 if excused else 1)
+
+
+@pytest.mark.parametrize("leak,kinds", [(ENGINE, []), (LOADS, ["known_in_part"])], ids=str)
+def test_where_no_fault_landed_nothing_is_known_but_what_needs_none(
+    story: Make, write: Write, leak: tuple[str, str], kinds: list[str]
+) -> None:
+    """A run that was interrupted before; one in which a worker was only looked at, or started again, is no other."""
+    write("old-engine", BOUND)
+    one = story()
+    asked = FaultRequested(source="harness", id="fault-1", fault="check_health", target="worker-1")
+    one.add(110, asked)
+    one.add(111, FaultLanded(source="worker-1", id="fault-1", evidence={"status": 200}))
+    one.add(180, Leak(source="worker-1", what=leak[0], detail=leak[1]))
+    record = judge(SCENARIO, one.end("interrupted", "Ctrl-C"))
+    assert [note.kind for note in record.annotations] == kinds
+
+
 HANGS = """
 title = "A request that hangs"
 what = "It gets nothing."
@@ -231,8 +290,8 @@ def test_two_findings_excuse_what_they_explain_together(story: Make, write: Writ
 
 
 def test_what_was_not_tested_beside_a_known_failure_is_unknown(story: Make, write: Write) -> None:
-    """A leak is known, but no fault landed: the status says that the rest was not tested, as for any such run."""
-    write("old-engine", f'{ORPHAN}[[shows]]\noracle = "tokens_exact"\nreason = "not tested"')
+    """A leak is known without a fault, and none landed: the status says that the rest was not tested, as for any such run."""
+    write("old-engine", f'{ORPHAN}of = "any"\n[[shows]]\noracle = "tokens_exact"\nreason = "not tested"\nof = "any"')
     one = story()
     one.request(100, "r", [1, 2, 3])
     one.add(180, Leak(source="worker-1", what="process", detail="engine 40133"))
@@ -356,6 +415,7 @@ WRONG = [
     ("engine [0-9]+$", "engine [0-9+$", 11, "bad regular expression"),
     ("process of worker-1: engine [0-9]+$", ".*", 11, "the reason '.*' explains everything"),
     ('["a/*"]', "[]", 6, "scenarios is empty"),
+    ('engine [0-9]+$"', 'engine [0-9]+$"\nof = "hits"', 12, "'hits'"),
     ("since = ", 'reproduction = "rm"\nsince = ', 8, "reproduction = 'rm': is a command of ftharness"),
 ]
 
