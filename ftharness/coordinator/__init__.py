@@ -1,8 +1,9 @@
 """Worker processes on devices, seen through whatever befalls them: preemption, memory that runs out, an input that kills.
 
-A library in its own right, of the standard library alone but for its runner, which needs torch (``ftharness[torch]``).
+A library in its own right: it knows nothing of scenarios. Its runner needs torch (``ftharness[torch]``).
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ftharness.coordinator.child import exit_on_sigterm
@@ -10,13 +11,13 @@ from ftharness.coordinator.clock import Clock, HeldClock, SystemClock
 from ftharness.coordinator.config import RuntimeConfig
 from ftharness.coordinator.coordinator import GPUProcessCoordinator
 from ftharness.coordinator.errors import Diagnosis, ErrorClass, classify
-from ftharness.coordinator.folder import FolderCheck, validate_checkpoint_dir
 from ftharness.coordinator.monitor import Finished, Manifest
 from ftharness.coordinator.policy import Decision, RetryPolicy
 from ftharness.coordinator.reports import Attempt, Reports
 from ftharness.coordinator.worker import Ending
 
 if TYPE_CHECKING:
+    from ftharness.coordinator.folder import FolderCheck, validate_checkpoint_dir
     from ftharness.coordinator.runner import AsyncInferenceRunner, InferenceResult
 
 __all__ = [
@@ -43,10 +44,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The runner, when it is asked for: each worker imports this package, and not each has to do with checkpoints."""
-    if name in {"AsyncInferenceRunner", "InferenceResult"}:
-        from ftharness.coordinator import runner  # noqa: PLC0415
+#: What is imported when it is asked for: each worker imports this package, and not each has to do with checkpoints.
+_LATER = {
+    "AsyncInferenceRunner": "runner",
+    "InferenceResult": "runner",
+    "FolderCheck": "folder",
+    "validate_checkpoint_dir": "folder",
+}
 
-        return getattr(runner, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

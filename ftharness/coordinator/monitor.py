@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ftharness.coordinator.config import RuntimeConfig
 from ftharness.coordinator.errors import Diagnosis, classify
-from ftharness.coordinator.folder import validate_checkpoint_dir
 from ftharness.coordinator.policy import Decision, RetryPolicy
 from ftharness.coordinator.reports import Attempt
 from ftharness.coordinator.worker import Ending, Worker
@@ -235,6 +234,9 @@ class Monitor:
     def _start(self, shard: Shard) -> None:
         shard.due = None
         if self._config.enable_checkpointing:
+            # Each worker imports this module, with the package, and none of them needs what checkpoints need.
+            from ftharness.coordinator.folder import validate_checkpoint_dir  # noqa: PLC0415
+
             check = validate_checkpoint_dir(self._folder, shard.rank)
             if not check.usable:
                 self._over(shard, check.reason)

@@ -167,12 +167,14 @@ class TestGPUProcessCoordinator:
             assert results == [{"rank": 0, "status": "complete"}, {"rank": 1, "status": "complete"}]
             assert coordinator.collect_results() == []
 
-    def test_terminate_all(self, make: Make, work: ModuleType, clock: HeldClock, tmp_path: Path) -> None:
+    def test_terminate_all(
+        self, make: Make, work: ModuleType, clock: HeldClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """All get SIGTERM; whoever ignores it is killed when the grace is over."""
         coordinator = make(2)
         coordinator.spawn_workers(work.will_not_end, (str(tmp_path),))
         _heard(coordinator, 2)
-        with _passing(clock, 5):
+        with _passing(clock, 5, until=lambda: "and killed" in caplog.text):  # their end takes its own time
             coordinator.terminate_all()
         assert [process.exitcode for process in coordinator.workers.values()] == [-signal.SIGKILL] * 2
 
