@@ -39,7 +39,7 @@ async def freeze_engine(strike: Strike) -> None:
     at = time.monotonic_ns()
     for entry in frozen:
         send_signal(entry, signal.SIGSTOP)
-    strike.heals_by(lambda: _thaw(frozen))
+    strike.heals_by(lambda: go_on(frozen))
     if not await _state(engine, "T"):
         now = read_entry(engine.pid)
         strike.missed(
@@ -51,6 +51,20 @@ async def freeze_engine(strike: Strike) -> None:
     if duration_s is not None:
         await asyncio.sleep(float(duration_s))  # the fault's own length
         await strike.heal()
+
+
+def stopped_below(strike: Strike) -> list[Entry]:
+    """What the process started, and is in state T; parents first."""
+    return [entry for entry in strike.process.descendants() if entry.state == "T"]
+
+
+async def go_on(frozen: list[Entry]) -> dict[str, Any]:
+    """SIGCONT to each; the evidence is what the first one's state is then, and whether none is stopped any more."""
+    for entry in frozen:
+        send_signal(entry, signal.SIGCONT)
+    thawed = all([await _state(entry, "T", wanted=False) for entry in frozen])
+    now = read_entry(frozen[0].pid)
+    return {"signal": "SIGCONT", "state": now.state if now else "", "thawed": thawed}
 
 
 def engine_of(strike: Strike) -> Entry | None:
@@ -129,14 +143,6 @@ def _pidfd(entry: Entry) -> Iterator[int | None]:
 
 def _is_there(strike: Strike, entry: Entry) -> bool:
     return any((one.pid, one.start_time) == (entry.pid, entry.start_time) for one in strike.process.descendants())
-
-
-async def _thaw(frozen: list[Entry]) -> dict[str, Any]:
-    for entry in frozen:
-        send_signal(entry, signal.SIGCONT)
-    thawed = await _state(frozen[0], "T", wanted=False)
-    now = read_entry(frozen[0].pid)
-    return {"signal": "SIGCONT", "state": now.state if now else "", "thawed": thawed}
 
 
 async def _state(entry: Entry, state: str, *, wanted: bool = True) -> bool:

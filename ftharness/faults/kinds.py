@@ -85,7 +85,7 @@ def freeze(target: Target | _Named, *, duration_s: float | None = None, tree: bo
 
 
 def thaw(target: Target | _Named, *, tree: bool = True) -> Fault:
-    """SIGCONT, to what an earlier ``freeze`` without a duration stopped."""
+    """SIGCONT, to what a ``freeze`` or ``freeze_engine`` without a duration stopped; ``tree``: also below the process."""
     return Fault(kind="thaw", target=_target(target), args={"tree": tree})
 
 

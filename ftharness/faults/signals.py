@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ftharness.faults.engine import go_on, stopped_below
 from ftharness.faults.strike import Strike
-from ftharness.process import Process, ProcessGone
+from ftharness.process import Entry, Process, ProcessGone
 
 _EXIT_S = 10.0  # how long the kernel may take to end a process that got SIGKILL; a big one frees memory first
 _STATE_S = 2.0
@@ -63,10 +64,15 @@ async def freeze(strike: Strike) -> None:
 
 
 async def thaw(strike: Strike) -> None:
-    """SIGCONT; the evidence is that its state was T and is not any more."""
+    """SIGCONT, to the process or, where that runs, to what it started and is stopped; the evidence is that its state was T."""
     before = strike.process.state()
     if before != "T":
-        strike.missed(f"it was not frozen: its state is {before or 'gone'}")
+        # Its engine may have been stopped, and it not.
+        stopped = stopped_below(strike) if strike.args.get("tree", True) else []
+        if stopped:
+            await _thaw_below(strike, stopped)
+        else:
+            strike.missed(f"it was not frozen: its state is {before or 'gone'}")
         return
     at = time.monotonic_ns()
     evidence = await _continue(strike)
@@ -76,6 +82,15 @@ async def thaw(strike: Strike) -> None:
         strike.missed("it ended before it could be thawed")
     else:
         strike.landed(at=at, before="T", **evidence)
+
+
+async def _thaw_below(strike: Strike, stopped: list[Entry]) -> None:
+    at = time.monotonic_ns()
+    evidence = await go_on(stopped)
+    if evidence["thawed"]:
+        strike.landed(at=at, before="T", pid=stopped[0].pid, processes=len(stopped), **evidence)
+    else:
+        strike.missed(f"SIGCONT was sent to {stopped[0].pid}, below {strike.process.name}, but its state is still T")
 
 
 def _send(strike: Strike, number: signal.Signals) -> int | None:

@@ -116,6 +116,18 @@ async def test_the_engine_alone_is_stopped_for_a_while(struck: Struck) -> None:
     assert {await struck.served_by() for _ in range(2)} == {"worker-1", "worker-2"}
 
 
+async def test_an_engine_that_was_stopped_goes_on_by_a_thaw_of_its_worker(struck: Struck) -> None:
+    """Whose own state was never T: what it started is looked at, too. Where nothing is stopped there it misses."""
+    frozen = await struck.landed(freeze_engine(FIRST))
+    assert (await struck.missed(thaw(FIRST, tree=False))).startswith("it was not frozen: its state is ")
+    thawed = await struck.landed(thaw(hit(0)))
+    assert (thawed.evidence["pid"], thawed.evidence["processes"]) == (frozen.evidence["engine_pid"], 1)
+    assert (thawed.source, thawed.evidence["before"]) == ("worker-1", "T")
+    assert thawed.evidence["state"] not in ("T", "")
+    assert (await struck.missed(thaw(hit(0)))).startswith("it was not frozen: its state is ")
+    assert {await struck.served_by() for _ in range(2)} == {"worker-1", "worker-2"}
+
+
 async def test_what_is_not_there_is_not_hit(struck: Struck) -> None:
     """A frontend has no engine, the model of a simulated worker no ranks, what lives no second life; each says so."""
     assert await struck.missed(freeze_engine(frontend)) == "frontend has no engine child process"
