@@ -119,8 +119,10 @@ def recover(folder: Path, image: Image, notes: tuple[str, ...], reached: int | N
     if "manifest" in notes and not manifest.exists():
         raise Lost("the manifest is gone")
     told = manifest if manifest.exists() else None
-    found = resume_from_checkpoints(folder, 0, manifest=told, storage=disk)
     acknowledged = sum(note.startswith("batch") for note in notes)
+    if told is not None and len(_recorded(told)) < acknowledged:  # before the files, which decide, have mended it
+        raise Lost(f"the manifest has {_recorded(told)}, of {acknowledged} batches that were acknowledged")
+    found = resume_from_checkpoints(folder, 0, manifest=told, storage=disk)
     least, most = (acknowledged, acknowledged + 1) if reached is None else (reached, reached)
     if not least <= found.resume_batch_idx <= most:
         raise Lost(f"{found.resume_batch_idx} batches are there, of {least} that were acknowledged")
@@ -128,9 +130,8 @@ def recover(folder: Path, image: Image, notes: tuple[str, ...], reached: int | N
         here = slice(_ROWS * batch, _ROWS * (batch + 1))
         if found.ids[here] != ids(batch) or found.embeddings is None or (found.embeddings[here] != rows(batch)).any():
             raise Lost(f"batch {batch} is not as it was written")
-    state = told and told.get_shard_status(0)
-    if state and [record["batch_idx"] for record in state["checkpoints"]] != list(range(found.resume_batch_idx)):
-        raise Lost(f"the manifest has {state['checkpoints']}, the disk {found.resume_batch_idx} batches")
+    if told is not None and _recorded(told) != list(range(found.resume_batch_idx)):
+        raise Lost(f"the manifest has {_recorded(told)}, the disk {found.resume_batch_idx} batches")
     return disk, found.resume_batch_idx
 
 
@@ -144,6 +145,13 @@ def rows(batch: int) -> Any:
     import numpy as np  # noqa: PLC0415 - an extra
 
     return np.arange(32.0 * _ROWS, dtype="float32").reshape(_ROWS, -1) + batch
+
+
+def _recorded(manifest: CheckpointManifest) -> list[int]:
+    state = manifest.get_shard_status(0)
+    if state is None:
+        raise Lost("the manifest has no shard")
+    return [record["batch_idx"] for record in state["checkpoints"]]
 
 
 def _again(folder: Path, crash: Crash, operations: list[Operation], reached: int) -> int:
