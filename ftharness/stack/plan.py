@@ -135,6 +135,7 @@ class Plan:
         named_in: The field of a request's body in which the system looks for its name; "": the header X-Request-Id will do.
         ready_s: Seconds that it may take to become ready, where a scenario does not give it more.
         stop_s: Seconds that its processes may take to end at teardown, likewise.
+        settle_s: Seconds after that in which what they started may end by itself; only what is still there then is a leak.
         devices: The GPUs that it reserves before anything starts, and shares out among its processes; None where it needs none.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
@@ -154,6 +155,7 @@ class Plan:
     named_in: str = ""
     ready_s: float = 0.0
     stop_s: float = 0.0
+    settle_s: float = 1.0
     devices: StackGpus | None = None
     close: Callable[[], None] = lambda: None
 

@@ -115,6 +115,7 @@ def _of(model: ServedModel, profile: Profile) -> dict[str, Any]:
         "named_in": profile.named_in,
         "ready_s": profile.ready_s,
         "stop_s": profile.stop_s,
+        "settle_s": profile.settle_s,
     }
 
 

@@ -348,21 +348,21 @@ class RunningStack:
             for path in paths:  # whose it was when it was first seen: others may have it from there
                 self._mapped.setdefault(path, name)
 
-    async def stop(self, *, grace_s: float, settle_s: float = 1.0) -> None:
+    async def stop(self, *, grace_s: float) -> None:
         """Stop everything, see what is left, record that as leaks, and kill it. Then its GPUs are anybody's."""
         try:
-            await self._stop(grace_s, settle_s)
+            await self._stop(grace_s)
         finally:
             if self.plan.devices is not None:
                 self.plan.devices.close()
 
-    async def _stop(self, grace_s: float, settle_s: float) -> None:
+    async def _stop(self, grace_s: float) -> None:
         await self.client.close()
         for entry in self.plan.expired():  # now, while there is somebody who should have removed it
             self._history.append(Leak(source=self.frontend.name, what="discovery", detail=entry))
         self.note_shared_memory()
         await self.processes.stop(*self.processes, grace_s=grace_s)
-        survivors = await self.processes.survivors(settle_s)
+        survivors = await self.processes.survivors(self.plan.settle_s)
         devices = self.plan.devices
         held = devices.held({survivor.pid for survivor in survivors}) if devices else []
         for survivor in survivors:

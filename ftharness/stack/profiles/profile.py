@@ -102,6 +102,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         sleep: How the engine is put to sleep.
         named_in: The field of a request's body in which it looks for the request's name; empty where it takes X-Request-Id.
         stop_s: Seconds that it may take to end when nothing is left to do: one that is killed leaves its shared memory behind.
+        settle_s: Seconds in which what it started may end by itself once it is gone; only what is still there then is a leak. A
+            worker of vLLM's was seen to take 6 s beside other work.
         ready_s: Seconds after which one that is not ready never will be.
     """
 
@@ -125,6 +127,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     sleep: Sleep = Sleep()
     named_in: str = ""
     stop_s: float = 20.0
+    settle_s: float = 15.0
     ready_s: float = 300.0
 
 

@@ -24,6 +24,14 @@ mapped = mmap.mmap(file.fileno(), 4096)
 open(sys.argv[2], "w").close()
 signal.pause()
 """
+# What it starts takes 1.5 s to end once it is gone: an engine that unloads.
+SLOW_TO_END = """
+import os, signal, subprocess, sys
+child = "import sys, time; sys.stdin.read(); time.sleep(1.5)"
+subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, start_new_session=True)
+open(sys.argv[1], "w").close()
+signal.pause()
+"""
 WAITS = "import signal; open(__import__('sys').argv[1], 'w').close(); signal.pause()"
 
 
@@ -109,3 +117,14 @@ async def test_a_file_in_shared_memory_that_stays_is_of_the_process_that_had_it_
     finally:
         left.unlink(missing_ok=True)
     assert stacks.leaks == [("shm", "worker-2", str(left))]
+
+
+@pytest.mark.parametrize("settle_s,leaks", [(0.1, ["process"]), (20.0, [])])
+async def test_only_what_is_there_when_it_has_had_its_time_to_settle_is_a_leak(
+    stacks: Stacks, tmp_path: Path, settle_s: float, leaks: list[str]
+) -> None:
+    """It is not waited for longer than it takes: an engine's child needs as long as its plan says to follow its owner."""
+    stack = await stacks.start({"worker-1": [SLOW_TO_END, str(tmp_path / "one")]}, settle_s=settle_s)
+    async with asyncio.timeout(15):
+        await stack.stop(grace_s=5)
+    assert [what for what, _, _ in stacks.leaks] == leaks
