@@ -40,9 +40,12 @@ class KeptResults:
         self._rows: list[torch.Tensor] = []
 
     def add(self, ids: list[str], rows: "torch.Tensor") -> None:
-        """A batch is done; a checkpoint is written behind it, where it is time."""
+        """A batch is done; a checkpoint is written behind it, where it is time.
+
+        The rows are copied: they are the caller's as well, who may change them before the checkpoint is due.
+        """
         self._ids += ids
-        self._rows.append(rows)
+        self._rows.append(rows.clone())
         due, reason = self._trigger.should_checkpoint(len(ids))
         if due:
             self.write(str(reason))

@@ -280,6 +280,15 @@ def test_whatever_ends_it_keeps_what_was_computed(tmp_path: Path, runner: Make, 
     assert len(names) == 60
 
 
+def test_what_is_done_to_a_result_stays_with_it(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """A caller may normalise its rows in place: those on the disk are the model's."""
+    for result in runner(checkpoint_seq_threshold=30).run(work.Batches(5)):
+        result.embeddings.zero_()
+        result.sequence_ids.clear()
+    done = resume_from_checkpoints(tmp_path, 0)
+    assert np.array_equal(done.embeddings, torch.stack([work.row_of(name) for name in done.ids]).numpy())
+
+
 def test_rows_are_means_of_a_sequence_s_own_tokens(work: ModuleType) -> None:
     """Packed, padded and masked batches give the same rows, and a batch that nobody could tell apart is refused."""
     expected = torch.stack([work.row_of(f"seq{number}") for number in range(20)])
