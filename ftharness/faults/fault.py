@@ -68,6 +68,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether it is a request that tells whom it means."""
         return self.role not in ("named", "hit", *TURNS)
 
+    @property
+    def needs_request(self) -> bool:
+        """Whether nobody is meant without a request: the frontend and every worker are there all the same.
+
+        But they may be about a certain one; the first of the workload is what is meant where nothing is said.
+        """
+        return self.by_request and (self.role not in ("frontend", "every_worker") or self.request > 0)
+
     def __str__(self) -> str:
         """As it stands in a report."""
         if self.role == "named":

@@ -30,8 +30,7 @@ def _wrong(scenario: Scenario, launches: Collection[Launch]) -> Iterator[str]:
         what = f"{fault.kind} {fault.target}"
         if why := _astray(fault) or _of_no_group(fault, launches):
             yield f"{what}: {why}"
-        needs = fault.target.role not in ("frontend", "every_worker") or fault.target.request > 0
-        if fault.target.by_request and needs and fault.target.request >= count:
+        if fault.target.needs_request and fault.target.request >= count:
             yield f"{what}: there is no request {fault.target.request}: {_counted(count, 'request')}"
         sent = scenario.workload[fault.target.request : fault.target.request + 1]
         if fault.kind == "kill_client" and not all(request.own_process for request in sent):

@@ -149,8 +149,7 @@ class Nemesis:
         if not fault_id:
             self._count += 1
             fault_id = f"fault-{self._count}"
-        by_request = fault.target.by_request and fault.kind not in HARMLESS
-        aimed = self._id_at(fault.target.request) if by_request else ""
+        aimed = self._id_at(fault.target.request) if _at_a_request(fault) else ""
         asked = self._ask(fault, fault_id, trigger, request=aimed)
         try:
             targets = await self._found(fault.target)
@@ -240,10 +239,11 @@ class Nemesis:
     def _still_of_use(self, until: float) -> list[asyncio.Task[None]]:
         """The delays of those that can be on target without a request, and by ``until``; the others miss."""
         for fault_id, due in list(self._due.items()):
-            if due.injection.fault.target.by_request or due.at > until:
+            fault = due.injection.fault
+            if _at_a_request(fault) or fault.target.needs_request or due.at > until:
                 due.task.cancel()
                 del self._due[fault_id]
-                asked = self._ask(due.injection.fault, fault_id, due.trigger, request="")
+                asked = self._ask(fault, fault_id, due.trigger, request="")
                 why = f"the last request had ended {max(due.at - time.monotonic(), 0):.2f} s before it was due"
                 self._history.append(FaultMissed(source=asked.source, id=fault_id, reason=why))
         return [due.task for due in self._due.values()]
@@ -268,6 +268,11 @@ class Nemesis:
             await asyncio.wait(self._striking)
         for strike in reversed(self._strikes):
             await strike.heal()
+
+
+def _at_a_request(fault: Fault) -> bool:
+    """Whether it is meant to hit a request, and shows nothing where that had ended; what breaks nothing is meant for none."""
+    return fault.target.by_request and fault.kind not in HARMLESS
 
 
 async def _struck(kind: FaultKind, strike: Strike) -> None:

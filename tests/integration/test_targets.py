@@ -11,6 +11,7 @@ from ftharness.faults import (
     Target,
     active,
     another_worker,
+    check_health,
     client_of,
     decode_worker,
     disconnect,
@@ -159,6 +160,18 @@ def test_a_fault_that_is_due_when_no_request_is_left_misses_and_says_so(ft: Ft) 
     assert late.missed.endswith(" s before it was due")
     assert waited.missed.startswith("it was not frozen")
     assert record.reason == f"fault kill on frontend did not land: {late.missed}"
+
+
+def test_a_look_at_the_frontend_is_waited_for(ft: Ft) -> None:
+    """It is there without a request, and a look is aimed at none."""
+    one = Scenario(
+        name="targets/look",
+        topology=aggregated(workers=1),
+        workload=[completion(max_tokens=20)],
+        faults=[on_token(5, delay_s=0.5).inject(check_health(frontend))],
+    )
+    (look,) = ft.run(one, stack="sim", check=False).faults
+    assert (look.missed, look.process, look.on_target) == ("", "frontend", True)
 
 
 @pytest.mark.parametrize(
