@@ -150,7 +150,7 @@ def _cells(
     """What is to be run; everything that can be wrong with the call is found here, before anything starts."""
     from ftharness.scenario.library import find
     from ftharness.session import cell_of
-    from ftharness.stack import NotAvailable, find_stack
+    from ftharness.stack import find_stack
 
     scenarios = find(names)
     kind = find_stack(stack)
@@ -167,19 +167,16 @@ def _cells(
         for scenario in scenarios
         for name in engines
     ]
-    if sut_python is not None and not sut_python.is_file():
-        raise NotAvailable(f"--sut-python {sut_python}: there is no such interpreter")
     kind.version(sut_python)
     return cells
 
 
 def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> int:
     """Run them, and tell; the exit status."""
-    from ftharness.session import Session, claimed, new_folder
+    from ftharness.session import Session, run_folder
     from ftharness.telling import Telling
 
-    folder = out or new_folder(name)
-    with claimed(folder):
+    with run_folder(out, name) as folder:
         telling = Telling(len(cells))
         session = Session(folder, telling)
         try:
@@ -221,11 +218,12 @@ def check(folder: RunArgument) -> None:
 @app.command()
 def replay(folder: RunArgument, out: OutOption = None) -> None:
     """Run what a stored run ran, once more; what a test did in between is the test's, which pytest runs again."""
+    from ftharness.session import checked
     from ftharness.stack import find_stack
     from ftharness.stored_runs import cells_to_replay
 
     with said():
-        cells = cells_to_replay(folder)
+        cells = [checked(cell) for cell in cells_to_replay(folder)]
         for cell in cells:
             find_stack(cell.stack).version(Path(cell.sut_python) if cell.sut_python else None)
         status = _session(cells, out, cells[0].scenario.seed, f"replay-{cells[0].scenario.name}")
@@ -314,7 +312,7 @@ def contract_check(
     from ftharness.contract_check import check_contract, check_log
     from ftharness.logs import load_contract
     from ftharness.scenario import Scenario
-    from ftharness.session import cell_of, claimed, new_folder
+    from ftharness.session import cell_of, run_folder
     from ftharness.stack import aggregated, find_stack
 
     if (log is None) != (not contract):
@@ -331,8 +329,7 @@ def contract_check(
         scenario = Scenario(name="contract/check", topology=aggregated(workers=2), workload=[])
         cell = cell_of(scenario, stack, engine=engine, sut_python=str(sut_python or ""))
         kind.version(sut_python)
-        folder = out or new_folder("contract-check")
-        with claimed(folder):
+        with run_folder(out, "contract-check") as folder:
             lines, complete = asyncio.run(check_contract(kind, cell, folder))
     for line in lines:
         typer.echo(line)

@@ -80,6 +80,25 @@ def unused_folder(place: Path) -> Path:
 
 
 @contextmanager
+def run_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """The folder that was asked for, or a new one; where nothing was put into it, one that was made here is removed again.
+
+    Raises:
+        ValueError: There is a run in it, or one is being written.
+        OSError: It cannot be made.
+    """
+    made = out is None or not out.exists()
+    folder = out or new_folder(name)
+    try:
+        with claimed(folder):
+            yield folder
+    finally:
+        if made:
+            with suppress(OSError):  # there is a run in it
+                folder.rmdir()
+
+
+@contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Have the folder to oneself, made if need be: of two runs at once into one, the second is refused.
 
@@ -256,7 +275,8 @@ def cell_of(
 
     Raises:
         LookupError: No such scenario, engine, planted bug, kind of fault, predicate or oracle; names the nearest.
-        ValueError: A parameter does not exist or does not fit, or the stack has no planted bugs.
+        ValueError: A parameter does not exist or does not fit, the stack has no planted bugs, or a path leads nowhere.
+        TomlError: The launch profile is wrong; says where.
     """
     kind = find_stack(stack)
     found = find([scenario])[0] if isinstance(scenario, str) else scenario
@@ -276,11 +296,37 @@ def cell_of(
         key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in params.items()
     }
     changed = with_params(found, given)
-    return Cell(
+    for key in ("profile", "model"):
+        if key in given and not kind.profiles:
+            raise ValueError(f"{key}={given[key]}: the stack {stack} launches no engine that this could be said of")
+    cell = Cell(
         scenario=msgspec.structs.replace(changed, seed=seed or changed.seed),
         stack=stack,
         engine=engine,
         bug=bug,
         params=given,
         sut_python=sut_python,
+    )
+    return checked(cell)
+
+
+def checked(cell: Cell) -> Cell:
+    """The same, with paths that mean the same wherever it is run again.
+
+    Raises:
+        LookupError: It has a name that could mean something on no machine.
+        ValueError: Or a path, such as of an interpreter that is none.
+        TomlError: A file that it names is wrong; says where.
+    """
+    kind = find_stack(cell.stack)
+    is_file = cell.stack.endswith(".toml") or "/" in cell.stack
+    python = cell.sut_python and Path(cell.sut_python).absolute()
+    if python and not (python.is_file() and os.access(python, os.X_OK)):
+        raise ValueError(f"--sut-python {cell.sut_python}: there is no such interpreter")
+    topology = kind.checked(cell.scenario.topology, cell.engine or kind.engines[0])
+    return msgspec.structs.replace(
+        cell,
+        scenario=msgspec.structs.replace(cell.scenario, topology=topology),
+        stack=str(Path(cell.stack).absolute()) if is_file else cell.stack,
+        sut_python=str(python),
     )

@@ -30,6 +30,7 @@ def interpreter_for(profile: Profile, sut_python: Path | None) -> Interpreter:
 
     Raises:
         NotAvailable: There is none; says how to get it.
+        ValueError: What was asked for is no interpreter.
     """
     spec = parsed(profile.environment) if profile.environment else None
     hint = str(spec) if spec else ""
@@ -37,7 +38,10 @@ def interpreter_for(profile: Profile, sut_python: Path | None) -> Interpreter:
         python = sut_python.absolute()
         # Whoever brings the like of a provisioned environment needs what that one needs.
         env = variables_of(spec.recipe, os.environ) if spec else dict(os.environ)
-        return Interpreter(python, env, sut_version(python, profile.package, hint))
+        version = sut_version(python, profile.package, hint)
+        if not version:  # it ends with 0 whatever it is told to run
+            raise ValueError(f"--sut-python {sut_python}: it runs, and is no Python")
+        return Interpreter(python, env, version)
     if spec is None:
         raise NotAvailable(f"{profile.what} needs an environment of yours: --sut-python PATH, with {profile.package}")
     made = [one for one in environments() if one.recipe == spec.recipe]

@@ -169,6 +169,7 @@ class StackKind(ABC):
         engines: The engines that it can stand for; the first is the default.
         bugs: Whether planted bugs can be asked for.
         moves: Whether a request whose worker is lost may go on elsewhere.
+        profiles: Whether a topology's ``profile`` and ``model`` say how its engines are launched.
     """
 
     name: str
@@ -176,6 +177,19 @@ class StackKind(ABC):
     engines: Sequence[str] = ("vllm", "sglang", "trtllm")
     bugs: bool = False
     moves: bool = True
+    profiles: bool = False
+
+    def checked(self, topology: Topology, engine: str) -> Topology:
+        """The topology, with paths that mean the same wherever they are read.
+
+        Refuses what could be launched on no machine; what is only missing on this one, :meth:`plan` says.
+
+        Raises:
+            ValueError: It names something that there is not.
+            TomlError: Its profile is wrong; says where.
+        """
+        del engine
+        return topology
 
     @abstractmethod
     def version(self, sut_python: Path | None) -> str:

@@ -7,13 +7,15 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket
 from ftharness.stack.gpus import default_device, gpus_for
 from ftharness.stack.interpreters import interpreter_for
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
 from ftharness.stack.profiles import Profile, find_profile
-from ftharness.stack.served_model import ServedModel, served_model
+from ftharness.stack.served_model import ServedModel, model_folder, served_model
 from ftharness.stack.servers import Servers, has_memory
 from ftharness.stack.sim import SimStack
 from ftharness.stack.topology import Topology
@@ -28,12 +30,32 @@ def engine_profile(stack: str, engine: str, topology: Topology) -> Profile:
     """The launch profile of the engines of a stack.
 
     Raises:
-        NotAvailable: There is none; names those that there are.
+        LookupError: There is none of that name; names those that there are.
+        TomlError: The file is wrong; says where.
+        NotAvailable: None was named, and there is none for this machine, which has no GPU.
     """
     try:
         return find_profile(topology.profile, stack, engine, default_device())
     except LookupError as error:
-        raise NotAvailable(str(error)) from error
+        if topology.profile:
+            raise
+        raise NotAvailable(f"this machine has no GPU that can be used, and there is {error}") from error
+
+
+def checked(topology: Topology, stack: str, engine: str) -> Topology:
+    """The topology with its profile and model named by their whole paths.
+
+    Raises:
+        LookupError: There is no such profile.
+        TomlError: The profile's file is wrong; says where.
+        ValueError: There is no such model.
+    """
+    if topology.profile:
+        engine_profile(stack, engine, topology)
+    whole = {"profile": str(Path(topology.profile).absolute())} if topology.profile.endswith(".toml") else {}
+    if topology.model:
+        whole["model"] = str(model_folder(topology.model))
+    return msgspec.structs.replace(topology, **whole)
 
 
 def engine_version(stack: str, engine: str, sut_python: Path | None) -> str:
@@ -51,6 +73,11 @@ class _ServersStack(StackKind):
     """Engine servers that speak HTTP, and what may stand before them."""
 
     needs = "the engine, in an environment of its own"
+    profiles = True
+
+    def checked(self, topology: Topology, engine: str) -> Topology:
+        """Refuses a profile and a model that there is not."""
+        return checked(topology, self._engines_stack(engine), engine)
 
     def version(self, sut_python: Path | None) -> str:
         """The version of what the stack is named for.
@@ -89,8 +116,13 @@ class _ServersStack(StackKind):
 
     _python_is_the_engines = True  # what --sut-python names
 
+    def _engines_stack(self, engine: str) -> str:
+        """Whose launch profiles its engines have."""
+        del engine
+        return self.name
+
     def _engines_profile(self, topology: Topology, settings: Settings) -> Profile:
-        return engine_profile(self.name, settings.engine, topology)
+        return engine_profile(self._engines_stack(settings.engine), settings.engine, topology)
 
     def _alone(self, server: Launch, servers: Servers, model: ServedModel) -> Plan:
         url = f"http://127.0.0.1:{server.ports['http']}"
@@ -195,15 +227,18 @@ class SmgStack(_ServersStack):
         Raises:
             NotAvailable: It is not installed.
         """
-        return engine_version(self.name, "", sut_python)
+        return interpreter_for(self._gateways_profile(), sut_python).version
 
-    def _engines_profile(self, topology: Topology, settings: Settings) -> Profile:
-        return engine_profile(settings.engine, settings.engine, topology)
+    def _gateways_profile(self) -> Profile:
+        return find_profile("cpu", self.name, "", "cpu")  # it needs no GPU, wherever its engines are
+
+    def _engines_stack(self, engine: str) -> str:
+        return engine
 
     def _behind_a_frontend(
         self, workers: list[Launch], servers: Servers, topology: Topology, settings: Settings, model: ServedModel
     ) -> Plan:
-        profile = find_profile("cpu", self.name, "", "cpu")  # it needs no GPU, wherever its engines are
+        profile = self._gateways_profile()
         interpreter = interpreter_for(profile, settings.sut_python)
         gateways = Servers(profile, interpreter, topology, settings, model=str(model.folder), served=SERVED)
         urls = [f"http://127.0.0.1:{worker.ports['http']}" for worker in workers]

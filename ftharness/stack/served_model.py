@@ -34,15 +34,25 @@ def served_model(topology: Topology) -> ServedModel:
     """The model that the topology names, or a tiny one, which is made if it is not there yet.
 
     Raises:
-        NotAvailable: There is no such folder, or the tiny model could not be made.
+        ValueError: There is no such folder.
+        NotAvailable: The tiny model could not be made.
     """
     if topology.model:
-        folder = Path(topology.model).absolute()
-        if not (folder / "config.json").is_file():
-            raise NotAvailable(f"model = {topology.model!r}: {folder} is no folder of a model (it has no config.json)")
-        return ServedModel(folder, one_a_chunk, None)
+        return ServedModel(model_folder(topology.model), one_a_chunk, None)
     try:
         folder = make_tiny_model(LAYERS, 0, lambda _: None)
     except ProvisionError as error:
         raise NotAvailable(str(error)) from error
     return ServedModel(folder, count_tokens, OurTokens())
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model that is named.
+
+    Raises:
+        ValueError: There is no model in it.
+    """
+    folder = Path(name).absolute()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model = {name!r}: {folder} is no folder of a model (it has no config.json)")
+    return folder

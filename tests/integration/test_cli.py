@@ -62,6 +62,7 @@ WRONG = [
     (["run", "migration/drain", "--set", "max_tokens=0"], "max_tokens = 0: must be at least 1"),
     (["run", "migration/drain", "--set", "stop_grace_s=-1"], "stop_grace_s = -1: must not be less than 0"),
     (["run", "migration/drain", "--set", "workers"], "it is KEY=VALUE"),
+    (["run", "migration/drain", "--set", "profile=cpu"], "profile=cpu: the stack sim launches no engine"),
     (["run", "migration/drain", "--out", "/proc/nothing"], "/proc/nothing: No such file"),
     (["run", "migration/drain", "--repeat", "0"], "--repeat"),
     (["run", "migration/drain", "--out", ""], "'--out': is empty"),
@@ -152,7 +153,7 @@ def test_a_missing_dynamo_says_how_to_get_it(call: Call, tmp_path: Path) -> None
 
 def test_a_missing_interpreter_is_named(call: Call) -> None:
     """A path that leads nowhere is said before anything starts."""
-    assert "/nowhere/python" in call("run", "migration/drain", "--sut-python", "/nowhere/python", status=3).stderr
+    assert "/nowhere/python" in call("run", "migration/drain", "--sut-python", "/nowhere/python", status=2).stderr
 
 
 def test_a_worker_that_dies_at_its_start_is_quoted(call: Call, tmp_path: Path) -> None:

@@ -205,12 +205,15 @@ def test_a_bound_that_nothing_can_keep_is_refused_before_the_start(name: str) ->
         cell_of(Scenario(name="a/b", workload=[completion()], expect=[expect]), "sim")
 
 
-def test_a_run_that_cannot_begin_costs_no_report_of_those_before_it(tmp_path: Path) -> None:
-    """What they came to stands in the folder's report."""
+def test_a_run_that_cannot_begin_costs_no_report_of_the_others(tmp_path: Path) -> None:
+    """What they came to stands in the folder's report; where none can begin, the caller is told."""
     wrong = cell_of(Scenario(name="a/b", workload=[], expect=[logged("nothing")]), "sim")
     good = cell_of("migration/drain", "sim", params={"max_tokens": 60, "token": 10})
-    with pytest.raises(LookupError):
-        Session(tmp_path, Told()).run([good, wrong], seed=0)
+    with pytest.raises(LookupError, match="nothing"):
+        Session(tmp_path, Told()).run([wrong, wrong], seed=0)
+    session = Session(tmp_path, Told())
+    session.run([wrong, good], seed=0)
+    assert [type(error) for error in session.refused] == [LookupError]
     assert [one.verdict for one in read_run(tmp_path).scenarios] == ["pass"]
     assert (tmp_path / "report.html").exists()
 

