@@ -1,6 +1,8 @@
 """The faults' short names, as they are written in a scenario."""
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+import msgspec
 
 from ftharness.faults.fault import Fault, Sent, Target, active, client_of, hit
 
@@ -22,6 +24,9 @@ OF_PROCESSES = (
 #: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
 HARMLESS = ("start_standby", "restart", "check_health")
 _FIRST = client_of(0)
+# What cannot be asked, or answered in no time, would be a failure of whoever is looked at.
+_Path = Annotated[str, msgspec.Meta(pattern="^/")]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _HIT_FIRST = hit(0)
 
 
@@ -109,7 +114,7 @@ def restart(target: Target | _Named = _HIT_FIRST) -> Fault:
     return Fault(kind="restart", target=_target(target))
 
 
-def check_health(target: Target | _Named = _HIT_FIRST, *, path: str = "/health", within_s: float = 2.0) -> Fault:
+def check_health(target: Target | _Named = _HIT_FIRST, *, path: _Path = "/health", within_s: _Seconds = 2.0) -> Fault:
     """No harm, but a look: what the process answers to ``GET path``, and whether within ``within_s`` seconds."""
     return Fault(kind="check_health", target=_target(target), args={"path": path, "within_s": within_s})
 

@@ -134,6 +134,8 @@ async def test_what_is_not_there_is_not_hit(struck: Struck) -> None:
     assert await struck.missed(kill_rank(FIRST, rank=1)) == "worker-1 has no rank 1 child process"
     assert await struck.missed(restart(FIRST)) == "worker-1 has not ended: there is nothing to start again"
     assert await struck.missed(check_health(FIRST)) == "worker-1 has no HTTP port of its own that is known"
+    for cannot in (check_health(frontend, within_s=-1), check_health(frontend, path="health")):
+        assert "cannot be asked" in await struck.missed(cannot)
     assert await struck.missed(restart(hit(7))) == "what fault 7 hit: fault-8 has hit no process"
     assert {await struck.served_by() for _ in range(2)} == {"worker-1", "worker-2"}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftharness.client import Request, chat, completion
-from ftharness.faults import Fault, Target, freeze, kill, kill_engine, serving, terminate
+from ftharness.faults import Fault, Target, check_health, freeze, frontend, kill, kill_engine, serving, terminate
 from ftharness.scenario import (
     Expect,
     Injection,
@@ -131,6 +131,24 @@ def test_a_parameter_is_set_wherever_it_stands() -> None:
     assert (changed.expect[1].args["ms"], changed.expect[2].args["status"]) == (1, "broken")
     assert {one.trigger.delay_s for one in changed.faults} == {0.5}
     assert with_params(ONE, {}) == ONE
+
+
+@pytest.mark.parametrize(
+    "params,says",
+    [
+        ({"within_s": "-1"}, "within_s: Expected `float` > 0.0"),
+        ({"within_s": "0"}, "within_s: Expected `float` > 0.0"),
+        ({"path": "health"}, "path: Expected `str` matching regex '^/'"),
+        ({"path": ""}, "path: Expected `str` matching regex '^/'"),
+    ],
+)
+def test_a_look_that_nobody_could_answer_is_refused(params: dict[str, str], says: str) -> None:
+    """It would be told as a failure of who is looked at."""
+    looks = msgspec.structs.replace(ONE, faults=[on_token(5).inject(check_health(frontend))])
+    assert with_params(looks, {"within_s": "0.1", "path": "/"}).faults[0].fault.args == {"path": "/", "within_s": 0.1}
+    with pytest.raises(ValueError, match=r"a/b") as caught:
+        with_params(looks, params)
+    assert says in str(caught.value)
 
 
 def test_a_strategy_that_is_none_is_refused_in_one_error() -> None:
