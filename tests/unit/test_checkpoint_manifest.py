@@ -95,6 +95,7 @@ class TestManifestBasicOperations:
         }
         manifest.initialize(1)
         assert on_disk(tmp_path / "run")["world_size"] == 1
+        assert manifest.get_global_progress()["total_shards"] == 1  # nothing of the old one is taken for newer
         with pytest.raises(ValueError, match="world_size is 0"):
             manifest.initialize(0)
 
