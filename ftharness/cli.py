@@ -49,7 +49,12 @@ def _named(context: typer.Context, option: typer.CallbackParam, given: str) -> s
 
 
 StackOption = Annotated[
-    str, typer.Option("--stack", help="sim, dynamo-sim, dynamo-mocker, k8s, or the path of a TOML file.")
+    str,
+    typer.Option(
+        "--stack",
+        help="sim, dynamo-sim, dynamo-mocker; of real engines dynamo, vllm, sglang, smg; or the path of a TOML file, which "
+        "may be of kind k8s.",
+    ),
 ]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="vllm, sglang or trtllm; several with commas; or all.", callback=_named)
@@ -133,7 +138,11 @@ def run(
     out: OutOption = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a number of the scenario; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a value of the scenario, such as token=64, or profile=gpu; may be repeated.",
+        ),
     ] = None,
     bug: Annotated[str, typer.Option(help="A planted bug (see list --bugs); the sim stack only.")] = "",
 ) -> None:
@@ -173,9 +182,12 @@ def _cells(
 
 def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> int:
     """Run them, and tell; the exit status."""
-    from ftharness.session import Session, run_folder
+    from ftharness.session import Session, run_folder, untried
     from ftharness.telling import Telling
 
+    for words in dict.fromkeys(map(untried, cells)):
+        if words:
+            typer.echo(f"ftharness: {words}", err=True)
     with run_folder(out, name) as folder:
         telling = Telling(len(cells))
         session = Session(folder, telling)

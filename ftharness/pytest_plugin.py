@@ -27,7 +27,7 @@ _ERROR = pytest.StashKey[
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The plugin's options."""
     group = parser.getgroup("ftharness", "fault injection (ftharness)")
-    group.addoption("--ft-stack", default="sim", metavar="STACK", help="sim, dynamo-sim, dynamo-mocker, or a TOML file")
+    group.addoption("--ft-stack", default="sim", metavar="STACK", help="a stack, as of `ftharness run`")
     group.addoption("--ft-engine", default="", metavar="ENGINE", help="vllm, sglang or trtllm; a test's own goes first")
     group.addoption("--ft-sut-python", default="", metavar="PATH", help="the interpreter of the system under test")
     group.addoption("--ft-seed", type=int, default=0, metavar="N", help="of tokens, ids and whatever else is random")

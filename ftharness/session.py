@@ -310,6 +310,13 @@ def cell_of(
     return checked(cell)
 
 
+def untried(cell: Cell) -> str:
+    """What to say of a version that its launch profile was never compared with; "" where there is nothing to say."""
+    kind = find_stack(cell.stack)
+    python = Path(cell.sut_python) if cell.sut_python else None
+    return kind.untried(cell.scenario.topology, cell.engine or kind.engines[0], python)
+
+
 def checked(cell: Cell) -> Cell:
     """The same, with paths that mean the same wherever it is run again.
 

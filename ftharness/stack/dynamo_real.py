@@ -10,7 +10,7 @@ from ftharness.stack.gpus import gpus_for
 from ftharness.stack.groups import Groups
 from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.plan import Plan, Settings, has_no_standbys, has_strategy
-from ftharness.stack.real import GREEDY, checked, engine_profile, engine_version
+from ftharness.stack.real import GREEDY, checked, engine_profile, engine_version, untried
 from ftharness.stack.served_model import served_model
 from ftharness.stack.servers import Servers, has_memory
 from ftharness.stack.topology import Topology
@@ -26,6 +26,10 @@ class DynamoStack(DynamoKind):
     def checked(self, topology: Topology, engine: str) -> Topology:
         """Refuses a profile and a model that there is not."""
         return checked(topology, self.name, engine)
+
+    def untried(self, topology: Topology, engine: str, sut_python: Path | None) -> str:
+        """Dynamo's version, where the engine's profile does not name it."""
+        return untried(topology, self.name, engine, sut_python)
 
     def version(self, sut_python: Path | None) -> str:
         """The version of ai-dynamo.

@@ -191,6 +191,11 @@ class StackKind(ABC):
         del engine
         return topology
 
+    def untried(self, topology: Topology, engine: str, sut_python: Path | None) -> str:
+        """A sentence about a version that it was never compared with, and is tried all the same; "" where there is none."""
+        del topology, engine, sut_python
+        return ""
+
     @abstractmethod
     def version(self, sut_python: Path | None) -> str:
         """The version of the system under test.

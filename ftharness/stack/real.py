@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket
@@ -69,6 +71,19 @@ def engine_version(stack: str, engine: str, sut_python: Path | None) -> str:
     return interpreter_for(engine_profile(stack, engine, topology), sut_python).version
 
 
+def untried(topology: Topology, stack: str, engine: str, sut_python: Path | None) -> str:
+    """What to say where the engine's version is none of those that its profile names; "" where it is, or cannot be told."""
+    try:
+        profile = engine_profile(stack, engine, topology)
+        version = interpreter_for(profile, sut_python).version
+        if SpecifierSet(profile.versions).contains(Version(version), prereleases=True):
+            return ""
+    except (NotAvailable, InvalidVersion):  # whoever plans it says what is missing
+        return ""
+    named = Path(topology.profile).name if topology.profile.endswith(".toml") else f"the profile of {profile.what},"
+    return f"{named} is for {profile.package} {profile.versions}; this is {version}, which is tried all the same"
+
+
 class _ServersStack(StackKind):
     """Engine servers that speak HTTP, and what may stand before them."""
 
@@ -78,6 +93,11 @@ class _ServersStack(StackKind):
     def checked(self, topology: Topology, engine: str) -> Topology:
         """Refuses a profile and a model that there is not."""
         return checked(topology, self._engines_stack(engine), engine)
+
+    def untried(self, topology: Topology, engine: str, sut_python: Path | None) -> str:
+        """The engine's version, where its profile does not name it."""
+        python = sut_python if self._python_is_the_engines else None
+        return untried(topology, self._engines_stack(engine), engine, python)
 
     def version(self, sut_python: Path | None) -> str:
         """The version of what the stack is named for.

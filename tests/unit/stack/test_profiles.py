@@ -2,14 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from ftharness.cli import StackOption
 from ftharness.engine.dialects import DIALECTS
 from ftharness.logs import TomlError, load_contract
 from ftharness.registry import installed
-from ftharness.session import cell_of, checked, run_folder
+from ftharness.session import cell_of, checked, run_folder, untried
 from ftharness.stack import (
     NotApplicable,
     NotAvailable,
@@ -223,3 +224,17 @@ def test_a_profile_of_something_else_is_refused_with_its_line(tmp_path: Path, ot
     """It would be launched under a name that is not its own, or not at all."""
     with pytest.raises(TomlError, match=says):
         find_profile(mine(tmp_path, **other), "vllm", "vllm", "cpu")
+
+
+def test_a_version_that_a_profile_does_not_name_is_said(tmp_path: Path) -> None:
+    """It is tried all the same: new releases are what is to be tested. Here pytest's stands for an engine's."""
+    given = {"package": "pytest", "versions": ">=1,<2"}
+    cell = cell_of("migration/drain", "vllm", params={"profile": mine(tmp_path, **given)}, sut_python=sys.executable)
+    assert untried(cell) == f"mine.toml is for pytest >=1,<2; this is {pytest.__version__}, which is tried all the same"
+    mine(tmp_path, package="pytest", versions=">=1")
+    assert untried(cell) == ""
+
+
+def test_help_names_every_stack() -> None:
+    help_ = get_args(StackOption)[1].help
+    assert not [name for name in installed("ftharness.stacks") if name not in help_]
