@@ -93,6 +93,7 @@ class TestManifestBasicOperations:
             }
             for rank in range(4)
         }
+        manifest.mark_shard_complete(0)
         manifest.initialize(1)
         assert on_disk(tmp_path / "run")["world_size"] == 1
         assert manifest.get_global_progress()["total_shards"] == 1  # nothing of the old one is taken for newer
