@@ -109,7 +109,8 @@ class RunningStack:
 
         async with asyncio.TaskGroup() as group:
             try:
-                await asyncio.gather(*(group.create_task(start(launch)) for launch in self.plan.launches))
+                # Who fails, fails the group; gather would have each failure a second time, and nobody who takes it.
+                await asyncio.wait([group.create_task(start(launch)) for launch in self.plan.launches])
             finally:
                 self.plan.close()
             first = self.processes[self.plan.launches[0].name]
@@ -174,17 +175,16 @@ class RunningStack:
         again = [one for one in self._launches if one.startswith(f"{first}.")]
         if again and not self._ended(again[-1]):
             raise LookupError(f"{name} lives again, as {again[-1]}: there is nothing to start again")
-        launch = dataclasses.replace(before, name=f"{first}.{len(again) + 2}")
+        # One that has no word for its own readiness is ready when the whole is, as at the start.
+        ready = before.ready or [self.plan.ready]
+        launch = dataclasses.replace(before, name=f"{first}.{len(again) + 2}", ready=ready)
         self._launches[launch.name] = launch
         self._roles[launch.name] = launch.role
         try:
-            process = await self._start(launch, deadline_s)
+            return await self._start(launch, deadline_s)
         except StartError:
             del self._launches[launch.name]  # that was no life
             raise
-        if not launch.ready:  # it is ready when the whole is, as at the start
-            await until_ready(process, self.plan.ready, history=self._history, deadline_s=deadline_s)
-        return process
 
     def _ended(self, name: str) -> bool:
         """Whether it was started, and has ended; one that is on its way has not."""

@@ -28,6 +28,7 @@ from ftharness.history import (
     FaultRequested,
     History,
     Log,
+    ProcessReady,
     ProcessStarted,
     RequestSent,
     read_history,
@@ -159,6 +160,44 @@ async def test_what_had_its_sockets_from_us_has_no_second_life(struck: Struck) -
     await struck.landed(kill(frontend))
     said = await struck.missed(restart(frontend))
     assert said == "frontend was given its listening sockets, which are closed: it cannot be started again"
+
+
+SERVER = """
+name = "server"
+url = "http://127.0.0.1:{server.port.http}"
+model = "any"
+ready = "/"
+[[process]]
+name = "server"
+role = "frontend"
+command = ["{python}", "-m", "http.server", "--bind", "127.0.0.1", "{port.http}"]
+ports = ["http"]
+[[process]]
+name = "worker"
+role = "aggregated"
+command = ["{python}", "-c", "import signal; signal.pause()"]
+"""
+
+
+async def test_who_has_no_word_for_it_is_ready_when_the_whole_is(tmp_path: Path) -> None:
+    """Once, and not as soon as it was started: a frontend such as Dynamo's, that opens its own port."""
+    (tmp_path / "server.toml").write_text(SERVER)
+    one = Scenario(name="real/again", topology=aggregated(workers=1), workload=[])
+    stack = str(tmp_path / "server.toml")
+    with History(tmp_path / "history.jsonl") as history:
+        run = Run(cell_of(one, stack), find_stack(stack), tmp_path, history, lambda _: None)
+        try:
+            await run.launch()
+            await run.begin_faults()
+            struck = Struck(run)
+            await struck.landed(kill(frontend))
+            again = await struck.landed(restart(hit(0)))
+            assert (await struck.landed(check_health(hit(1), path="/"))).evidence["status"] == 200
+        finally:
+            await run.teardown()
+    (ready,) = history.select(ProcessReady, source="server.2")
+    assert ready.how
+    assert ready.t > again.t  # which is when it was started
 
 
 async def test_what_has_ended_is_started_again_and_again(struck: Struck) -> None:
