@@ -50,12 +50,14 @@ class Answer:
         tokens: Received so far, over all choices.
         usage: As the server said it.
         error: The code and the message of what went wrong in it, or None.
+        told: Whether it was the server that said so.
     """
 
     def __init__(self, request: Request, count: CountTokens, say: Say) -> None:
         self.tokens = 0
         self.usage: dict[str, Any] | None = None
         self.error: tuple[int | None, str] | None = None
+        self.told = False
         self._request = request
         self._count = count
         self._say = say
@@ -125,6 +127,7 @@ class Answer:
             self.error = self.error or (None, f"an event that is no answer: {error}: {data[:200]!r}")
             return
         if event.error is not None:
+            self.told = self.error is None
             self.error = self.error or _error_of(event.error)
         if event.usage is not None:
             self.usage = event.usage

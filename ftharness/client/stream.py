@@ -218,7 +218,7 @@ class Stream:
             self._answer.whole(connection.read_ns)
         if self._answer.error is not None:
             code, message = self._answer.error
-            self._finish("error", status=status, code=code, error=message, at=at)
+            self._finish("error", status=status, code=code, error=message, at=at, told=self._answer.told)
         elif broken is not None:
             self._finish("error", status=status, error=str(broken))
         elif missing := self._answer.missing:
@@ -237,6 +237,7 @@ class Stream:
         code: int | None = None,
         error: str = "",
         at: int | None = None,
+        told: bool = False,
     ) -> None:
         if self.result is not None:
             return
@@ -253,6 +254,7 @@ class Stream:
                 usage=answer.usage,
                 error=error,
                 logprobs=answer.logprobs if self.request.logprobs else [],
+                told=told,
             ),
             at=at,
         )

@@ -180,7 +180,8 @@ class RequestFinished(Event, frozen=True, tag="request.finished"):
     Attributes:
         outcome: ``success``, ``error``, ``cancelled`` or ``hang`` (nothing arrived within its deadline).
         status: The HTTP status, or None when there was no answer.
-        error_code: The code of an error event inside a stream under HTTP 200.
+        error_code: The code of an error event inside a stream under HTTP 200, where it has one.
+        told: Whether an event of the stream said that it failed.
         finish_reason: Of choice 0; ``finish_reasons`` has every choice's.
         usage: As the server said it.
         error: What went wrong, for a person.
@@ -196,6 +197,7 @@ class RequestFinished(Event, frozen=True, tag="request.finished"):
     usage: dict[str, Any] | None = None
     error: str = ""
     logprobs: list[int] = []
+    told: bool = False
 
 
 class RequestTokens(Event, frozen=True, tag="request.tokens"):

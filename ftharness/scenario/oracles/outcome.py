@@ -102,7 +102,7 @@ def _events(view: RequestView) -> tuple[int, ...]:
 
 def _broke(end: RequestFinished) -> bool:
     """Whether the connection ended before an answer did that says what went wrong."""
-    told = end.error_code is not None or GIVEN_UP in (end.finish_reason, *end.finish_reasons)
+    told = end.told or end.error_code is not None or GIVEN_UP in (end.finish_reason, *end.finish_reasons)
     return not told and end.status in (None, HTTPStatus.OK)
 
 

@@ -125,6 +125,7 @@ async def test_an_answer_that_is_not_whole_is_an_error(body: bytes, said: str) -
         end, _, _ = await ask(url)
     assert end.outcome == "error"
     assert said in end.error
+    assert not end.told
 
 
 async def test_an_error_event_under_http_200_has_its_own_code() -> None:
@@ -134,6 +135,14 @@ async def test_an_error_event_under_http_200_has_its_own_code() -> None:
         end, chunks, _ = await ask(url)
     assert (end.outcome, end.status, end.error_code, end.error) == ("error", 200, 500, "Migration limit exhausted")
     assert len(chunks) == 1
+
+
+async def test_an_error_event_without_a_code_is_a_word_all_the_same() -> None:
+    """As the gateway smg writes it: the client was told."""
+    error = b'data: {"error":{"message":"Stream error: broken","type":"stream_error"}}\n\n'
+    async with server(HEAD + chunked(event(" one"), error, DONE)) as url:
+        end, _, _ = await ask(url)
+    assert (end.outcome, end.error_code, end.error, end.told) == ("error", None, "Stream error: broken", True)
 
 
 async def test_an_http_error_keeps_its_status_and_message() -> None:

@@ -389,10 +389,11 @@ def test_what_is_no_finding_is_unknown(story: Make, monkeypatch: pytest.MonkeyPa
     assert "the oracle theirs is broken" in finding.reason
 
 
-def test_a_client_that_is_told_by_a_finish_reason_is_told(story: Make) -> None:
-    """An engine that gives a request up may say so at its end: an error, and no connection that broke."""
+@pytest.mark.parametrize("how", [{"finish_reason": "abort"}, {"finish_reason": None, "told": True}])
+def test_a_client_that_is_told_is_told(story: Make, how: dict[str, Any]) -> None:
+    """By the finish reason of an engine that gave it up, or an event without a code: an error, and no connection that broke."""
     one = story()
-    one.request(100, "r", tokens.generate(0, tokens.encode("Once"), 5), outcome="error", finish_reason="abort")
+    one.request(100, "r", tokens.generate(0, tokens.encode("Once"), 5), outcome="error", **how)
     events = one.end()
     assert say(ends_cleanly(), events).verdict == "pass"
     assert say(succeeds(), events).verdict == "fail"
