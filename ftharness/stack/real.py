@@ -66,9 +66,13 @@ def engine_version(stack: str, engine: str, sut_python: Path | None) -> str:
     Raises:
         NotAvailable: It is not installed.
     """
-    # For GPUs nothing is provisioned; which device it will be, only a topology says.
-    topology = Topology() if sut_python is not None else Topology(profile="cpu")
-    return interpreter_for(engine_profile(stack, engine, topology), sut_python).version
+    if sut_python is not None:
+        return interpreter_for(engine_profile(stack, engine, Topology()), sut_python).version
+    try:  # for GPUs nothing is provisioned; which device it will be, only a topology says
+        return interpreter_for(engine_profile(stack, engine, Topology(profile="cpu")), None).version
+    except NotAvailable:
+        interpreter_for(engine_profile(stack, engine, Topology()), None)  # what is missing where the engine would run
+        raise
 
 
 def untried(topology: Topology, stack: str, engine: str, sut_python: Path | None) -> str:
