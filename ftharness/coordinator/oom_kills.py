@@ -7,23 +7,28 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def oom_kills(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
-    """So many since the machine, or this control group, was started; 0 where the kernel does not tell.
+    """So many since this control group, or the machine, was started; 0 where the kernel does not tell.
 
-    Of this process's control group and those below it, where there is one of version 2 (``oom_kill`` in ``memory.events``,
-    Documentation/admin-guide/cgroup-v2.rst); otherwise of the whole machine (``oom_kill`` in /proc/vmstat, since Linux 4.13),
-    which counts those of others, too.
+    Of this process's control group: in version 2 with those below it (``oom_kill`` in ``memory.events``,
+    Documentation/admin-guide/cgroup-v2.rst), in version 1 alone (in ``memory.oom_control``, cgroup-v1/memory.rst). Where
+    neither is to be seen, of the whole machine (in /proc/vmstat, since Linux 4.13), which counts those of others, too.
     """
-    own = _of_group(proc, cgroup)
-    return own if own is not None else _count(proc / "vmstat") or 0
+    counts = (_count(path) for path in (*_of_group(proc, cgroup), proc / "vmstat"))
+    return next((count for count in counts if count is not None), 0)
 
 
-def _of_group(proc: Path, cgroup: Path) -> int | None:
+def _of_group(proc: Path, cgroup: Path) -> list[Path]:
     try:
-        lines = (proc / "self/cgroup").read_text().splitlines()
+        lines = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
     except OSError:
-        return None
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
-    return None if own is None else _count(cgroup / own / "memory.events")
+        return []
+    two = [cgroup / path.lstrip("/") / "memory.events" for _, names, path in lines if not names]
+    one = [
+        cgroup / "memory" / path.lstrip("/") / "memory.oom_control"
+        for _, names, path in lines
+        if "memory" in names.split(",")
+    ]
+    return two + one
 
 
 def _count(path: Path) -> int | None:

@@ -25,7 +25,7 @@ from ftharness.checkpoint import (
 )
 from ftharness.coordinator import AsyncInferenceRunner, GPUProcessCoordinator, HeldClock, RuntimeConfig
 
-#: How many of the kills at random moments; 50 take two minutes.
+#: How many of the kills at random moments; 50 take some minutes.
 _SEEDS = int(os.environ.get("FTHARNESS_KILL_SEEDS", "2"))
 _LONG_S = 1e6
 

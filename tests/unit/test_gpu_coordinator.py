@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -289,8 +290,16 @@ class TestGPUCoordinatorFaultTolerance:
         assert watch(coordinator) == {0: True, 1: True, 2: True}
         assert kinds(coordinator) == {0: "oom", 1: "oom", 2: "oom"}
 
-    def test_classify_error_oom_by_the_kernel(self, make: Make, work: ModuleType, memory_group: Path) -> None:
-        """A worker that the kernel kills for want of memory: SIGKILL, and the kernel's count is the evidence."""
+    def test_classify_error_oom_by_the_kernel(
+        self, make: Make, work: ModuleType, memory_group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that the kernel kills for want of memory: SIGKILL, and the kernel's count is the evidence.
+
+        The kill and the count are real. That the group is the coordinator's own, too, is only said: these tests go on in it.
+        """
+        (tmp_path / "self").mkdir()
+        (tmp_path / "self/cgroup").write_text(_group_line(memory_group))
+        monkeypatch.setattr("ftharness.coordinator.worker.oom_kills", partial(oom_kills, tmp_path))
         coordinator = make(1)
         coordinator.spawn_workers(work.eats_memory, (str(memory_group),))
         assert watch(coordinator) == {0: True}
@@ -653,14 +662,16 @@ class _Starving(HeldClock):
 
 
 def test_out_of_memory_kills_are_counted(tmp_path: Path) -> None:
-    """In a control group of version 2 its own, otherwise the machine's; here files as those kernels write them stand for both."""
+    """In this control group, of either version, otherwise on the machine; files as those kernels write them stand for it."""
     proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    (cgroup / "job").mkdir(parents=True)
+    for folder in (proc / "self", cgroup / "job", cgroup / "memory/job"):
+        folder.mkdir(parents=True)
     assert oom_kills(proc, cgroup) == 0
     (proc / "vmstat").write_text("nr_free_pages 3\noom_kill 5\n")
-    (proc / "self/cgroup").write_text("4:memory:/job\n0::/\n")
+    (proc / "self/cgroup").write_text("4:cpu,memory:/job\n0::/\n")
     assert oom_kills(proc, cgroup) == 5
+    (cgroup / "memory/job/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert oom_kills(proc, cgroup) == 3
     (proc / "self/cgroup").write_text("0::/job\n")
     (cgroup / "job/memory.events").write_text("low 0\nmax 7\noom 4\noom_kill 2\noom_group_kill 0\n")
     assert oom_kills(proc, cgroup) == 2
@@ -705,6 +716,12 @@ def memory_group(tmp_path: Path) -> Iterator[Path]:
         finally:
             group.rmdir()
     pytest.skip("a real out-of-memory kill needs a memory control group that may be divided: root, and cgroups mounted")
+
+
+def _group_line(group: Path) -> str:
+    """How /proc/self/cgroup says that a process is in a group."""
+    path = group.relative_to("/sys/fs/cgroup")
+    return f"4:memory:/{path.relative_to('memory')}" if path.parts[0] == "memory" else f"0::/{path}"
 
 
 def _shard(folder: Path, *names: str, checkpoints: int = 0, rank: int = 0) -> Path:
