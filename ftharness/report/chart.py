@@ -15,7 +15,7 @@ from ftharness.report.phases import KEY_HEIGHT, key
 from ftharness.report.scale import Scale, ticks
 from ftharness.report.states import states_key
 from ftharness.report.svg import element, label, text_width
-from ftharness.report.timeline import ProcessLane, RequestLane, Timeline
+from ftharness.report.timeline import Phase, ProcessLane, RequestLane, Timeline
 from ftharness.report.units import NS_PER_MS, milliseconds
 
 WIDTH = 1120.0
@@ -71,16 +71,24 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def whole(lanes: Timeline) -> Window:
-    """The window of a whole run."""
-    return Window(lanes.start, lanes.end)
+    """The window of a whole run; of a launch that took longer than all that followed only its last stretch."""
+    launch = launch_of(lanes)
+    if launch is None or launch.end - launch.start <= lanes.end - launch.end:
+        return Window(lanes.start, lanes.end)
+    return Window(launch.end - (lanes.end - launch.end) // 8, lanes.end)
+
+
+def launch_of(lanes: Timeline) -> Phase | None:
+    """The phase in which everything is started; None where nothing came after it, so that there is nothing else to see."""
+    return next((phase for phase in lanes.phases if phase.name == "launch" and phase.end < lanes.end), None)
 
 
 def around(fault: Moments, lanes: Timeline) -> Window | None:
     """The close view of a fault that landed: 30 ms after it and half of that before, more where recovery took longer.
 
-    None where it would show little less than the whole run, and of a shadow that joins: nothing follows from that.
+    None where it would show little less than the whole run, and where nothing was broken: nothing follows from that.
     """
-    if fault.struck is None or fault.joined:
+    if fault.struck is None or fault.harmless:
         return None
     beyond = max(_AROUND_NS, round((fault.last - fault.struck) * 1.6))
     before = max(_AROUND_NS // 2, beyond // 5, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)

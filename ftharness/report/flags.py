@@ -55,8 +55,8 @@ def whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[W
     flags: list[Wanted] = [(crowd.span[0], crowd.what, "landed")] if crowd else []
     for one in faults:
         what = middle(one.what, 40)
-        if one.joined:
-            flags.append((one.landed or 0, f"{what} at {moment(one.landed or 0)}", "healed"))
+        if one.harmless:
+            flags.append((one.landed or 0, f"{what} at {moment(one.landed or 0)}", _class(one)))
         elif one.landed is not None:
             proof = pairs(one.fault.evidence, 60)
             flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
@@ -64,9 +64,14 @@ def whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[W
             flags.append((one.requested, f"{what} did not land", "missed"))
         if one.takeover and one.takeover.fenced is not None:
             flags.append((one.takeover.fenced, one.takeover.fencing, "landed"))
-        elif one.healed is not None:
+        elif one.healed is not None and not one.at_end:
             flags.append((one.healed, f"healed {after(one.healed - (one.struck or 0))}", "healed"))
     return flags
+
+
+def _class(harmless: Moments) -> str:
+    """How it looks: what is started is good news, what a process says of its health is news."""
+    return "healed" if harmless.joined else "step"
 
 
 def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
@@ -75,8 +80,8 @@ def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
     for one in faults:
         if one.landed is None or one.struck is None:
             continue
-        if one.joined:
-            flags.append((one.struck, middle(one.what, 40), "healed"))
+        if one.harmless:
+            flags.append((one.struck, f"{middle(one.what, 40)} {after(one.struck - zero)}", _class(one)))
             continue
         proof = pairs(one.fault.evidence, 60)
         late = f" {after(one.landed - zero)}" if one.landed != zero else ""
@@ -93,7 +98,7 @@ def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
             (one.rerouted, f"rerouted{to}", "rerouted"),
             (one.first_token, "first token", "token"),
             (one.given_up, f"given up in {middle(one.fault.recovery.given_up_by, 20)}", "token"),
-            (one.healed, "healed", "healed"),
+            (None if one.at_end else one.healed, "healed", "healed"),
         ):
             if t is not None:
                 flags.append((t, f"{words} {after(t - zero)}", class_))

@@ -19,6 +19,8 @@ _HAPPENED = {
     "freeze": "was frozen",
     "thaw": "was thawed",
     "kill_engine": "lost its engine",
+    "kill_rank": "lost a process that holds a part of the model",
+    "freeze_engine": "had its engine stopped",
     "disconnect": "closed its connection",
     "reset": "reset its connection",
     "cancel_task": "cancelled the task that awaited the answer",
@@ -31,7 +33,8 @@ _MOST_FAULTS = 3
 def lead(stored: Stored) -> str:
     """Of the faults and the tokens; why the verdict is not ``pass`` is the record's own reason, and not said here."""
     alone, crowd = crowd_of(stored.faults)
-    sentences = [_fault(one) for one in alone[:_MOST_FAULTS]]
+    broke = next((one.struck for one in stored.faults if one.struck is not None and not one.harmless), None)
+    sentences = [_look(one, broke) if one.looked else _fault(one) for one in alone[:_MOST_FAULTS]]
     if len(alone) > _MOST_FAULTS:
         sentences.append(f"{len(alone) - _MOST_FAULTS} more faults were injected.")
     if crowd:
@@ -109,6 +112,19 @@ def token_words(count: TokenCount) -> str:
     return f"all {amount(count.expected, 'token')} came{', each as expected' if exact else ''}"
 
 
+def _look(one: Moments, broke: int | None) -> str:
+    """What a process answered that was asked how it is, and how long after something was broken."""
+    who = one_line(one.process or one.fault.target, 60)
+    evidence = one.fault.evidence
+    path, took = one_line(str(evidence.get("path", "")), 60), evidence.get("took_ms")
+    time = f" in {milliseconds(took)}" if isinstance(took, int | float) else ""
+    said = f"answered {path} with {one.answer}{time}"
+    if one.answer == "no answer":
+        said = f"gave no answer to {path}{time.replace(' in ', ' within ')}"
+    late = (one.landed or 0) - broke if broke is not None else -1
+    return f"{who} {said}{f', {milliseconds(late / NS_PER_MS)} after that' if late >= 0 else ''}."
+
+
 def _phase(one: Moments) -> str:
     """``in kv_transfer in decode-1``; of a process that was hit ``with request 0 in decode``."""
     phase = one_line(one.phase, 60)
@@ -136,7 +152,9 @@ def _fault(one: Moments) -> str:
     if not one.fault.on_target:
         return f"{sentence}, but what it was aimed at had already ended."
     if one.joined:
-        return f"{one_line(one.what, 60).removesuffix(' joins')} joined beside {who}{when}."
+        started = one_line(str(one.fault.evidence.get("started", "one more")), 60)
+        how = "was started in place of" if one.fault.kind == "restart" else "joined beside"
+        return f"{started} {how} {who}{when}."
     if one.struck is not None and one.struck != one.landed:
         late = milliseconds((one.struck - one.landed) / NS_PER_MS)
         sentence += f"; its grace was over {late} later"
@@ -173,5 +191,8 @@ def _steps(one: Moments) -> list[str]:
     elif recovery.max_gap_ms is not None:
         steps.append(f"the longest gap between tokens was {milliseconds(recovery.max_gap_ms)}")
     if one.healed is not None and one.struck is not None:
-        steps.append(f"it was healed after {milliseconds((one.healed - one.struck) / NS_PER_MS)}")
+        since = milliseconds((one.healed - one.struck) / NS_PER_MS)
+        steps.append(
+            f"it stayed so until the teardown, {since} later" if one.at_end else f"it was healed after {since}"
+        )
     return steps

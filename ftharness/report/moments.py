@@ -8,6 +8,7 @@ import msgspec
 
 from ftharness.faults import HARMLESS
 from ftharness.history import Event, Log
+from ftharness.report.clean import one_line
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.takeover import Takeover, takeover_of
 from ftharness.report.timeline import RequestLane, Timeline
@@ -21,6 +22,7 @@ from ftharness.scenario.views import FaultView
 NOTICED = ("migration_started", "worker_left")
 _CLIENT_NOTICED = ("client_disconnected",)
 # What starts a process rather than breaks one, and how that is said.
+_LOOK = "check_health"
 _JOINS = {"start_standby": "joins", "restart": "starts"}
 
 
@@ -35,6 +37,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         struck: When it took effect, which its recovery counts from: for a grace that ended, the end of that grace.
         request: What it was aimed at, None when that is not known.
         healed: When what it did was undone.
+        at_end: Whether that was the teardown's doing, which lets go on what is to end: nothing recovered.
         detected: When the frontend said that it noticed.
         rerouted: When another worker said that it got the request; ``rerouted_to`` is that worker.
         first_token: When the first token after it came.
@@ -50,6 +53,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     landed: int | None = None
     struck: int | None = None
     healed: int | None = None
+    at_end: bool = False
     detected: int | None = None
     rerouted: int | None = None
     rerouted_to: str = ""
@@ -63,6 +67,8 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         """For a label: ``kill worker-2``, ``disconnect client of request 3``."""
         if self.joined:
             return f"{self.fault.evidence.get('started', 'one more')} {_JOINS.get(self.fault.kind, 'joins')}"
+        if self.looked:
+            return f"health of {self.process or self.fault.target}: {self.answer}"
         if self.left and self.request:
             return f"{self.fault.kind} client of {self.request.name}"
         return f"{self.fault.kind} {self.process or self.fault.target}"
@@ -71,6 +77,22 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     def joined(self) -> bool:
         """Whether nothing was broken: a process was started."""
         return self.fault.kind in _JOINS and self.landed is not None
+
+    @property
+    def looked(self) -> bool:
+        """Whether nothing was broken: it was asked how a process is."""
+        return self.fault.kind == _LOOK and self.landed is not None
+
+    @property
+    def answer(self) -> str:
+        """What a process answered that was asked how it is: a status, or ``no answer``."""
+        status = one_line(str(self.fault.evidence.get("status", "none")), 20)
+        return "no answer" if status == "none" else status
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing was broken by it, so that nothing follows from it."""
+        return self.joined or self.looked
 
     @property
     def left(self) -> bool:
@@ -128,6 +150,8 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
     if fault.kind in HARMLESS:  # nothing was broken, and what follows is not its doing
         none = msgspec.structs.replace(fault, recovery=Recovery())
         return Moments(fault=none, process=process, requested=requested, landed=landed, struck=landed)
+    healed = view.healed.t if view and view.healed and view.healed.t >= landed else None
+    teardown = case.phase_t("teardown")
     struck = (struck_t(case, view) if view else None) or landed
     until = case.fault_end_t or math.inf  # in which workers leave because we end them
     seen = [e for e in case.events if isinstance(e, Log) and struck <= e.t < until]
@@ -155,7 +179,8 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         request=request,
         landed=landed,
         struck=struck,
-        healed=view.healed.t if view and view.healed and view.healed.t >= landed else None,
+        healed=healed,
+        at_end=healed is not None and teardown is not None and healed >= teardown,
         detected=points[0],
         rerouted=points[1],
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",

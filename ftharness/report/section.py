@@ -5,7 +5,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from ftharness.report.chart import around, chart, whole
+from ftharness.logs import TomlError
+from ftharness.report.chart import Window, around, chart, launch_of, whole
 from ftharness.report.chronicle import choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import crowd_of
@@ -17,13 +18,19 @@ from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
 from ftharness.report.story import known_by
-from ftharness.report.units import after, amount, milliseconds, moment, pairs
-from ftharness.scenario.record import OracleRecord, ScenarioRecord
+from ftharness.report.timeline import Timeline
+from ftharness.report.units import NS_PER_MS, after, amount, milliseconds, moment, pairs
+from ftharness.scenario.findings import known_findings
+from ftharness.scenario.record import IN_PART, KNOWN, Annotation, OracleRecord, ScenarioRecord
 
 _MOST_ENTRIES = 80
 _MOST_CLOSE = 3
 _MOST_LISTED = 40
 _REASON = 600
+_CHECKS = {
+    "repeat": "the request without the fault, once more",
+    "cut": "the same, resubmitted with the tokens that it had when the fault struck",
+}
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +70,28 @@ class Link(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-class FaultBox(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault: what it was, and what is known of it."""
+class Known(msgspec.Struct, frozen=True):
+    """A known finding that shows, beside the verdict; ``href`` leads to what the page tells of it, or is empty."""
 
+    kind: str
+    text: str
+    href: str
+
+
+class OfFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recorded of a finding: what was seen, on which versions, and what reproduces it."""
+
+    anchor: str
+    title: str
+    what: str
+    where: str
+    command: str
+
+
+class FaultBox(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault, or what broke nothing, as ``what`` says before its name; and what is known of it."""
+
+    what: str
     name: str
     landed: bool
     rows: list[Row]
@@ -83,6 +109,9 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     duration: str
     lead: str
     reason: str
+    mood: str
+    known: list[Known]
+    findings: list[OfFinding]
     problem: str
     figures: list[Figure]
     pictures: list[Picture]
@@ -108,6 +137,8 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
     record = stored.record
     excused = excuse(record)
     told, left_out = _told(stored) if pictures else ([], 0)
+    noted = [note for note in record.annotations if note.kind in (KNOWN, IN_PART)]
+    recorded = {one.anchor: one for note in noted if (one := _recorded(note, anchor))}
     since = next((phase.start for phase in stored.lanes.phases if phase.name == "fault"), 0)
     return Section(
         anchor=anchor,
@@ -119,6 +150,16 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         duration=milliseconds(record.duration_s * 1_000),
         lead=lead(stored),
         reason=plain(record.reason, _REASON),
+        mood="known" if excused and excused.kind == KNOWN else record.verdict,
+        known=[
+            Known(
+                one_line(note.kind, 60).replace("_", " "),
+                plain(note.reason, _REASON),
+                f"#{name}" if (name := _anchor_of(note, anchor)) in recorded else "",
+            )
+            for note in noted
+        ],
+        findings=list(recorded.values()),
         problem=stored.problem,
         figures=[*figures(stored.faults), *token_figures(stored)],
         pictures=list(_pictures(stored)) if pictures else [],
@@ -131,11 +172,34 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         told=[line for line in told if line.t >= since],
         left_out=left_out,
         notes=[
-            Row(one_line(note.kind, 60).replace("_", " "), plain(note.reason, _REASON)) for note in record.annotations
+            Row(one_line(note.kind, 60).replace("_", " "), plain(note.reason, _REASON))
+            for note in record.annotations
+            if note not in noted
         ],
         leaks=[plain(leak, _REASON) for leak in record.leaks[:_MOST_LISTED]],
         drift=[plain(line, _REASON) for line in record.drift[:_MOST_LISTED]],
         links=list(links(stored)),
+    )
+
+
+def _anchor_of(note: Annotation, anchor: str) -> str:
+    return f"{anchor}-{note.reason.partition(':')[0]}"
+
+
+def _recorded(note: Annotation, anchor: str) -> OfFinding | None:
+    """What is recorded of the finding that the note names; None where this version has none of that name."""
+    try:
+        one = next((one for one in known_findings() if f"{anchor}-{one.id}" == _anchor_of(note, anchor)), None)
+    except TomlError:  # a stored run is told all the same
+        return None
+    if one is None:
+        return None
+    return OfFinding(
+        anchor=f"{anchor}-{one.id}",
+        title=one.title,
+        what=one.what,
+        where=f"seen {one.seen} on {', '.join(one.stacks)} {one.versions}, first on {one.since}",
+        command=one.reproduction,
     )
 
 
@@ -161,19 +225,39 @@ def _pictures(stored: Stored) -> Iterator[Picture]:
         if window is None or len(seen) == _MOST_CLOSE or any(window.start < zero < window.end for zero in seen):
             continue
         seen.add(window.zero or 0)
-        title = "Around the fault" if len(faults) == 1 else f"Around {one_line(one.what, 60)}"
+        title = (
+            "Around the fault" if sum(not each.harmless for each in faults) == 1 else f"Around {one_line(one.what, 60)}"
+        )
         if crowd and one is crowd.slowest and one.given_up is not None:
             title += f", the slowest of {len(crowd.faults):,} to be given up"
         drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}")
         caption = f"{drawn.legend}; time counts from the fault" if drawn.legend else "time counts from the fault"
         yield Picture(title=title, svg=drawn.svg, caption=_caption(caption, drawn.hidden))
     drawn = chart(lanes, faults, whole(lanes), f"The whole run of {one_line(stored.record.name, 80)}")
-    yield Picture(title="The whole run", svg=drawn.svg, caption=_caption(drawn.legend, drawn.hidden))
+    caption = " ".join(
+        [_caption(drawn.legend, drawn.hidden), *_left_out_of(lanes, drawn.window), *_checks(lanes)]
+    ).strip()
+    yield Picture(title="The whole run", svg=drawn.svg, caption=caption)
     between = gaps(lanes, faults)
     if between:
         yield Picture(
             title="Time between tokens", svg=between.svg, caption=f"{between.text} {_sentence(between.legend)}"
         )
+
+
+def _left_out_of(lanes: Timeline, window: Window) -> Iterator[str]:
+    launch = launch_of(lanes)
+    if launch is not None and window.start > launch.start:
+        took = milliseconds((launch.end - launch.start) / NS_PER_MS)
+        yield f"Of the launch, which took {took}, only the end is drawn."
+
+
+def _checks(lanes: Timeline) -> Iterator[str]:
+    """What the lanes are that check the reference, of which a reader has not heard."""
+    for check, what in _CHECKS.items():
+        lane = next((lane for lane in lanes.requests if lane.name.startswith(f"{check} ")), None)
+        if lane is not None:
+            yield f"“{lane.name}” is {what}."
 
 
 def _caption(text: str, hidden: str) -> str:
@@ -196,7 +280,10 @@ def _boxes(faults: Sequence[Moments]) -> Iterator[FaultBox]:
             Row("each", "in run.json, with its evidence"),
         ]
         yield FaultBox(
-            name=amount(len(crowd.faults), "client") + " left", landed=True, rows=[row for row in rows if row.text]
+            what="",
+            name=amount(len(crowd.faults), "client") + " left",
+            landed=True,
+            rows=[row for row in rows if row.text],
         )
     yield from map(_box, alone[:_MOST_LISTED])
 
@@ -222,9 +309,18 @@ def _box(one: Moments) -> FaultBox:
         Row("next token", _after(next_token_ms(fault.recovery))),
         Row("longest gap", "" if fault.recovery.max_gap_ms is None else milliseconds(fault.recovery.max_gap_ms)),
         Row("given up", given_up(fault.recovery)),
-        Row("healed", "" if one.healed is None else f"at {moment(one.healed)}"),
+        Row("let go on" if one.at_end else "healed", _healed(one)),
     ]
-    return FaultBox(name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text])
+    what = "A look: " if one.looked else "Started: " if one.joined else "The fault: "
+    return FaultBox(
+        what=what, name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text]
+    )
+
+
+def _healed(one: Moments) -> str:
+    if one.healed is None:
+        return ""
+    return f"at {moment(one.healed)}{', by the teardown' if one.at_end else ''}"
 
 
 def _taken(one: Moments) -> Iterator[Row]:

@@ -87,7 +87,8 @@ def _faults(faults: Sequence[Moments]) -> Iterator[Entry]:
             yield _instant(_RUN, 2, f"{what} asked for", one.requested, trigger=one.fault.trigger)
         if one.landed is not None:
             yield _instant(_RUN, 2, f"{what} landed", one.landed, "g", evidence=one.fault.evidence)
-            yield _slice(_RUN, 2, f"recovery from {what}", one.landed, one.last)
+            if not one.harmless:
+                yield _slice(_RUN, 2, f"recovery from {what}", one.landed, one.last)
         else:
             yield _instant(_RUN, 2, f"{what} did not land", one.requested or 0, "g", reason=one.fault.missed)
         steps = (
@@ -95,7 +96,7 @@ def _faults(faults: Sequence[Moments]) -> Iterator[Entry]:
             (one.detected, "detected"),
             (one.rerouted, f"rerouted to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else "rerouted"),
             (one.first_token, "first token after the fault"),
-            (one.healed, "healed"),
+            (one.healed, "let go on by the teardown" if one.at_end else "healed"),
             *_taken(one),
         )
         yield from (_instant(_RUN, 2, name, t, "p") for t, name in steps if t is not None)

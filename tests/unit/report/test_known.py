@@ -104,11 +104,12 @@ def test_junit_tells_every_finding_that_excuses(make: Make, record_of: RecordOf,
 
 
 def test_the_page_says_it(make: Make, record_of: RecordOf, tmp_path: Path) -> None:
-    """Beside the verdict, among the notes, and by the oracle; a note below a pass, too."""
+    """Beside the verdict, below its reason, and by the oracle; a note below a pass is among the notes."""
     record = make({"ending": "drop", "tokens": 80}).scenarios[0]
     page = write_report(tmp_path, record_of([noted(record, KNOWN)])).read_text()
     assert "<em>known finding</em>" in page
-    assert f"<dt>known finding</dt><dd>{WHY}</dd>" in page
+    assert f'<p class="finding"><b>known finding</b> {WHY}</p>' in page
+    assert '<p class="reason known">' in page
     assert "pid 40133 [known: old-engine]" in page
     (tmp_path / "good").mkdir()
     good = make({"tokens": 80}, folder=tmp_path / "good").scenarios[0]
