@@ -186,6 +186,8 @@ class Processes:
             lambda why, kept: self._truncated(request, why, kept),
         )
         started: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+        # Whoever waits may be cancelled, as where another one failed: then this one's failure is nobody's.
+        started.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._starting[request] = _Starting(
             name, role, list(argv), dict(ports or {}), pump, time.monotonic_ns(), started
         )

@@ -1,5 +1,6 @@
 """What a session leaves when the harness itself fails: a readable run, and the other runs' reports."""
 
+import gc
 import os
 import re
 import resource
@@ -229,3 +230,18 @@ def test_planted_bugs_are_of_our_stack_only() -> None:
     """Another stack's are its own."""
     with pytest.raises(ValueError, match="has no planted bugs"):
         cell_of("migration/drain", "dynamo-mocker", bug=next(iter(BUGS)))
+
+
+def test_a_program_that_there_is_not_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the verdict, and nowhere else: no failure of asyncio's is left over, which would be printed."""
+    process = [f'[[process]]\nname = "{name}"\ncommand = ["/nowhere/{name}"]\n' for name in ("one", "two")]
+    (tmp_path / "stack.toml").write_text(
+        'name = "s"\nurl = "http://127.0.0.1:1"\nmodel = "m"\n' + "".join(process) + 'role = "frontend"\n'
+    )
+    scenario = Scenario(name="a/b", workload=[completion()])
+    record = Session(tmp_path / "run", Told()).run([cell_of(scenario, str(tmp_path / "stack.toml"))], seed=0)
+    gc.collect()
+    assert re.search(
+        "the stack did not start: cannot start .*: there is no program /nowhere/", record.scenarios[0].reason
+    )
+    assert [one.getMessage() for one in caplog.records] == []
