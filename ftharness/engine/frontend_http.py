@@ -72,7 +72,11 @@ def listening_socket(fd: int | None, host: str, port: int) -> socket.socket:
     else:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
+        try:
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
     sock.listen(_BACKLOG)
     return sock
 

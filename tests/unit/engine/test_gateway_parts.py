@@ -1,10 +1,12 @@
 """The gateway's parts that need no server: what is read of a request, of a stream, and how a body is made of chunks."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
 
+from ftharness.engine.gateway import main
 from ftharness.engine.gateway_request import DIALECTS, Asked, onward, parse
 from ftharness.engine.gateway_whole import whole
 from ftharness.engine.gateway_worker import EventReader
@@ -124,3 +126,30 @@ def test_a_body_has_all_that_its_chunks_said() -> None:
     message = {"role": "assistant", "content": "I look.", "reasoning": "It is far.", "tool_calls": calls}
     assert answer["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls"}]
     assert (answer["object"], answer["usage"]) == ("chat.completion", {"total_tokens": 9})
+
+
+WRONG = {
+    "a port beyond the last": (["--port", "99999"], "argument --port: 99999: must be at least 0 and at most 65535"),
+    "a worker's, too": (["--worker", "b=http://127.0.0.1:99999"], "a worker is NAME=http://HOST:PORT, not 'b=http"),
+    "two of one name": (["--worker", "a=http://127.0.0.1:2"], "argument --worker: two are named a"),
+    "a negative limit": (["--migration-limit", "-3"], "argument --migration-limit: -3: must be at least 0"),
+    "no length": (["--migration-max-seq-len", "0"], "argument --migration-max-seq-len: 0: must be at least 1"),
+    "no time": (["--stream-timeout-s", "0"], "argument --stream-timeout-s: 0: must be more than 0, and finite"),
+    "no number": (["--port", "http"], "argument --port: invalid whole number value: 'http'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_call_that_cannot_be_meant_ends_with_a_sentence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, as of argparse's own refusals; nothing listens."""
+    more, says = WRONG[name]
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["--model", "m", "--http-fd", "99999", "--worker", "a=http://127.0.0.1:1", *more])
+    assert says in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match=r"^2$"):
+        port = taken.getsockname()[1]
+        main(["--model", "m", "--port", str(port), "--worker", "a=http://127.0.0.1:1"])
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
