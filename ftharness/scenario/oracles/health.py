@@ -53,9 +53,8 @@ def _agrees(case: Case, look: FaultView) -> Finding:
     evidence = (*_events(look), view.sent.n, view.finished.n)
     if view.left:
         return Finding("unknown", f"{what}: its client did not wait for what it would have met", evidence)
-    if among_others and any(
-        case.roles.get(name) == case.roles[look.process] for name in takers if name != look.process
-    ):
+    role = case.roles.get(look.process)
+    if among_others and any(case.roles.get(name) == role for name in takers if name != look.process):
         return Finding("unknown", f"{what}: what it met is not {look.process}'s alone", evidence)
     healthy, served = _said(look) == HTTPStatus.OK, view.finished.outcome == "success"
     return Finding("pass" if healthy == served else "fail", what, evidence)
