@@ -21,6 +21,7 @@ from ftharness.logs import ContractError, TomlError
 from ftharness.report import ReportError, RunRecord, prepare, write_report, write_run
 from ftharness.scenario import Scenario, ScenarioRecord, judge
 from ftharness.scenario.expect import find_oracle
+from ftharness.scenario.findings import known_findings
 from ftharness.scenario.library import find
 from ftharness.scenario.runner import Cell, keep_cell, run_cell
 from ftharness.scenario.scenario import with_params
@@ -325,6 +326,7 @@ def checked(cell: Cell) -> Cell:
         ValueError: Or a path, such as of an interpreter that is none.
         TomlError: A file that it names is wrong; says where.
     """
+    known_findings()  # one that is wrong is told now, and not when the run is over
     kind = find_stack(cell.stack)
     is_file = cell.stack.endswith(".toml") or "/" in cell.stack
     python = cell.sut_python and Path(cell.sut_python).absolute()

@@ -28,6 +28,7 @@ from ftharness.scenario import (
 from ftharness.scenario.findings import known_findings, read_finding, strangers
 from ftharness.scenario.runner import Cell
 from ftharness.scenario.scenario import Scenario
+from ftharness.session import cell_of
 
 Make = Callable[..., Any]
 Write = Callable[..., Path]
@@ -414,6 +415,9 @@ WRONG = [
     ("2026-01-31", '"last year"', 8, "Invalid RFC3339 encoded date"),
     ("engine [0-9]+$", "engine [0-9+$", 11, "bad regular expression"),
     ("process of worker-1: engine [0-9]+$", ".*", 11, "the reason '.*' explains everything"),
+    ("process of worker-1: engine [0-9]+$", "t", 11, "the reason 't' explains too much"),
+    ("process of worker-1: engine [0-9]+$", "a.*e", 11, "the reason 'a.*e' explains too much"),
+    ("process of worker-1: engine [0-9]+$", "[a-z ]{9}", 11, "the reason '[a-z ]{9}' explains too much"),
     ('["a/*"]', "[]", 6, "scenarios is empty"),
     ('engine [0-9]+$"', 'engine [0-9]+$"\nof = "hits"', 12, "'hits'"),
     ("since = ", 'reproduction = "rm"\nsince = ', 8, "reproduction = 'rm': is a command of ftharness"),
@@ -428,6 +432,13 @@ def test_a_file_that_is_wrong_is_told_its_line(write: Write, old: str, new: str,
         known_findings()
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert says in str(caught.value)
+
+
+def test_a_file_that_is_wrong_is_told_before_anything_starts(write: Write) -> None:
+    """Not when the run is over, and can only be judged again."""
+    write("old-engine", ORPHAN, "9 of 9", "often")
+    with pytest.raises(TomlError, match=r"old-engine.toml:7: seen = 'often'"):
+        cell_of("migration/drain", "sim")
 
 
 def test_a_files_name_is_the_findings(write: Write) -> None:
