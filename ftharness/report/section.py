@@ -198,7 +198,7 @@ def _recorded(note: Annotation, anchor: str) -> OfFinding | None:
         anchor=f"{anchor}-{one.id}",
         title=one.title,
         what=one.what,
-        where=f"seen {one.seen} on {', '.join(one.stacks)} {one.versions}, first on {one.since}",
+        where=f"Seen {one.seen} on {', '.join(one.stacks)} {one.versions}, first on {one.since}",
         command=one.reproduction,
     )
 

@@ -30,7 +30,8 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
         failed = ended.signal is not None or ended.returncode not in (0, None)
         if how not in (ended.signal, ended.returncode) and not (how == "failure" and failed):
             return Finding("fail", f"{name} ended by {said(ended)}, not by {how}", (ended.n,))
-    return Finding("pass", f"{', '.join(names)} ended by {how}", tuple(case.exits[name].n for name in names))
+    ends = ", ".join(f"{name} ended by {said(case.exits[name])}" for name in names)
+    return Finding("pass", ends, tuple(case.exits[name].n for name in names))
 
 
 def exits_explained(case: Case) -> Finding:

@@ -221,6 +221,20 @@ def test_only_the_fault_phase_counts(story: Make) -> None:
     assert say(logged("request_aborted"), events).verdict == "fail"
 
 
+@pytest.mark.parametrize(
+    "how,source,says",
+    [("failure", "", "worker-1 ended by SIGKILL"), (0, "worker-2", "worker-2 ended by exit status 0")],
+)
+def test_how_a_process_ended_is_said_when_it_is_as_expected(
+    story: Make, how: str | int, source: str, says: str
+) -> None:
+    """By which signal or with which status: "by failure" may be either."""
+    one = story()
+    one.migrates()
+    finding = say(exits_as(how, source=source), one.end())
+    assert (finding.verdict, finding.reason) == ("pass", says)
+
+
 def test_a_leak_is_named(story: Make) -> None:
     """What, whose, and which."""
     one = story()
