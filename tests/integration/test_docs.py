@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ftharness.cli import app
@@ -18,7 +19,10 @@ from ftharness.pytest_plugin import Ft
 from ftharness.registry import installed
 from ftharness.scenario import Scenario
 from ftharness.scenario.library import load_file
-from ftharness.stack import Topology
+from ftharness.stack import Settings, Topology
+from ftharness.stack.interpreters import Interpreter
+from ftharness.stack.profiles import Profile, find_profile
+from ftharness.stack.servers import Servers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -169,3 +173,23 @@ def test_every_bug_of_the_docs_exists() -> None:
     """``--bug NAME`` in any page."""
     shown = {name for page in PAGES for name in re.findall(r"--bug ([a-z-]+)", page.read_text())}
     assert shown <= set(BUGS)
+
+
+def test_the_profile_that_the_docs_show_is_one_and_every_key_and_placeholder_is_told(tmp_path: Path) -> None:
+    """It is read, its command is filled in; what the tables leave out, or make up, fails."""
+    (text,) = _blocks("docs/real-engines.md", "toml", "# mine.toml")
+    (tmp_path / "mine.toml").write_text(text)
+    profile = find_profile(str(tmp_path / "mine.toml"), "vllm", "vllm", "cpu")
+    sut = Interpreter(Path("/sut/bin/python"), {}, "0.32.0")
+    settings = Settings(engine="vllm", folder=tmp_path, hold_ports=False)
+    servers = Servers(profile, sut, Topology(), settings, model="/m", served="m")
+    assert servers.launch("worker-1", "aggregated").argv[:3] == ["/sut/bin/vllm", "serve", "/m"]
+    mistyped = msgspec.structs.replace(profile, command=["{nothing}"])
+    page = (ROOT / "docs" / "real-engines.md").read_text()
+    section = page.partition("### A profile of your own")[2].partition("\n## ")[0]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    told = set(re.findall(r"`([^`]+)`", " ".join(first)))
+    with pytest.raises(LookupError) as unknown:  # names those that there are
+        Servers(mistyped, sut, Topology(), settings, model="/m", served="m").launch("worker-1", "aggregated")
+    words = {f"{{{word}}}" for word in str(unknown.value).partition("there are ")[2].split(", ")}
+    assert told == set(Profile.__struct_fields__) | (words - {"{port.http}"} | {"{port.NAME}"})
