@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ftharness.checkpoint.seal import Seal, Sealing
+from ftharness.checkpoint.seal import Seal, Sealing, seal_of
 from ftharness.checkpoint.storage import Storage
 
 #: How the names of files end that are not committed yet. One that no process is writing any more is an orphan.
@@ -62,7 +62,7 @@ def prepared(storage: Storage, path: Path, content: Content) -> Iterator[tuple[P
         with io.BufferedWriter(cast("io.RawIOBase", raw), _BUFFER) as stream:
             content(stream)
         storage.fsync(fd)
-        yield unnamed, raw.seal
+        yield unnamed, raw.seal or seal_of(storage.read(unnamed))
     except BaseException:
         with contextlib.suppress(OSError):  # what it failed of is what counts
             storage.unlink(unnamed)
