@@ -46,6 +46,8 @@ async def check_contract(kind: StackKind, cell: Cell, folder: Path) -> tuple[lis
             run.ended("complete")
         finally:
             await run.teardown()
+            if not history.events:  # nothing was begun: nothing is left that would look like a run
+                history.path.unlink(missing_ok=True)
         return _findings(history)
 
 

@@ -1,5 +1,6 @@
 """Launch profiles: data that names what there is, and the commands that come of it."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -7,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from ftharness.cli import StackOption
+from ftharness.contract_check import check_contract
 from ftharness.engine.dialects import DIALECTS
 from ftharness.logs import TomlError, load_contract
 from ftharness.registry import installed
@@ -155,6 +157,15 @@ def test_what_is_run_can_be_run_again_from_elsewhere(tmp_path: Path, monkeypatch
     monkeypatch.chdir("/")
     assert checked(cell) == cell
     assert cell.stack == str(tmp_path / "stack.toml")
+
+
+def test_a_contract_that_could_not_be_checked_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run that did not begin."""
+    monkeypatch.setattr(real_module, "default_device", lambda: "cpu")
+    cell = cell_of("migration/drain", "dynamo", engine="trtllm")
+    with pytest.raises(NotAvailable):
+        asyncio.run(check_contract(find_stack("dynamo"), cell, tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_which_nothing_was_run_is_not_left_behind(tmp_path: Path) -> None:
