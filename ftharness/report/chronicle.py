@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ftharness.faults import HARMLESS
 from ftharness.history import (
     Event,
     FaultHealed,
@@ -31,7 +32,9 @@ from ftharness.report.timeline import RequestLane, Timeline, exit_text, outcome_
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, pairs
 
 # What every account of a run must hold, whatever else there is no room for.
-_ALWAYS = ("fault", "exit", "end", "leak", "phase")
+_ALWAYS = ("fault", "look", "exit", "end", "leak", "phase")
+# What ``check_health`` has as evidence: nothing was broken by it.
+_OF_A_LOOK = {"path", "took_ms"}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,12 +177,15 @@ def _told(event: Event, names: dict[str, str]) -> tuple[str, str, str, str] | No
             return "end", f"{name} ended: {outcome_text(event)}{error}", "", event.request
         case FaultRequested():
             why = f" ({one_line(event.trigger, 80)})" if event.trigger else ""
-            return "fault", f"{event.fault} {one_line(event.target, 40)} asked for{why}", "", event.request
+            kind = "look" if event.fault in HARMLESS else "fault"
+            return kind, f"{event.fault} {one_line(event.target, 40)} asked for{why}", "", event.request
         case FaultLanded():
             ended = ", but not on what it was aimed at: that request had ended"
             done = ", but that process was done with the request"
             aim = "" if event.on_target else done if event.evidence.get("request") == "was done with there" else ended
             proof = pairs(event.evidence, 200)
+            if event.evidence.keys() >= _OF_A_LOOK:
+                return "look", f"answered: {proof}", "", ""
             return "fault", f"fault landed{': ' if proof else ''}{proof}{aim}", "", ""
         case FaultMissed():
             return "fault", f"fault did not land: {one_line(event.reason, 200)}", "", ""

@@ -138,3 +138,12 @@ def test_of_a_launch_that_takes_most_of_the_run_the_end_is_drawn(page: Section) 
     assert "Of the launch, which took 1.0 min, only the end is drawn." in whole.caption
     assert "“repeat 0” is the request without the fault, once more." in whole.caption
     assert "“cut" not in whole.caption
+
+
+def test_what_happened_says_that_it_answered(page: Section) -> None:
+    """In a row of its own kind, which is not drawn as a fault."""
+    told = [(one.kind, one.what) for one in page.told if "health" in one.what]
+    assert told == [
+        ("look", "check_health what fault 0 hit asked for"),
+        ("look", "answered: path /health, took ms 4.1, status 503"),
+    ]
