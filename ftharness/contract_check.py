@@ -47,7 +47,7 @@ async def check_contract(kind: StackKind, cell: Cell, folder: Path) -> tuple[lis
         finally:
             await run.teardown()
             if not history.events:  # nothing was begun: nothing is left that would look like a run
-                history.path.unlink(missing_ok=True)
+                (folder / HISTORY_FILE).unlink(missing_ok=True)
         return _findings(history)
 
 
