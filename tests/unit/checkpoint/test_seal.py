@@ -45,6 +45,18 @@ def test_a_file_of_torch_is_summed_once(tmp_path: Path, dtype: str, rows: int) -
     assert disk.read_files == 0
 
 
+def test_sums_that_torch_was_told_to_leave_out(tmp_path: Path) -> None:
+    """What it writes in their place is not taken for them."""
+    torch: Any = importlib.import_module("torch")
+    what = contents.taken(torch.ones(3000, 512), [str(row) for row in range(3000)], {})
+    torch.serialization.set_crc32_options(False)
+    try:
+        sealed = commit(Storage(), tmp_path / "file", lambda stream: contents.write(what, stream))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert sealed == seal_of((tmp_path / "file").read_bytes())
+
+
 def test_a_large_file_without_sums_is_read_again(tmp_path: Path) -> None:
     """As one of a later torch may be, which writes in another format."""
     disk = Reads()
