@@ -90,6 +90,8 @@ def _checkpoint(
 def _reconcile(manifest: Manifest, rank: int, held: list[tuple[int, int, str]], at: str) -> None:
     shard = shard_of(manifest, rank)
     known = {record["batch_idx"]: record for record in shard["checkpoints"]}
+    if shard["status"] == "complete" and not known.keys() <= {batch for batch, *_ in held}:
+        shard["status"] = "in_progress"  # a part of it is gone
     _hold(
         shard,
         [

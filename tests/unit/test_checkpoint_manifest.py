@@ -266,7 +266,11 @@ class TestManifestBasicOperations:
         manifest.update_shard_checkpoint(0, 1, 60, "batch_00001.pt")
         shard = on_disk(tmp_path)["shards"]["0"]
         assert (shard["total_sequences"], len(shard["checkpoints"])) == (110, 2)
+        manifest.mark_shard_complete(0)
+        manifest.reconcile_shard(0, [(0, 50, "batch_00000.pt"), (1, 60, "batch_00001.pt")])
+        assert manifest.get_completed_shards() == [0]
         manifest.reconcile_shard(0, [(0, 50, "batch_00000.pt")])
+        assert manifest.get_resumable_shards() == [0]
         shard = on_disk(tmp_path)["shards"]["0"]
         assert (shard["total_sequences"], shard["last_checkpoint_batch"]) == (50, 0)
         manifest.reconcile_shard(0, [(n, 50, f"batch_{n:05d}.pt") for n in range(3)])

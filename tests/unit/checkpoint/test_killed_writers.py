@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_KILLS = int(os.environ.get("FTHARNESS_TEST_KILLS", "25"))
+_KILLS = int(os.environ.get("FTHARNESS_TEST_KILLS", "15"))
 _SEED = int(os.environ.get("FTHARNESS_TEST_SEED", "1"))
 
 
