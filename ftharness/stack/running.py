@@ -109,8 +109,7 @@ class RunningStack:
 
         async with asyncio.TaskGroup() as group:
             try:
-                # Who fails, fails the group; gather would have each failure a second time, and nobody who takes it.
-                await asyncio.wait([group.create_task(start(launch)) for launch in self.plan.launches])
+                await asyncio.gather(*(group.create_task(start(launch)) for launch in self.plan.launches))
             finally:
                 self.plan.close()
             first = self.processes[self.plan.launches[0].name]
