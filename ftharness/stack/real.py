@@ -277,7 +277,7 @@ class SmgStack(_ServersStack):
             launches=[frontend, *workers],
             url=url,
             ready=http_ok(f"{url}/readiness"),
-            behaviour={"half_close_completes": False},
+            behaviour={"half_close_completes": False, "health_tells_of_workers": False},
             close=close,
             **_of(model, servers.profile),
         )
