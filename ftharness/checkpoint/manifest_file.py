@@ -131,15 +131,17 @@ class ManifestFile:
         """With the lock; where another has it, what is wanted is written down before it is waited for."""
         fd = self._storage.open_to_append(self._lock_path)
         try:
-            if not self._storage.lock_at_once(fd):
-                if wanted is not None:
-                    self._ask(*wanted)
+            if wanted is None:
+                self._storage.lock(fd)
+            elif not self._storage.lock_at_once(fd):
+                self._ask(*wanted)
                 self._storage.lock(fd)
             if not self._tidy:  # who has the lock is the only one who writes: what others left is left for good
                 self._tidy = True
                 remove_orphans(self._storage, self._path.parent)
             yield
         finally:
+            self._storage.unlock(fd)  # a child that was forked meanwhile has the open file as well, and keeps it open
             self._storage.close(fd)
 
     def _ask(self, name: str, kind: str, arguments: dict[str, Any]) -> None:

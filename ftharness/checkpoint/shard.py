@@ -62,6 +62,7 @@ def commit_checkpoint(storage: Storage, path: Path, what: Contents) -> None:
             storage.fsync(folder)
             _mark(storage, path, [seal])
         finally:
+            storage.unlock(folder)
             storage.close(folder)
 
 

@@ -85,16 +85,12 @@ class Storage:
         return True
 
     def unlock(self, fd: int) -> None:
-        """Let it go. Whoever forked has to close instead: the lock is that of the open file, which both have."""
+        """Let it go, for all who have the same open file: a child that was forked must not, it has to close."""
         fcntl.flock(fd, fcntl.LOCK_UN)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, in the same folder, at once and in place of what has that name."""
         os.replace(source, target)  # noqa: PTH105 - one call, as it is recorded
-
-    def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name; one that is taken is an error."""
-        os.link(source, target)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""

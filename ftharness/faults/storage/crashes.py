@@ -81,8 +81,6 @@ class _Model:
                     self.changes[path] = []
             case "rename":
                 self._change(path.parent, _Entry(path.name, operation.to.name, file))
-            case "link":
-                self._change(path.parent, _Entry("", operation.to.name, file))
             case "unlink":
                 self._change(path.parent, _Entry(path.name, "", file))
             case "mkdir":

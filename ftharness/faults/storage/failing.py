@@ -8,9 +8,7 @@ from typing import Any
 from ftharness.checkpoint.storage import Storage
 
 #: What can fail on a disk that is full.
-NEEDS_ROOM = frozenset(
-    {"create", "open_to_append", "write", "write_at", "fsync", "fdatasync", "rename", "link", "mkdir"}
-)
+NEEDS_ROOM = frozenset({"create", "open_to_append", "write", "write_at", "fsync", "fdatasync", "rename", "mkdir"})
 #: What can fail on one that is broken.
 TOUCHES = NEEDS_ROOM | {"open", "open_to_update", "open_folder", "truncate", "unlink", "read", "names"}
 

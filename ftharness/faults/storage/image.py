@@ -134,14 +134,6 @@ class ImageDisk(Storage):
         self._names[target] = self._taken(source)
         self.log(Operation("rename", source, self._names[target], target))
 
-    def link(self, source: Path, target: Path) -> None:
-        if self.exists(target):
-            raise _error(errno.EEXIST, target)
-        if source not in self._names:
-            raise _error(errno.ENOENT, source)
-        self._names[target] = self._names[source]
-        self.log(Operation("link", source, self._names[target], target))
-
     def unlink(self, path: Path) -> None:
         self.log(Operation("unlink", path, self._taken(path)))
 

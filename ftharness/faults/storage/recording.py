@@ -6,9 +6,7 @@ from typing import Literal, NamedTuple
 
 from ftharness.checkpoint.storage import Storage
 
-Kind = Literal[
-    "create", "write", "write_at", "truncate", "sync", "sync_folder", "rename", "link", "unlink", "mkdir", "note"
-]
+Kind = Literal["create", "write", "write_at", "truncate", "sync", "sync_folder", "rename", "unlink", "mkdir", "note"]
 
 
 class Operation(NamedTuple):
@@ -18,7 +16,7 @@ class Operation(NamedTuple):
         kind: What it was.
         path: What it was done to; of ``write``, ``truncate`` and ``sync`` the name under which the file was opened.
         file: Which file, however it is called: its number, from 1; 0 where none is meant.
-        to: The new name, of ``rename`` and ``link``.
+        to: The new name, of ``rename``.
         data: What was written: of ``write`` at the file's end.
         offset: Where, of ``write_at``.
         note: What was acknowledged.
@@ -35,13 +33,7 @@ class Operation(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "note":
             return f"acknowledged: {self.note}"
-        more = (
-            f" to {self.to.name}"
-            if self.kind in ("rename", "link")
-            else f" {len(self.data)} bytes"
-            if self.data
-            else ""
-        )
+        more = f" to {self.to.name}" if self.kind == "rename" else f" {len(self.data)} bytes" if self.data else ""
         return f"{self.kind} {self.path.name}{more}"
 
 
@@ -146,11 +138,6 @@ class RecordingDisk(Storage):
         super().rename(source, target)
         self._names[target] = self._names.pop(source)
         self.log(Operation("rename", source, self._names[target], target))
-
-    def link(self, source: Path, target: Path) -> None:
-        super().link(source, target)
-        self._names[target] = self._names[source]
-        self.log(Operation("link", source, self._names[target], target))
 
     def unlink(self, path: Path) -> None:
         super().unlink(path)
