@@ -39,7 +39,7 @@ def taken(embeddings: Any, sequence_ids: Sequence[str], metadata: Mapping[str, A
         ValueError: The embeddings are not two-dimensional, or are not one for each id.
     """
     ids = _strings(sequence_ids)
-    plain = {key: _plain(value, f"metadata[{key!r}]") for key, value in _mapping(metadata).items()}
+    plain = _plain(_mapping(metadata), "metadata")
     rows = _rows(embeddings)
     if wrong := mismatch(rows, ids):
         raise ValueError(f"{wrong}; it would not be valid when it is read")
