@@ -43,9 +43,15 @@ def work(worker_fn: WorkerFn, rank: int, world_size: int, reports: Reports, args
 def exit_on_sigterm() -> None:
     """From now on SIGTERM ends this process in order, with status 143: by SystemExit, so that what is left to write is written.
 
-    Not what a worker does by itself: one that waits for a GPU would not see it.
+    What comes after the first is ignored: a machine that is taken away tells each process, and the coordinator tells its
+    workers as well. Not what a worker does by itself: one that waits for a GPU would not see it.
     """
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _kind(error: Exception) -> str:

@@ -36,16 +36,17 @@ class KeptResults:
         self._trigger = trigger
         self._writer = writer
         self._metadata = metadata
-        self._ids: list[str] = []
-        self._rows: list[torch.Tensor] = []
+        self._batches: list[tuple[list[str], torch.Tensor]] = []
+
+    # SystemExit may come between any two lines, by SIGTERM. So a batch is gathered by one operation, and let go of only when it
+    # is the writer's: to have it in two checkpoints costs nothing, to have it in none costs its computation.
 
     def add(self, ids: list[str], rows: "torch.Tensor") -> None:
         """A batch is done; a checkpoint is written behind it, where it is time.
 
         The rows are copied: they are the caller's as well, who may change them before the checkpoint is due.
         """
-        self._ids += ids
-        self._rows.append(rows.clone())
+        self._batches.append((list(ids), rows.clone()))
         due, reason = self._trigger.should_checkpoint(len(ids))
         if due:
             self.write(str(reason))
@@ -56,23 +57,22 @@ class KeptResults:
         Args:
             reason: Why now; it is in the metadata as ``trigger_reason``.
         """
-        if not self._ids:
+        if not self._batches:
             return
         import torch  # noqa: PLC0415
 
-        ids, rows = self._ids, torch.cat(self._rows)
-        self._ids, self._rows = [], []
-        batch, self._next_idx = self._next_idx, self._next_idx + 1
+        ids = [name for names, _ in self._batches for name in names]
         self._writer.write_checkpoint_async(
-            self._folder / checkpoint_file(batch),
-            rows,
+            self._folder / checkpoint_file(self._next_idx),
+            torch.cat([rows for _, rows in self._batches]),
             ids,
             {
                 **self._metadata,
-                "batch_idx": batch,
+                "batch_idx": self._next_idx,
                 "num_sequences": len(ids),
                 "timestamp": datetime.now(UTC).isoformat(),
                 "trigger_reason": reason,
             },
         )
+        self._next_idx, self._batches = self._next_idx + 1, []
         self._trigger.reset()

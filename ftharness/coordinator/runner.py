@@ -142,10 +142,10 @@ class AsyncInferenceRunner:
                     yield InferenceResult(resumed.ids, _tensor(resumed.embeddings), RECOVERED)
                 numbered, done = _numbered(dataloader, before_batch), frozenset(resumed.ids)
                 yield from self._computed(numbered, progress_callback, done, skip_batches, kept)
+                kept.write("final")
             except BaseException:
                 kept.write("interrupted")
                 raise
-            kept.write("final")
 
     def _computed(
         self,

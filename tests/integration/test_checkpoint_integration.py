@@ -1,5 +1,6 @@
 """Checkpoints, runner, manifest and coordinator together, on the CPU: a real model, real files, real workers."""
 
+import contextlib
 import importlib
 import os
 import random
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -233,11 +235,11 @@ def test_a_kill_at_any_moment_costs_nothing(
 def test_sigterm_costs_nothing_that_was_computed(
     tmp_path: Path, coordinator: Callable[[int], GPUProcessCoordinator], work: ModuleType
 ) -> None:
-    """A preempted worker writes what it has before it goes, long before a checkpoint is due."""
+    """A preempted worker writes what it has before it goes, long before a checkpoint is due, however often it is told."""
     manifest = _manifest(tmp_path, 1)
     one = coordinator(1)
     one.spawn_workers(work.infers, (str(tmp_path), 400, 100_000, 1))
-    killer = _Killer(one, [(40, 0)], signal.SIGTERM)
+    killer = _Killer(one, [(40, 0)], signal.SIGTERM, times=5)
     killer.start()
     assert one.monitor_workers_async(RuntimeConfig(checkpoint_dir=tmp_path), manifest, check_interval=_LONG_S) == {
         0: True
@@ -280,6 +282,27 @@ def test_whatever_ends_it_keeps_what_was_computed(tmp_path: Path, runner: Make, 
     assert len(names) == 60
 
 
+def test_an_end_between_any_two_lines_loses_no_batch(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """SIGTERM may come anywhere, and so may SystemExit: what had been given is kept, whole, and nothing of it twice."""
+    for moment in count(1):
+        folder = tmp_path / str(moment)
+        given: list[str] = []
+        with _ended_at("kept_results.py", moment) as ended, contextlib.suppress(SystemExit):
+            for result in runner(checkpoint_dir=folder).run(work.Batches(5)):
+                given += result.sequence_ids
+        for writing in threading.enumerate():  # as the process's end waits for it
+            if writing.name.startswith("checkpoint"):
+                writing.join()
+        done = resume_from_checkpoints(folder, 0)
+        assert len(set(done.ids)) == len(done.ids)
+        assert set(done.ids) >= set(given), f"at line {moment}"
+        if done.ids:
+            assert np.array_equal(done.embeddings, torch.stack([work.row_of(name) for name in done.ids]).numpy())
+        if not ended:
+            break
+    assert moment > 50, "there are more lines than that"
+
+
 def test_what_is_done_to_a_result_stays_with_it(tmp_path: Path, runner: Make, work: ModuleType) -> None:
     """A caller may normalise its rows in place: those on the disk are the model's."""
     for result in runner(checkpoint_seq_threshold=30).run(work.Batches(5)):
@@ -313,6 +336,28 @@ def _manifest(folder: Path, world_size: int) -> CheckpointManifest:
     return manifest
 
 
+@contextlib.contextmanager
+def _ended_at(file: str, moment: int) -> Iterator[list[int]]:
+    """SystemExit before the line of a file that is the so-many-th to be executed; whether it came to that is in the list."""
+    ended: list[int] = []
+    lines = count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(file):
+            return None
+        if event == "line" and next(lines) == moment:
+            ended.append(moment)
+            raise SystemExit(143)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield ended
+    finally:
+        sys.settrace(before)
+
+
 def _broken_loader(work: ModuleType, breaks_at: int) -> Iterator[dict[str, Any]]:
     yield from work.Batches(breaks_at)
     raise OSError("a disk that does not answer")
@@ -326,9 +371,10 @@ class _Killer(threading.Thread):
         coordinator: GPUProcessCoordinator,
         moments: Sequence[tuple[int, float]],
         number: signal.Signals = signal.SIGKILL,
+        times: int = 1,
     ) -> None:
         super().__init__(daemon=True)  # where the attempt that it waits for never comes, it does not outlive the tests
-        self._crew, self._moments, self._number = coordinator.crew, moments, number
+        self._crew, self._moments, self._number, self._times = coordinator.crew, moments, number, times
 
     def run(self) -> None:
         tick, before = threading.Event(), None
@@ -339,7 +385,9 @@ class _Killer(threading.Thread):
             while len(self._crew.reports) - heard < reports:
                 tick.wait(0.001)
             tick.wait(then_s)
-            before.signal(self._number)
+            for _ in range(self._times):
+                before.signal(self._number)
+                tick.wait(0.001)
 
 
 class _Counted:
