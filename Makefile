@@ -17,6 +17,7 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m ftharness.faults.storage 3 1
 	$(VENV)/bin/pytest -n 4
 
 # Real engines on this machine's CPU; what is not provisioned yet is, which takes minutes. docs/real-engines.md.
