@@ -225,8 +225,7 @@ class Run:
             if not error.port_taken or not any(launch.ports for launch in plan.launches):
                 raise
             await self._processes.kill_survivors()
-            if plan.devices is not None:
-                plan.devices.close()
+            self.stack.let_go()
             self.history.append(RunRetried(source="harness", reason=str(error)))
             again = self._plan = self._kind.plan(scenario.topology, dataclasses.replace(settings, hold_ports=False))
             await self._start(again)

@@ -69,7 +69,7 @@ class DynamoStack(DynamoKind):
     def _answers(self, topology: Topology, settings: Settings) -> dict[str, Any]:
         model = served_model(topology)
         profile = engine_profile(self.name, settings.engine, topology)
-        answers = {"count": model.count, "ids": model.ids, "greedy": True, "asks": GREEDY}
+        answers = {"count": model.count, "ids": model.ids, "greedy": True, "asks": GREEDY, "scratch": True}
         return answers | {"ready_s": profile.ready_s, "stop_s": profile.stop_s, "settle_s": profile.settle_s}
 
     def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:

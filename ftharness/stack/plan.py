@@ -133,6 +133,7 @@ class Plan:
         join: Makes the launch of one more standby of a group, of that name; None where there are none.
         expired: The entries of discovery that have outlived their lease, at the moment when it is called.
         named_in: The field of a request's body in which the system looks for its name; "": the header X-Request-Id will do.
+        scratch: Whether its processes leave temporary files behind: they get a folder of their own, which is removed with them.
         ready_s: Seconds that it may take to become ready, where a scenario does not give it more.
         stop_s: Seconds that its processes may take to end at teardown, likewise.
         settle_s: Seconds after that in which what they started may end by itself; only what is still there then is a leak.
@@ -153,6 +154,7 @@ class Plan:
     join: Callable[[str], Launch] | None = None
     expired: Callable[[], Sequence[str]] = lambda: ()
     named_in: str = ""
+    scratch: bool = False
     ready_s: float = 0.0
     stop_s: float = 0.0
     settle_s: float = 1.0

@@ -169,6 +169,7 @@ def _of(model: ServedModel, profile: Profile) -> dict[str, Any]:
         "ids": model.ids,
         "asks": GREEDY,
         "named_in": profile.named_in,
+        "scratch": True,
         "ready_s": profile.ready_s,
         "stop_s": profile.stop_s,
         "settle_s": profile.settle_s,

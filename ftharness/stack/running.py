@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -64,6 +66,8 @@ class RunningStack:
         self.processes = processes
         self._history = history
         self._redactor = redactor
+        self._scratch: Path | None = None
+        self._began = time.time()
         self._launches = {launch.name: launch for launch in plan.launches}
         self._roles = {launch.name: launch.role for launch in plan.launches}
         self.holders = Holders(history, self._roles)
@@ -87,6 +91,8 @@ class RunningStack:
             StackFailed: One could not be started, died, or was not ready in time; or others have the GPUs.
         """
         try:
+            if self.plan.scratch:
+                self._scratch = Path(tempfile.mkdtemp(prefix="ft-"))  # a short path: engines put their sockets there
             if self.plan.devices is not None:
                 await self.plan.devices.before()
             await self._start_all(deadline_s)
@@ -134,10 +140,11 @@ class RunningStack:
         return process
 
     def _environment(self, launch: Launch) -> Mapping[str, str]:
+        own = {} if self._scratch is None else {"TMPDIR": str(self._scratch)}
         if self.plan.devices is None:
-            return launch.env
+            return {**launch.env, **own}
         first_life = launch.name.partition(".")[0]
-        return {**launch.env, **self.plan.devices.variables(first_life, launch.group)}
+        return {**launch.env, **own, **self.plan.devices.variables(first_life, launch.group)}
 
     async def join(self, beside: str, *, deadline_s: float = _JOINS_S) -> Living:
         """Start one more shadow engine of the group of the process ``beside``; returns when it waits for the lock.
@@ -341,6 +348,12 @@ class RunningStack:
         said = next(self._history.select(Log, source=launch.name, event=launch.status_event), None)
         return f"http://127.0.0.1:{said.captures['port']}" if said else ""
 
+    def _remove(self, path: Path) -> None:
+        """Give back memory that nobody uses any more: a file of our processes', if it was made since they are there."""
+        with suppress(OSError):
+            if path.stat().st_ctime >= self._began:
+                path.unlink()
+
     def note_shared_memory(self) -> None:
         """Remember which files in /dev/shm each of our processes has mapped, to see later whether they outlive it."""
         for name, paths in self.processes.shared_memory().items():
@@ -352,8 +365,14 @@ class RunningStack:
         try:
             await self._stop(grace_s)
         finally:
-            if self.plan.devices is not None:
-                self.plan.devices.close()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Remove what its processes had to themselves, and let others have its GPUs; all of them have ended."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        if self.plan.devices is not None:
+            self.plan.devices.close()
 
     async def _stop(self, grace_s: float) -> None:
         await self.client.close()
@@ -376,9 +395,11 @@ class RunningStack:
                 if port in open_ports:
                     detail = f"127.0.0.1:{port} ({what}) is still listened on"
                     self._history.append(Leak(source=process.name, what="port", detail=detail))
-        for path, name in sorted(self._mapped.items()):
-            if path.exists():
-                self._history.append(Leak(source=name, what="shm", detail=str(path)))
+        left = [path for path in sorted(self._mapped) if path.exists()]
+        for path in left:
+            self._history.append(Leak(source=self._mapped[path], what="shm", detail=str(path)))
         await self.processes.kill_survivors()
+        for path in left:
+            self._remove(path)
         for kept in await devices.after() if devices else ():
             self._history.append(Leak(source="harness", what="gpu_memory", detail=str(kept)))

@@ -32,6 +32,23 @@ subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, start_new
 open(sys.argv[1], "w").close()
 signal.pause()
 """
+# Maps a file that is there.
+READS = """
+import mmap, signal, sys
+file = open(sys.argv[1], "rb")
+mapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
+open(sys.argv[2], "w").close()
+signal.pause()
+"""
+# Leaves a temporary file, and says which.
+LEAVES = """
+import os, signal, sys, tempfile
+handle, name = tempfile.mkstemp()
+with open(sys.argv[1] + ".part", "w") as said:
+    said.write(name)
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+signal.pause()
+"""
 WAITS = "import signal; open(__import__('sys').argv[1], 'w').close(); signal.pause()"
 
 
@@ -114,9 +131,32 @@ async def test_a_file_in_shared_memory_that_stays_is_of_the_process_that_had_it_
         stack.note_shared_memory()
         await stack.processes.stop(stack["worker-2"], grace_s=5)
         await stack.stop(grace_s=5)
+        assert stacks.leaks == [("shm", "worker-2", str(left))]
+        assert not left.exists()  # it is told, and given back
     finally:
         left.unlink(missing_ok=True)
-    assert stacks.leaks == [("shm", "worker-2", str(left))]
+
+
+async def test_a_file_in_shared_memory_that_was_there_before_is_not_removed(stacks: Stacks, tmp_path: Path) -> None:
+    """Whoever made it may come back for it."""
+    before = Path("/dev/shm") / f"ftharness-before-{tmp_path.parent.name}-{tmp_path.name}"  # noqa: S108 - as above
+    before.write_bytes(b"\0" * 4096)
+    try:
+        stack = await stacks.start({"worker-1": [READS, str(before), str(tmp_path / "one")]})
+        stack.note_shared_memory()
+        await stack.stop(grace_s=5)
+        assert before.exists()
+    finally:
+        before.unlink(missing_ok=True)
+
+
+async def test_temporary_files_go_with_the_stack(stacks: Stacks, tmp_path: Path) -> None:
+    """Its processes have a folder of their own for them."""
+    stack = await stacks.start({"worker-1": [LEAVES, str(tmp_path / "one")]}, scratch=True)
+    (left,) = [Path(line) for line in (tmp_path / "one").read_text().split()]
+    assert left.exists()
+    await stack.stop(grace_s=5)
+    assert not left.parent.exists()
 
 
 @pytest.mark.parametrize("settle_s,leaks", [(0.1, ["process"]), (20.0, [])])
