@@ -261,7 +261,7 @@ def test_every_process_that_a_fault_hit_has_its_explanation(story: Make, ids: li
     one.request(100, "r", ids[:4], outcome="error")
     events = without_teardown(one.end())
     assert say(exits_explained(), events).verdict == "pass", say(exits_explained(), events)
-    assert say(exits_as(1), events).reason == "worker-1, worker-2 ended by 1"
+    assert say(exits_as(1), events).reason == "worker-1 ended by exit status 1, worker-2 ended by exit status 1"
     scenario = Scenario(name="a/b", workload=OTHER.workload, faults=[at(0).inject(kill_engine(every_worker))])
     record = judge(scenario, events)
     assert record.verdict == "pass", record
