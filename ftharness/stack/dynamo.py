@@ -73,8 +73,16 @@ class Release(NamedTuple):
     folder: Path
 
 
-#: Makes the launch of the worker of that name and role.
-Workers = Callable[[str, str], Launch]
+class Workers(NamedTuple):
+    """The workers of a stack that is planned.
+
+    Attributes:
+        launch: Makes the launch of the one of that name and role.
+        close: Lets go of what was held for them.
+    """
+
+    launch: Callable[[str, str], Launch]
+    close: Callable[[], None] = lambda: None
 
 
 class DynamoKind(StackKind):
@@ -103,7 +111,7 @@ class DynamoKind(StackKind):
         store = new_store(folder)
         release = self._release(topology, settings, store)
         groups = Groups(topology, folder)
-        worker = self._workers(release, topology, settings, groups)
+        workers = self._workers(release, topology, settings, groups)
         http = PortReservation(held=settings.hold_ports)
         url = f"http://127.0.0.1:{http.port}"
         model = self._model(topology)
@@ -117,8 +125,13 @@ class DynamoKind(StackKind):
             cwd=folder,  # python -m looks for modules where it is; there are none
             metrics_url=url,
         )
+
+        def close() -> None:
+            http.close()
+            workers.close()
+
         plan = Plan(
-            launches=[frontend, *(worker(name, role) for name, role in topology.members)],
+            launches=[frontend, *(workers.launch(name, role) for name, role in topology.members)],
             url=url,
             model=model,
             ready=Serves(url, model, topology.serving, exactly=bool(groups)),
@@ -126,9 +139,9 @@ class DynamoKind(StackKind):
             exact=False,
             behaviour=documented(self.name, release.version),
             asks=SERVED_BY if groups else {},
-            join=(lambda group: worker(groups.joins(group), "aggregated")) if groups else None,
+            join=(lambda group: workers.launch(groups.joins(group), "aggregated")) if groups else None,
             expired=lambda: expired(store),
-            close=http.close,
+            close=close,
         )
         return dataclasses.replace(plan, **self._answers(topology, settings))
 
@@ -198,7 +211,7 @@ class DynamoSimStack(DynamoKind):
                 group=groups.of(name),
             )
 
-        return worker
+        return Workers(worker)
 
 
 class DynamoMockerStack(DynamoKind):
@@ -235,4 +248,4 @@ class DynamoMockerStack(DynamoKind):
                 cwd=release.folder,
             )
 
-        return worker
+        return Workers(worker)

@@ -10,7 +10,7 @@ from ftharness.stack.gpus import gpus_for
 from ftharness.stack.groups import Groups
 from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.plan import Plan, Settings, has_no_standbys, has_strategy
-from ftharness.stack.real import GREEDY, checked, engine_profile, engine_version, untried
+from ftharness.stack.real import checked, engine_profile, engine_version, of_engines, untried
 from ftharness.stack.served_model import served_model
 from ftharness.stack.servers import Servers, has_memory
 from ftharness.stack.topology import Topology
@@ -56,21 +56,16 @@ class DynamoStack(DynamoKind):
         profile = engine_profile(self.name, settings.engine, topology)
         has_strategy(topology, f"{self.name} with {profile.what}", *profile.strategies)
 
-    def _interpreter(self, topology: Topology, settings: Settings) -> Interpreter:
-        return interpreter_for(engine_profile(self.name, settings.engine, topology), settings.sut_python)
-
     def _release(self, topology: Topology, settings: Settings, store: Path) -> Release:
-        python, env, version = self._interpreter(topology, settings)
+        profile = engine_profile(self.name, settings.engine, topology)
+        python, env, version = interpreter_for(profile, settings.sut_python)
         return Release(str(python), version, dynamo_environment(store, env), settings.folder.absolute())
 
     def _model(self, topology: Topology) -> str:
         return str(served_model(topology).folder)
 
     def _answers(self, topology: Topology, settings: Settings) -> dict[str, Any]:
-        model = served_model(topology)
-        profile = engine_profile(self.name, settings.engine, topology)
-        answers = {"count": model.count, "ids": model.ids, "greedy": True, "asks": GREEDY, "scratch": True}
-        return answers | {"ready_s": profile.ready_s, "stop_s": profile.stop_s, "settle_s": profile.settle_s}
+        return of_engines(served_model(topology), engine_profile(self.name, settings.engine, topology))
 
     def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:
         del groups
@@ -78,4 +73,4 @@ class DynamoStack(DynamoKind):
         interpreter = Interpreter(Path(release.python), release.env, release.version)
         model = self._model(topology)
         servers = Servers(profile, interpreter, topology, settings, model=model, served=model)
-        return lambda name, role: servers.launch(name, role, more=topology.worker_args)
+        return Workers(lambda name, role: servers.launch(name, role, more=topology.worker_args), servers.close)

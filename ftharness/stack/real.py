@@ -151,7 +151,14 @@ class _ServersStack(StackKind):
     def _alone(self, server: Launch, servers: Servers, model: ServedModel) -> Plan:
         url = f"http://127.0.0.1:{server.ports['http']}"
         ready = http_ok(f"{url}/health")
-        return Plan(launches=[server], url=url, ready=ready, close=servers.close, **_of(model, servers.profile))
+        return Plan(
+            launches=[server],
+            url=url,
+            ready=ready,
+            close=servers.close,
+            model=SERVED,
+            **of_engines(model, servers.profile),
+        )
 
     @abstractmethod
     def _behind_a_frontend(
@@ -159,10 +166,9 @@ class _ServersStack(StackKind):
     ) -> Plan: ...
 
 
-def _of(model: ServedModel, profile: Profile) -> dict[str, Any]:
-    """What a plan says of the engines, whatever stands before them."""
+def of_engines(model: ServedModel, profile: Profile) -> dict[str, Any]:
+    """What a plan says of real engines, whatever stands before them."""
     return {
-        "model": SERVED,
         "count": model.count,
         "exact": False,
         "greedy": True,
@@ -217,7 +223,8 @@ class _GatewayStack(_ServersStack):
                 "migration_exhausted_unary": 500,
             },
             close=close,
-            **_of(model, servers.profile),
+            model=SERVED,
+            **of_engines(model, servers.profile),
         )
 
 
@@ -280,5 +287,6 @@ class SmgStack(_ServersStack):
             ready=http_ok(f"{url}/readiness"),
             behaviour={"half_close_completes": False, "health_tells_of_workers": False},
             close=close,
-            **_of(model, servers.profile),
+            model=SERVED,
+            **of_engines(model, servers.profile),
         )

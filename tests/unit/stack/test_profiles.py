@@ -25,6 +25,8 @@ from ftharness.stack import (
 )
 from ftharness.stack import real as real_module
 from ftharness.stack import servers as servers_module
+from ftharness.stack.dynamo import DynamoMockerStack, Release, Workers
+from ftharness.stack.groups import Groups
 from ftharness.stack.interpreters import Interpreter, interpreter_for
 from ftharness.stack.profiles import Profile, find_profile, shipped_profiles
 from ftharness.stack.provision_spec import parsed
@@ -249,3 +251,22 @@ def test_a_version_that_a_profile_does_not_name_is_said(tmp_path: Path) -> None:
 def test_help_names_every_stack() -> None:
     help_ = get_args(StackOption)[1].help
     assert not [name for name in installed("ftharness.stacks") if name not in help_]
+
+
+def test_what_is_held_for_workers_is_let_go_with_the_plan(tmp_path: Path) -> None:
+    """A port of a worker's, as a profile for GPUs has, as well as the frontend's."""
+    closed: list[str] = []
+
+    class Stack(DynamoMockerStack):
+        def _release(self, topology: Topology, settings: Settings, store: Path) -> Release:
+            del topology, store
+            return Release("/sut/bin/python", "1.6.1", {}, settings.folder)
+
+        def _workers(self, release: Release, topology: Topology, settings: Settings, groups: Groups) -> Workers:
+            workers = super()._workers(release, topology, settings, groups)
+            return workers._replace(close=lambda: closed.append("workers"))
+
+    plan = Stack().plan(aggregated(), Settings(engine="vllm", folder=tmp_path))
+    assert not closed
+    plan.close()
+    assert closed == ["workers"]
