@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftharness.engine.bugs import BUGS
-from ftharness.faults import HARMLESS
 from ftharness.history import ContractChosen, Event, Leak, RunFinished
 from ftharness.scenario import expectations
 from ftharness.scenario.case import Case, Finding, Part
@@ -171,7 +170,7 @@ def _known(case: Case, scenario: Scenario, findings: Sequence[tuple[Expect, Find
 
 def _hit(case: Case) -> set[str]:
     """What faults landed on; not what was only looked at, or started again."""
-    return {one.process for one in case.faults if one.landed and one.requested.fault not in HARMLESS}
+    return {one.process for one in case.faults if one.broke}
 
 
 def _planted(name: str, scenario: str) -> list[Annotation]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ftharness.faults import HARMLESS
 from ftharness.history import (
     FaultHealed,
     FaultLanded,
@@ -98,6 +99,11 @@ class FaultView(NamedTuple):
     def on_process(self) -> bool:
         """Whether it was a process of the stack that it hit or was meant to hit, and not a client."""
         return self.process not in ("", "client")
+
+    @property
+    def broke(self) -> bool:
+        """Whether it landed, and was one: not a look, nor the start of something."""
+        return self.landed is not None and self.requested.fault not in HARMLESS
 
     @property
     def trouble(self) -> str:

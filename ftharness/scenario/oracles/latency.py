@@ -5,7 +5,6 @@ from typing import Annotated
 
 import msgspec
 
-from ftharness.faults import HARMLESS
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.recovery import aimed_at, recovery_of
 from ftharness.scenario.views import FaultView, RequestView
@@ -18,11 +17,7 @@ def recovers_within(case: Case, ms: Milliseconds) -> Finding:
 
     Of answers that are not streamed no token is seen: there another worker's taking the request over is what counts.
     """
-    landed = [
-        fault
-        for fault in case.faults
-        if fault.landed is not None and fault.process in case.roles and fault.requested.fault not in HARMLESS
-    ]
+    landed = [fault for fault in case.faults if fault.broke and fault.process in case.roles]
     if not landed:
         return Finding("unknown", "no fault landed")
     findings = [_recovered(case, fault, ms) for fault in landed]

@@ -2,7 +2,6 @@
 
 import signal
 
-from ftharness.faults import HARMLESS
 from ftharness.history import Leak, Log, ProcessExited, ProcessStarted, RunFinished
 from ftharness.scenario.case import Case, Finding, Part
 
@@ -18,7 +17,7 @@ def exits_as(case: Case, how: str | int, source: str = "") -> Finding:
     hit = [
         fault.process
         for fault in case.faults  # no client is among them, and none that was only looked at
-        if fault.landed and fault.process in case.roles and fault.requested.fault not in HARMLESS
+        if fault.broke and fault.process in case.roles
     ]
     names = [source] if source else hit
     if not names:

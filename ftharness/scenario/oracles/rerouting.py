@@ -1,6 +1,5 @@
 """How traffic goes round what is broken, and comes back: ``stops_failing_after``, ``rejoins_within``, ``takes_down_at_most``."""
 
-from ftharness.faults import HARMLESS
 from ftharness.history import Log, ProcessReady
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.oracles.latency import Milliseconds
@@ -13,9 +12,7 @@ def stops_failing_after(case: Case, requests: int) -> Finding:
 
     Requests that ran when the fault landed are not counted: nobody could send them elsewhere.
     """
-    broken = next(
-        (fault.landed for fault in case.faults if fault.landed and fault.requested.fault not in HARMLESS), None
-    )
+    broken = next((fault.landed for fault in case.faults if fault.broke), None)
     if broken is None:
         return Finding("unknown", "no fault landed")
     later = sorted((view for view in case.phase_requests if view.sent.t > broken.t), key=lambda view: view.sent.t)
@@ -80,7 +77,7 @@ def takes_down_at_most(case: Case, workers: int) -> Finding:
     taken = list(dict.fromkeys(case.takers(view)))
     if not taken:
         return Finding("unknown", f"{view.name}: no worker said that it received it: {view.how_it_ended}")
-    hit = [fault.process for fault in case.faults if fault.landed is not None and fault.requested.fault not in HARMLESS]
+    hit = [fault.process for fault in case.faults if fault.broke]
     down = [name for name in taken if name in hit or case.ended_in_phase(name)]
     told = f"{view.name} was given to {', '.join(taken)}, of which {len(down)} fell"
     if not down:
