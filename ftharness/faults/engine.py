@@ -12,7 +12,7 @@ from ftharness.faults.strike import Strike
 from ftharness.history import Log
 from ftharness.process import Ended, Entry
 from ftharness.process.pidfd import wait_status
-from ftharness.process.process_table import command_line, read_entry, send_signal
+from ftharness.process.process_table import below, command_line, read_entry, send_signal
 
 _EXIT_S = 10.0
 _STATE_S = 2.0
@@ -35,7 +35,8 @@ async def freeze_engine(strike: Strike) -> None:
     if engine is None:
         strike.missed(f"{strike.process.name} has no engine child process")
         return
-    frozen = [engine, *_below(strike, engine)]
+    # Of what is the worker's alone: the pid of an engine that ended meanwhile may be a stranger's.
+    frozen = [engine, *below(engine.pid, {entry.pid: entry for entry in strike.process.descendants()})]
     at = time.monotonic_ns()
     for entry in frozen:
         send_signal(entry, signal.SIGSTOP)
@@ -96,17 +97,6 @@ def _named(strike: Strike, found: list[Entry], event: str, **captures: str) -> l
         if all(line.captures.get(name) == value for name, value in captures.items())
     }
     return [entry for entry in found if str(entry.pid) in said]
-
-
-def _below(strike: Strike, engine: Entry) -> list[Entry]:
-    """What the engine child started."""
-    above = {engine.pid}
-    found = []
-    for entry in strike.process.descendants():  # parents first
-        if entry.ppid in above:
-            above.add(entry.pid)
-            found.append(entry)
-    return found
 
 
 async def _kill(strike: Strike, victim: Entry | None, what: str) -> None:

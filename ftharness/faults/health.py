@@ -3,11 +3,9 @@
 import time
 from typing import Any
 
+from ftharness.faults.kinds import HEALTH_PATH, HEALTH_S
 from ftharness.faults.strike import Strike
 from ftharness.process.http_get import NoAnswer, http_get
-
-#: Seconds that an answer may take: a probe of Kubernetes gives 1 by default, and people more.
-WITHIN_S = 2.0
 
 
 async def check_health(strike: Strike) -> None:
@@ -17,7 +15,7 @@ async def check_health(strike: Strike) -> None:
     if port is None:
         strike.missed(f"{process.name} has no HTTP port of its own that is known")
         return
-    path, within_s = strike.args.get("path", "/health"), float(strike.args.get("within_s", WITHIN_S))
+    path, within_s = strike.args.get("path", HEALTH_PATH), float(strike.args.get("within_s", HEALTH_S))
     if not (path.startswith("/") and within_s > 0):  # a test's: in a scenario it is refused before
         strike.missed(f"GET {path!r} within {within_s:g} s cannot be asked: a path begins with /, and takes its time")
         return

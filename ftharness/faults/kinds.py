@@ -24,6 +24,9 @@ OF_PROCESSES = (
 #: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
 HARMLESS = ("start_standby", "restart", "check_health")
 _FIRST = client_of(0)
+#: What is asked by a look at a process's health, and the seconds that an answer may take: a probe of Kubernetes gives 1 by
+#: default, and people more.
+HEALTH_PATH, HEALTH_S = "/health", 2.0
 # What cannot be asked, or answered in no time, would be a failure of whoever is looked at.
 _Path = Annotated[str, msgspec.Meta(pattern="^/")]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -114,7 +117,9 @@ def restart(target: Target | _Named = _HIT_FIRST) -> Fault:
     return Fault(kind="restart", target=_target(target))
 
 
-def check_health(target: Target | _Named = _HIT_FIRST, *, path: _Path = "/health", within_s: _Seconds = 2.0) -> Fault:
+def check_health(
+    target: Target | _Named = _HIT_FIRST, *, path: _Path = HEALTH_PATH, within_s: _Seconds = HEALTH_S
+) -> Fault:
     """No harm, but a look: what the process answers to ``GET path``, and whether within ``within_s`` seconds."""
     return Fault(kind="check_health", target=_target(target), args={"path": path, "within_s": within_s})
 
