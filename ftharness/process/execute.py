@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 
 from ftharness.process.wire import Launch
 
@@ -22,8 +23,17 @@ _IGNORED_ABOVE = (
 )
 
 
-def spawn(launch: Launch, output: int, passed: list[int]) -> tuple[int, str, int]:
+def spawn(
+    launch: Launch, output: int, passed: list[int], before_exec: Callable[[], None] | None = None
+) -> tuple[int, str, int]:
     """Fork, and exec the program of ``launch`` with ``output`` as its stdout and stderr.
+
+    Args:
+        launch: What to run.
+        output: Where its output goes.
+        passed: Descriptors that it gets, under the launch's numbers.
+        before_exec: Called in the new process when all else is done: who gives up privileges does it here. An OSError of
+            it is a failure of the stage ``privileges``.
 
     Returns:
         The pid, and ``""`` and 0 when the program runs; else the stage that failed and its errno, and the pid is to
@@ -33,14 +43,16 @@ def spawn(launch: Launch, output: int, passed: list[int]) -> tuple[int, str, int
     pid = os.fork()
     if pid == 0:
         os.close(failure)
-        _become(launch, output, passed, report)
+        _become(launch, output, passed, report, before_exec)
     os.close(report)
     with open(failure, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         words = file.read().decode().split()
     return (pid, words[0], int(words[1])) if words else (pid, "", 0)
 
 
-def _become(launch: Launch, output: int, passed: list[int], report: int) -> None:
+def _become(
+    launch: Launch, output: int, passed: list[int], report: int, before_exec: Callable[[], None] | None
+) -> None:
     stage = "fds"
     try:
         os.setsid()
@@ -52,6 +64,9 @@ def _become(launch: Launch, output: int, passed: list[int], report: int) -> None
             os.dup2(fd, number)
         stage = "cwd"
         os.chdir(launch.cwd)
+        if before_exec is not None:
+            stage = "privileges"
+            before_exec()
         stage = "program"
         _exec(launch)
     except OSError as error:

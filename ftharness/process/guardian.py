@@ -20,92 +20,33 @@ Standard library only, and little of it: the start takes some 10 ms more than a 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable
 
 from ftharness.process.execute import spawn
-from ftharness.process.process_table import below, read_table, send_signal
+from ftharness.process.reaping import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NAME,
+    PR_SET_PDEATHSIG,
+    Signals,
+    kill_below,
+    reap,
+    set_option,
+)
 from ftharness.process.wire import Launch, receive, send
 
 # To a keeper: kill everything below you.
 END = signal.SIGUSR1
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-
-def _set(option: int, value: object) -> None:
-    if _prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
-
-
-class _Signals:
-    """The signals that came, through a pipe that can be polled.
-
-    A Python handler alone would not do: a signal that comes just before waitpid goes to sleep is handled when it wakes.
-    """
-
-    def __init__(self, *numbers: signal.Signals) -> None:
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._write_fd, False)
-        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        for number in numbers:
-            signal.signal(number, lambda *_: None)
-
-    def read(self) -> bytes:
-        """The numbers of the signals since the last call."""
-        try:
-            return os.read(self.fd, 4096)
-        except BlockingIOError:
-            return b""
-
-    def wait(self) -> bytes:
-        """The same, once there is one."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        poll.poll()
-        return self.read()
-
-    def close(self) -> None:
-        """Close the pipe; another has taken over."""
-        os.close(self.fd)
-        os.close(self._write_fd)
-
-
-def _reap(report: Callable[[int, int], None]) -> bool:
-    """Report the pid and wait status of every child that ended; whether there are any left."""
-    try:
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return True
-            report(pid, status)
-    except ChildProcessError:
-        return False
-
-
-def _kill_below() -> None:
-    """SIGKILL every descendant.
-
-    One that forks faster than the table is read escapes this once. So it is called again after each child that ended:
-    what escaped becomes our child when its parent dies, and its parent, or the parent's, is reaped by us later than that.
-    """
-    for entry in below(os.getpid(), read_table()):
-        send_signal(entry, signal.SIGKILL)
-
 
 def _keep(link: socket.socket, guardian: int, request: int, fds: list[int]) -> None:
     """Be the keeper of one process, until it and all that it started are gone."""
-    signals = _Signals(signal.SIGCHLD, END)
-    _set(_PR_SET_NAME, b"ft-keeper")
-    _set(_PR_SET_CHILD_SUBREAPER, 1)
-    _set(_PR_SET_PDEATHSIG, END)
+    signals = Signals(signal.SIGCHLD, END)
+    set_option(PR_SET_NAME, b"ft-keeper")
+    set_option(PR_SET_CHILD_SUBREAPER, 1)
+    set_option(PR_SET_PDEATHSIG, END)
     if os.getppid() != guardian:  # it died before the kernel was asked to tell
         return
     launch_fd, output, *passed = fds
@@ -126,9 +67,9 @@ def _keep(link: socket.socket, guardian: int, request: int, fds: list[int]) -> N
             send(link, "exited", request, pid, status)
 
     ending = False
-    while _reap(report):
+    while reap(report):
         if ending:
-            _kill_below()
+            kill_below()
         ending = END in signals.wait() or ending
     send(link, "alone", request)
 
@@ -144,7 +85,7 @@ class Guardian:
     def __init__(self, link: socket.socket, harness: int) -> None:
         self._link = link
         self._harness = harness
-        self._signals = _Signals(signal.SIGCHLD)
+        self._signals = Signals(signal.SIGCHLD)
         self._keepers: set[int] = set()
         self._keeper_lost = False
 
@@ -153,8 +94,8 @@ class Guardian:
         try:
             self._serve()
         finally:
-            while _reap(self._child_ended):
-                _kill_below()
+            while reap(self._child_ended):
+                kill_below()
                 self._signals.wait()
         return int(self._keeper_lost)
 
@@ -174,7 +115,7 @@ class Guardian:
                 return
             if self._signals.fd in ready:
                 self._signals.read()
-                _reap(self._child_ended)
+                reap(self._child_ended)
             if self._link.fileno() in ready:
                 words, fds, truncated = receive(self._link)
                 if not words:
@@ -229,7 +170,7 @@ def main(link_fd: int, harness: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(link_fd, False)  # noqa: FBT003 - it came through our exec; no program of ours is to have it
-    _set(_PR_SET_NAME, b"ft-guardian")
-    _set(_PR_SET_CHILD_SUBREAPER, 1)
+    set_option(PR_SET_NAME, b"ft-guardian")
+    set_option(PR_SET_CHILD_SUBREAPER, 1)
     code = Guardian(socket.socket(fileno=link_fd), harness).run()
     os._exit(code)  # without the interpreter's own goodbye
