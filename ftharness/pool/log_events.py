@@ -62,6 +62,7 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "reload_ended": LogEvent("info", ("outcome", "duration_ms"), "It does, or the old one serves again, or neither."),
     "model_staged": LogEvent("info", ("path", "digest_verified"), "The model is on this machine."),
     "advisory": LogEvent("warning", ("reason",), "Nothing is wrong, but somebody should know."),
+    "message": LogEvent("warning", ("logger", "text"), "A library that the manager stands on has said something."),
     "request": LogEvent("info", ("method", "path", "status", "duration_ms"), "One call of the HTTP API was answered."),
     "request_failed": LogEvent("error", ("method", "path", "reason"), "A call met an error of the manager's own."),
 }
