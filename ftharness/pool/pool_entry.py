@@ -1,0 +1,193 @@
+"""What the registry knows of one pool and of each of its engines, and how it is told to readers."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ftharness.pool.config import PoolConfig
+from ftharness.pool.devices import Devices, DeviceSnapshot
+from ftharness.pool.engine_states import EngineState
+from ftharness.pool.health import EngineHealth, PoolHealth, PoolSummary
+from ftharness.pool.masks import Mask
+from ftharness.pool.perf import Hint
+from ftharness.pool.prepared import Supports
+
+
+@dataclass(slots=True)
+class EngineEntry:
+    """An engine's place in a pool. Only the registry changes it.
+
+    Attributes:
+        id: Its name.
+        pool_id: Its pool's.
+        mask: What it sees.
+        slots: Leases that it carries; 0 as long as nobody has said.
+        state: In which it is.
+        reason: Why.
+        url: Where it serves.
+        engine_version: As it said when it was last ready.
+        model_id: The same.
+        leasable: Whether it takes leases.
+        leases: Those on it, by id, the oldest first.
+        restarts: How often it was lost.
+        backoff_ms: The wait before its next start.
+        heartbeat_ms: Its last good answer.
+    """
+
+    id: str
+    pool_id: str
+    mask: Mask
+    slots: int
+    state: EngineState = "stopped"
+    reason: str = ""
+    url: str = ""
+    engine_version: str = ""
+    model_id: str = ""
+    leasable: bool = False
+    leases: dict[str, None] = field(default_factory=dict)
+    restarts: int = 0
+    backoff_ms: int = 0
+    heartbeat_ms: int | None = None
+
+    @property
+    def free(self) -> int:
+        """Leases that it would take now. An engine that came back with fewer slots may have more leases than it carries."""
+        return max(0, self.slots - len(self.leases)) if self.leasable else 0
+
+    @property
+    def health(self) -> EngineHealth:
+        """For readers."""
+        return EngineHealth(
+            id=self.id,
+            state=self.state,
+            ready=self.state == "ready",
+            leasable=self.leasable,
+            url=self.url,
+            reason=self.reason,
+            restarts=self.restarts,
+            backoff_ms=self.backoff_ms,
+            active_leases=len(self.leases),
+            slots_total=self.slots,
+            last_heartbeat_ms=self.heartbeat_ms,
+            device_mask=self.mask.words,
+        )
+
+
+@dataclass(slots=True)
+class PoolEntry:
+    """A pool. Only the registry changes it.
+
+    Attributes:
+        config: What it was made of.
+        mask: Its devices, as they were at the start.
+        engines: By name, in their order.
+        draining: Whether it takes no leases.
+        last_error: What went wrong last.
+        error_ms: When.
+        engine_version: As an engine said when it was last ready.
+        model_id: The same.
+        supports: What its engine can.
+        held: Leases on all of its engines.
+        idle: Set while there is none.
+    """
+
+    config: PoolConfig
+    mask: Mask
+    engines: dict[str, EngineEntry]
+    draining: bool = False
+    last_error: str = ""
+    error_ms: int | None = None
+    engine_version: str = ""
+    model_id: str = ""
+    supports: Supports = field(default_factory=Supports)
+    held: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.config.id
+
+    @property
+    def ready(self) -> bool:
+        """Whether an engine of it is ready."""
+        return any(one.state == "ready" for one in self.engines.values())
+
+    @property
+    def slots_total(self) -> int:
+        """Leases that its engines carry together."""
+        return sum(one.slots for one in self.engines.values())
+
+    @property
+    def slots_free(self) -> int:
+        """Leases that could be had now."""
+        return 0 if self.draining else sum(one.free for one in self.engines.values())
+
+    def summary(self, devices: Devices, hint: Hint | None) -> PoolSummary:
+        """For whoever places work.
+
+        Args:
+            devices: As they are now.
+            hint: How fast it is.
+        """
+        return PoolSummary(
+            engine=self.config.engine,
+            engine_version=self.engine_version or None,
+            model_id=self.model_id or None,
+            device_mask=self.mask.words,
+            devices=list(self._devices(devices)),
+            slots_total=self.slots_total,
+            slots_free=self.slots_free,
+            perf_tokens_per_s=None if hint is None else hint.tokens_per_s,
+            first_token_ms=None if hint is None else hint.first_token_ms,
+        )
+
+    def health(self, devices: Devices, hint: Hint | None, leases: Mapping[str, int]) -> PoolHealth:
+        """All that is known.
+
+        Args:
+            devices: As they are now.
+            hint: How fast it is.
+            leases: How many were granted, and how they ended.
+        """
+        its = list(self._devices(devices))
+        beats = [one.heartbeat_ms for one in self.engines.values() if one.heartbeat_ms is not None]
+        capabilities = [one.compute_capability for one in its if one.compute_capability]
+        return PoolHealth(
+            id=self.id,
+            engine=self.config.engine,
+            live=True,
+            ready=self.ready,
+            draining=self.draining,
+            last_error=self.last_error or None,
+            last_error_ms=self.error_ms,
+            last_heartbeat_ms=max(beats, default=None),
+            engine_version=self.engine_version or None,
+            model_id=self.model_id or None,
+            active_leases=self.held,
+            slots_total=self.slots_total,
+            slots_free=self.slots_free,
+            vram_total_bytes=sum(one.vram_total_bytes for one in its) if its else None,
+            vram_free_bytes=sum(one.vram_free_bytes for one in its) if its else None,
+            compute_capability=min(capabilities, key=_version, default=None),
+            device_mask=self.mask.words,
+            perf_tokens_per_s=None if hint is None else hint.tokens_per_s,
+            first_token_ms=None if hint is None else hint.first_token_ms,
+            supports=self.supports,
+            restarts=sum(one.restarts for one in self.engines.values()),
+            leases=dict(leases),
+            engines=[one.health for one in self.engines.values()],
+        )
+
+    def _devices(self, there: Devices) -> Iterator[DeviceSnapshot]:
+        """Those of its mask, as they are now; one that is gone, as it was last seen."""
+        now = {one.uuid: one for one in there.usable}
+        for one in self.mask.devices:
+            yield now.get(one.uuid, one)
+
+
+def _version(capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in capability.split("."))
