@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ftharness.coordinator.child import exit_on_sigterm
 from ftharness.coordinator.clock import Clock, HeldClock, SystemClock
 from ftharness.coordinator.config import RuntimeConfig
-from ftharness.coordinator.coordinator import GPUProcessCoordinator
+from ftharness.coordinator.coordinator import GPUProcessCoordinator, Told
 from ftharness.coordinator.errors import Diagnosis, ErrorClass, classify
 from ftharness.coordinator.monitor import Finished, Manifest
 from ftharness.coordinator.policy import Decision, RetryPolicy
@@ -38,6 +38,7 @@ __all__ = [
     "RetryPolicy",
     "RuntimeConfig",
     "SystemClock",
+    "Told",
     "classify",
     "exit_on_sigterm",
     "validate_checkpoint_dir",

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -14,6 +15,7 @@ from ftharness.coordinator.clock import Clock, SystemClock
 from ftharness.coordinator.config import RuntimeConfig
 from ftharness.coordinator.crew import Crew
 from ftharness.coordinator.devices import masks
+from ftharness.coordinator.errors import Diagnosis, classify
 from ftharness.coordinator.monitor import Finished, Manifest, Monitor
 from ftharness.coordinator.reports import Attempt
 from ftharness.coordinator.shutdown import EXIT_STATUS, SignalGate
@@ -21,6 +23,19 @@ from ftharness.coordinator.worker import Ending, Worker
 
 _log = logging.getLogger("ftharness.coordinator")
 _TERMINATE_S = 5.0
+
+
+class Told:
+    """What a coordinator tells while it runs, in the thread that watches; this one is silent."""
+
+    def report(self, report: dict[str, Any]) -> None:
+        """A worker said something. It is collected as well."""
+
+    def finished(self, finished: Finished) -> None:
+        """An attempt is over, and what to do about it is decided."""
+
+    def signalled(self, came_before: int) -> None:
+        """A signal asks for the end, for which so many asked before; workers are told when this returns."""
 
 
 class GPUProcessCoordinator:
@@ -36,6 +51,11 @@ class GPUProcessCoordinator:
         output_dir: The run's folder. Checkpoints are in ``checkpoints`` of it, unless the configuration says where.
         clock: By which to wait; tests hold one (:class:`~ftharness.coordinator.clock.HeldClock`).
         grace_s: Seconds that workers have to write their checkpoints after SIGTERM.
+        masked: Each worker sees one device, its own. False: what this process sees; for workers that reserve theirs.
+        leave_out_poison: A batch that was given up costs its shard nothing else: the same worker goes on without it, at
+            once. False: it goes on elsewhere, if anywhere.
+        diagnose: Tells what kind of failure ended an attempt; for who knows more of the work than :func:`classify` does.
+        told: Hears what happens.
 
     Attributes:
         world_size: The same.
@@ -60,6 +80,10 @@ class GPUProcessCoordinator:
         *,
         clock: Clock | None = None,
         grace_s: float = 30.0,
+        masked: bool = True,
+        leave_out_poison: bool = False,
+        diagnose: Callable[[Ending], Diagnosis] = classify,
+        told: Told | None = None,
     ) -> None:
         if world_size < 1:
             raise ValueError(f"world_size = {world_size}: there has to be a worker")
@@ -75,10 +99,14 @@ class GPUProcessCoordinator:
         self.failures: dict[int, str] = {}
         self.clock: Clock = clock or SystemClock()
         self.grace_s = grace_s
+        self.leave_out_poison = leave_out_poison
+        self.diagnose = diagnose
         self.crew = Crew(self.clock)
         self.gate = SignalGate(self._shut_down)
         self._work: tuple[WorkerFn, tuple[Any, ...]] | None = None
-        self._masks: list[str] = []
+        self._masked = masked
+        self._masks: Sequence[str | None] = ()
+        self._told = told or Told()
         self.finished: list[Finished] = []
         self.ended: dict[int, Ending] = {}
 
@@ -99,12 +127,14 @@ class GPUProcessCoordinator:
         """
         if self._work is not None:
             raise RuntimeError("the workers were spawned already; another run needs another GPUProcessCoordinator")
-        self._masks = masks(self.world_size)
+        self._masks = masks(self.world_size) if self._masked else [None] * self.world_size
         self._work = worker_fn, tuple(worker_args)
         try:
             for rank in range(self.world_size):
                 self.start(Attempt(shard=rank, worker=rank))
-                _log.info("worker %d: started, pid %s, device %s", rank, self.workers[rank].pid, self._masks[rank])
+                _log.info(
+                    "worker %d: started, pid %s, device %s", rank, self.workers[rank].pid, self._masks[rank] or "any"
+                )
         except BaseException:
             self.terminate_all()
             raise
@@ -130,11 +160,20 @@ class GPUProcessCoordinator:
                 args,
                 attempt=attempt,
                 mask=self._masks[attempt.worker],
-                on_report=self.crew.reports.append,
+                on_report=self._heard,
             )
             self.crew.join(worker)
             self.workers[attempt.shard] = worker.process
         return worker
+
+    def _heard(self, report: dict[str, Any]) -> None:
+        self.crew.reports.append(report)
+        self._told.report(report)
+
+    def note(self, finished: Finished) -> None:
+        """An attempt is over."""
+        self.finished.append(finished)
+        self._told.finished(finished)
 
     def _known_work(self) -> tuple[WorkerFn, tuple[Any, ...]]:
         if self._work is None:
@@ -212,8 +251,8 @@ class GPUProcessCoordinator:
             self.crew.stop(_TERMINATE_S)
             self._take_ended()
 
-    def setup_signal_handlers(self) -> None:
-        """From now on SIGTERM ends the run in order.
+    def setup_signal_handlers(self, *numbers: signal.Signals) -> None:
+        """From now on SIGTERM ends the run in order; or these signals do.
 
         :attr:`shutdown_requested` is set and all workers get SIGTERM, at once; they have :attr:`grace_s` to write their
         checkpoints; then this process exits with 143. A second SIGTERM cuts the grace short.
@@ -221,7 +260,7 @@ class GPUProcessCoordinator:
         Raises:
             ValueError: This is not the main thread.
         """
-        self.gate.install(signal.SIGTERM)
+        self.gate.install(*(numbers or (signal.SIGTERM,)))
 
     def shut_down(self) -> None:
         """Tell all workers that it is over, and wait until they have written their checkpoints, for the grace at most."""
@@ -230,6 +269,7 @@ class GPUProcessCoordinator:
         self.crew.stop(self.grace_s)
 
     def _shut_down(self, came_before: int) -> None:
+        self._told.signalled(came_before)
         if came_before:
             self.crew.tell(signal.SIGKILL)
             return  # into the wait for their ends, which is over then

@@ -32,12 +32,15 @@ def masks(world_size: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def seen_as(mask: str) -> Iterator[None]:
+def seen_as(mask: str | None) -> Iterator[None]:
     """For what is started within: a process has its environment from its parent at exec, so before it has imported anything.
 
     The environment is the whole process's: what another of its threads starts meanwhile would have the mask as well. It is
-    that of one call of ``Process.start()``.
+    that of one call of ``Process.start()``. None: as this process itself.
     """
+    if mask is None:
+        yield
+        return
     with _ENVIRONMENT:
         before = os.environ.get(VARIABLE)
         os.environ[VARIABLE] = mask

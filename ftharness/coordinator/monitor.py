@@ -5,7 +5,7 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ftharness.coordinator.config import RuntimeConfig
-from ftharness.coordinator.errors import Diagnosis, classify
+from ftharness.coordinator.errors import Diagnosis
 from ftharness.coordinator.policy import Decision, RetryPolicy
 from ftharness.coordinator.reports import Attempt
 from ftharness.coordinator.worker import Ending, Worker
@@ -140,17 +140,17 @@ class Monitor:
         if not ending.succeeded:
             self._failed(shard, ending)
             return
-        self._all.finished.append(Finished(shard.attempt, self._all.clock.now(), ending.exitcode))
+        self._all.note(Finished(shard.attempt, self._all.clock.now(), ending.exitcode))
         if skipped := ending.skipped_batches:
             self._over(shard, f"batches {sorted(skipped)} were left out as poison; all others are done")
         else:
             self._over(shard, "")
 
     def _failed(self, shard: Shard, ending: Ending) -> None:
-        diagnosis = classify(ending)
+        diagnosis = self._all.diagnose(ending)
         decision = shard.policy.decide(diagnosis)
         now = self._all.clock.now()
-        self._all.finished.append(Finished(shard.attempt, now, ending.exitcode, diagnosis, decision))
+        self._all.note(Finished(shard.attempt, now, ending.exitcode, diagnosis, decision))
         shard.failed_as = diagnosis.kind
         level = logging.WARNING if decision.retry else logging.ERROR
         _log.log(
@@ -168,7 +168,7 @@ class Monitor:
             self._give_up(shard, diagnosis, decision)
 
     def _give_up(self, shard: Shard, diagnosis: Diagnosis, decision: Decision) -> None:
-        """On this device. The first time there is another."""
+        """On this device; of a batch that is left out, that batch alone. The first time there is another device."""
         another = decision.poisoned not in shard.poisoned
         if decision.poisoned is not None:
             shard.poisoned |= {decision.poisoned}
@@ -176,7 +176,9 @@ class Monitor:
         elif shard.worker == shard.rank:
             self._unfit.add(shard.worker)
         reason = f"{decision.reason}; {diagnosis.evidence}"
-        if shard.worker == shard.rank and self._config.enable_elastic_redistribution:
+        if decision.poisoned is not None and another and self._all.leave_out_poison:
+            shard.due = self._all.clock.now()
+        elif shard.worker == shard.rank and self._config.enable_elastic_redistribution:
             if self._manifest is not None:
                 self._manifest.mark_shard_failed(shard.rank, reason)
             self._all.failures[shard.rank] = reason

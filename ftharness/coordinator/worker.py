@@ -62,7 +62,7 @@ class Worker:
         world_size: Of how many workers it is told.
         args: What it is called with beside.
         attempt: At what.
-        mask: Its CUDA_VISIBLE_DEVICES.
+        mask: Its CUDA_VISIBLE_DEVICES; None: this process's own.
         on_report: Told of each report as it comes.
 
     Attributes:
@@ -83,7 +83,7 @@ class Worker:
         args: tuple[Any, ...],
         *,
         attempt: Attempt,
-        mask: str,
+        mask: str | None,
         on_report: Callable[[dict[str, Any]], None],
     ) -> None:
         self.attempt = attempt

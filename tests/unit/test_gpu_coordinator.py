@@ -30,6 +30,7 @@ from ftharness.coordinator import (
     HeldClock,
     RetryPolicy,
     RuntimeConfig,
+    Told,
     validate_checkpoint_dir,
 )
 from ftharness.coordinator.oom_kills import oom_kills
@@ -534,6 +535,66 @@ class TestRedistribution:
         assert len(of_shard(coordinator, 0)) == 5, "two strikes on each batch, and the attempt that leaves both out"
         assert coordinator.failures[0] == "batches [2, 5] were left out as poison; all others are done"
         assert manifest.told[-1] == ("failed", 0, coordinator.failures[0])
+
+
+class TestForWhoKnowsMore:
+    """What a caller can say of its own work."""
+
+    def test_poison_alone_is_left_out(self, make: Make, work: ModuleType, tmp_path: Path) -> None:
+        """The only worker goes on without the batches that were given up, each after its two strikes."""
+        coordinator = make(1, leave_out_poison=True)
+        coordinator.spawn_workers(work.has_poison, ({0: [2, 5]}, str(tmp_path)))
+        assert watch(coordinator) == {0: False}
+        assert coordinator.failed_batches == {(0, 2), (0, 5)}
+        done = {path.name.removeprefix("shard_0_batch_") for path in tmp_path.glob("shard_0_*")}
+        assert done == set("01346789")
+        assert coordinator.failures[0] == "batches [2, 5] were left out as poison; all others are done"
+
+    def test_workers_that_choose_their_devices(
+        self, make: Make, work: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They see what the coordinator sees, however many they are."""
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+        coordinator = make(2, masked=False)
+        coordinator.spawn_workers(work.reports_device)
+        assert watch(coordinator) == {0: True, 1: True}
+        assert {one["at_exec"] for one in coordinator.collect_results()} == {"7"}
+
+    def test_a_diagnosis_of_its_own(self, make: Make, work: ModuleType) -> None:
+        """It decides what is done, and each attempt is told as it ends, after what was said in it."""
+        told: list[str] = []
+
+        class Heard(Told):
+            def report(self, report: dict[str, Any]) -> None:
+                told.append(f"report {report['rank']}")
+
+            def finished(self, finished: Finished) -> None:
+                told.append(f"{finished.attempt.number} {finished.diagnosis and finished.diagnosis.evidence}")
+
+        coordinator = make(1, told=Heard(), diagnose=lambda _: Diagnosis(ErrorClass.POISON, "as I know", 4))
+        coordinator.spawn_workers(work.fails_as, ({0: "SIGKILL"}, 1))
+        assert watch(coordinator) == {0: True}
+        assert told == ["report 0", "1 as I know", "report 0", "report 0", "2 None"]
+        assert [one.at for one in coordinator.finished] == [0, 1], "a second after the first strike"
+
+    def test_other_signals_than_sigterm(self, make: Make, work: ModuleType, tmp_path: Path) -> None:
+        """Ctrl-C, say: who is told hears of it before workers do, who end as on SIGTERM."""
+        told: list[tuple[int, bool]] = []
+
+        class Heard(Told):
+            def report(self, report: dict[str, Any]) -> None:  # noqa: ARG002 - as it is called
+                os.kill(os.getpid(), signal.SIGINT)
+
+            def signalled(self, came_before: int) -> None:
+                told.append((came_before, (tmp_path / "told_0").exists()))
+
+        coordinator = make(1, told=Heard())
+        coordinator.setup_signal_handlers(signal.SIGINT)
+        coordinator.spawn_workers(work.ends_when_told, (str(tmp_path), 0.0))
+        with pytest.raises(SystemExit, match="143"):
+            watch(coordinator)
+        assert told == [(0, False)]
+        assert (tmp_path / "told_0").exists()
 
 
 class TestMonitoring:
