@@ -2,6 +2,9 @@
 
 These names are a contract: scenarios read the log by them, and so do the log pipelines of others. An event that is renamed is
 a change that breaks, and stands in the changelog.
+
+What the registry tells its listeners (``engine_ready``, ``engine_unready``, ``lease_…``) is written from there, by
+:mod:`~ftharness.pool.telling`; everything else by whoever does it, by one call of :class:`Log`. Metrics count the same calls.
 """
 
 from typing import Any, Final, NamedTuple, Protocol
@@ -55,7 +58,7 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "lease_released": LogEvent("info", ("lease_id", "holder"), "Its holder gave it back."),
     "lease_revoked": LogEvent("warning", ("lease_id", "holder", "reason"), "Its engine is gone, or was stopped."),
     "lease_expired": LogEvent("warning", ("lease_id", "holder"), "Nobody renewed it in time."),
-    "lease_refused": LogEvent("info", ("reason", "holder"), "None was granted."),
+    "lease_refused": LogEvent("info", ("reason",), "None was granted."),
     "drain_begun": LogEvent("info", ("deadline_ms", "on_timeout"), "No new leases from now on."),
     "drain_ended": LogEvent("info", ("outcome", "duration_ms"), "The pool is empty, was emptied, or serves again."),
     "reload_begun": LogEvent("info", ("model",), "The pool is to serve another model."),
