@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said
+from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said, status_of
 from ftharness.cli_k8s import k8s_app
 
 if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a tenth of a second
-    from ftharness.report import RunRecord
     from ftharness.scenario.runner import Cell
 
 app = typer.Typer(
@@ -198,18 +197,7 @@ def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) ->
         telling.summary(record, folder, session.trouble)
     if session.interrupted:
         return INTERRUPTED
-    return _status(record, session.trouble, session.refused)
-
-
-def _status(record: "RunRecord", trouble: str = "", refused: "Sequence[Exception]" = ()) -> int:
-    """A failure that was seen outweighs a part of the call that was wrong, and that outweighs what was not tested."""
-    from ftharness.report import exit_status
-    from ftharness.stack import NotAvailable
-
-    status = exit_status(record)
-    if status != FAILED and any(not isinstance(error, NotAvailable) for error in refused):
-        return WRONG
-    return UNKNOWN if (trouble or refused) and status == PASSED else status
+    return status_of(record, session.trouble, session.refused)
 
 
 @app.command()
@@ -224,7 +212,7 @@ def check(folder: RunArgument) -> None:
         for scenario in record.scenarios:
             telling.told(scenario, folder)
         telling.counts(record)
-    raise typer.Exit(_status(record))
+    raise typer.Exit(status_of(record))
 
 
 @app.command()

@@ -30,7 +30,8 @@ from ftharness.stack import NotAvailable, find_stack
 from ftharness.stored_runs import holds_run, read_events, run_of
 from ftharness.suggest import nearest
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: The signals that ask for the end of a run.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -51,7 +52,7 @@ class Told:
 
 
 #: Why a cell cannot be begun: the call, a file of the user's, or the folder is wrong, or what it needs is missing.
-_NOT_BEGUN = (NotAvailable, TomlError, ContractError, LookupError, ValueError, OSError)
+NOT_BEGUN = (NotAvailable, TomlError, ContractError, LookupError, ValueError, OSError)
 
 
 def new_folder(name: str, base: Path = Path("reports")) -> Path:
@@ -107,6 +108,20 @@ def claimed(folder: Path) -> Iterator[None]:
         ValueError: There is a run in it, or one is being written.
         OSError: It cannot be made.
     """
+    with locked(folder):
+        if holds_run(folder):
+            raise ValueError(f"{folder}: there is a run in this folder already")
+        yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The same, whatever is in it.
+
+    Raises:
+        ValueError: A run is being written into it.
+        OSError: It cannot be made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -114,8 +129,6 @@ def claimed(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder}: another run is being written into this folder") from None
-        if holds_run(folder):
-            raise ValueError(f"{folder}: there is a run in this folder already")
         yield
     finally:
         os.close(handle)
@@ -163,11 +176,25 @@ class Session:
             TomlError: A file that it names is wrong.
             OSError: The folder cannot be written.
         """
+        with self.interruptible():
+            return asyncio.run(self._run(cells, seed))
+
+    def run_one(self, cell: Cell, path: str) -> ScenarioRecord:
+        """Run one cell into the folder ``path`` of the run's, within :meth:`interruptible`; who reports it is the caller.
+
+        Raises:
+            Exception: As :meth:`run`.
+        """
+        return asyncio.run(self._one(cell, path))
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Take the signals that interrupt, in this thread, which must be the main one."""
         # A terminal that is closed is an interrupt, too; under nohup it is none.
-        numbers = [n for n in _INTERRUPTS if signal.getsignal(n) is not signal.SIG_IGN]
+        numbers = [n for n in INTERRUPTS if signal.getsignal(n) is not signal.SIG_IGN]
         before = [(number, signal.signal(number, self._interrupt)) for number in numbers]
         try:
-            return asyncio.run(self._run(cells, seed))
+            yield
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
@@ -194,7 +221,7 @@ class Session:
             self._told.begins(cell, place, len(cells))
             try:
                 record = await self._one(cell, path)
-            except _NOT_BEGUN as error:
+            except NOT_BEGUN as error:
                 refused.append((cell, error))
                 continue
             except Exception:
