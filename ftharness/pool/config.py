@@ -85,7 +85,7 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """When an engine is not started again at all, for a while.
 
     Attributes:
-        restarts: That many within the window are a storm.
+        restarts: So many within the window are let through; one more would be a storm.
         window_s: The window.
         half_open_s: How long the breaker stays open before one try is let through; None: until it is reset by hand.
     """
