@@ -1,0 +1,56 @@
+"""One look at an engine's health: a GET on a connection of its own, so that an engine that accepts no more is seen, too.
+
+By hand: it is asked for as long as the engine lives, and a whole HTTP client takes eight times the CPU for a status.
+"""
+
+import asyncio
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+_OK = 200
+_HEAD_BYTES = 16 * 1024
+
+
+async def look(url: str, timeout_s: float) -> str:
+    """Ask ``url`` (http) whether the engine is well.
+
+    Args:
+        url: Of the request.
+        timeout_s: Seconds for all of it.
+
+    Returns:
+        "" where it answers 200; else what was seen.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            status = await _status(url)
+    except TimeoutError:
+        return f"GET {url}: no answer within {timeout_s:g} s"
+    except (OSError, EOFError, ValueError) as error:
+        return f"GET {url}: {error.strerror or error if isinstance(error, OSError) else error}"
+    return "" if status == _OK else f"GET {url}: status {status}"
+
+
+async def _status(url: str) -> int:
+    """The status of the answer.
+
+    Raises:
+        OSError: There is no connection, or it broke.
+        EOFError: It was closed before the answer was whole.
+        ValueError: What came is not HTTP.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
+    reader, writer = await asyncio.open_connection(host, port, limit=_HEAD_BYTES)
+    try:
+        target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        line = await reader.readuntil(b"\n")
+        version, _, rest = line.partition(b" ")
+        if not version.startswith(b"HTTP/"):
+            raise ValueError(f"the answer begins with {line[:40]!r}, and is not HTTP")
+        with suppress(asyncio.IncompleteReadError):  # the rest, so that the engine is not told that we went away
+            await reader.readexactly(_HEAD_BYTES)
+        return int(rest[:3])
+    finally:
+        writer.close()
