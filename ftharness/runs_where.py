@@ -47,7 +47,7 @@ def _runs(kind: StackKind, scenarios: dict[str, Scenario], folder: Path) -> Runs
     for name, scenario in scenarios.items():
         if not_for(scenario, kind):
             continue
-        settings = Settings(engine=kind.engines[0], folder=folder, hold_ports=False)
+        settings = Settings(engine=kind.engines[0], folder=folder, hold_ports=False, jobs=scenario.jobs)
         try:
             kind.plan(scenario.topology, settings).close()
         except NotApplicable:

@@ -24,9 +24,10 @@ async def kill_engine(strike: Strike) -> None:
 
 
 async def kill_rank(strike: Strike) -> None:
-    """SIGKILL to one of the processes among which the model is divided; the evidence is as for ``kill_engine``."""
+    """A signal to one of the processes among which the model, or a job, is divided; the evidence is as for ``kill_engine``."""
     number = int(strike.args.get("rank", 0))
-    await _kill(strike, _rank_of(strike, number), f"rank {number}")
+    by = signal.Signals[str(strike.args.get("signal", "SIGKILL"))]
+    await _kill(strike, _rank_of(strike, number), f"rank {number}", by, rank=number)
 
 
 async def freeze_engine(strike: Strike) -> None:
@@ -99,8 +100,10 @@ def _named(strike: Strike, found: list[Entry], event: str, **captures: str) -> l
     return [entry for entry in found if str(entry.pid) in said]
 
 
-async def _kill(strike: Strike, victim: Entry | None, what: str) -> None:
-    """SIGKILL to a process below the worker, by a pidfd that was opened before it is known to be ours still."""
+async def _kill(
+    strike: Strike, victim: Entry | None, what: str, by: signal.Signals = signal.SIGKILL, **more: object
+) -> None:
+    """A signal to a process below the worker, by a pidfd that was opened before it is known to be ours still."""
     worker = strike.process
     if victim is None:
         strike.missed(f"{worker.name} has no {what} child process")
@@ -111,11 +114,13 @@ async def _kill(strike: Strike, victim: Entry | None, what: str) -> None:
             strike.missed(f"the {what} child {victim.pid} of {worker.name} ended before it could be hit")
             return
         at = time.monotonic_ns()
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, by)
         if not await _ended(pidfd):
-            strike.missed(f"SIGKILL was sent to the {what} child {victim.pid}, but it lives")
+            strike.missed(f"{by.name} was sent to the {what} child {victim.pid}, but it lives after {_EXIT_S:g} s")
             return
-        strike.landed(at=at, engine_pid=victim.pid, **_how_it_ended(pidfd))
+        if by is not signal.SIGKILL:
+            more["signal"] = by.name
+        strike.landed(at=at, engine_pid=victim.pid, **more, **_how_it_ended(pidfd))
 
 
 @contextmanager

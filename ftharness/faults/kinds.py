@@ -20,9 +20,12 @@ OF_PROCESSES = (
     "start_standby",
     "restart",
     "check_health",
+    "corrupt_checkpoint",
+    "fill_disk",
+    "free_disk",
 )
 #: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
-HARMLESS = ("start_standby", "restart", "check_health")
+HARMLESS = ("start_standby", "restart", "check_health", "free_disk")
 _FIRST = client_of(0)
 #: What is asked by a look at a process's health, and the seconds that an answer may take: a probe of Kubernetes gives 1 by
 #: default, and people more.
@@ -31,6 +34,8 @@ HEALTH_PATH, HEALTH_S = "/health", 2.0
 _Path = Annotated[str, msgspec.Meta(pattern="^/")]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _HIT_FIRST = hit(0)
+RankSignal = Literal["SIGKILL", "SIGTERM", "SIGSEGV"]
+Damage = Literal["flip", "truncate", "zero_tail", "remove_marker"]
 
 
 class _Named(Protocol):
@@ -102,9 +107,13 @@ def kill_engine(target: Target | _Named) -> Fault:
     return Fault(kind="kill_engine", target=_target(target))
 
 
-def kill_rank(target: Target | _Named, rank: int = 0) -> Fault:
-    """SIGKILL to one of the processes among which the worker's model is divided, by its rank."""
-    return Fault(kind="kill_rank", target=_target(target), args={"rank": rank})
+def kill_rank(target: Target | _Named, rank: int = 0, *, signal: RankSignal = "SIGKILL") -> Fault:
+    """A signal that ends one of the processes among which the worker's model, or a job, is divided, by its rank.
+
+    SIGTERM is what a preemption sends, SIGSEGV what an input does that crashes whoever touches it.
+    """
+    args = {"rank": rank} if signal == "SIGKILL" else {"rank": rank, "signal": signal}
+    return Fault(kind="kill_rank", target=_target(target), args=args)
 
 
 def freeze_engine(target: Target | _Named, *, duration_s: float | None = None) -> Fault:
@@ -122,6 +131,22 @@ def check_health(
 ) -> Fault:
     """No harm, but a look: what the process answers to ``GET path``, and whether within ``within_s`` seconds."""
     return Fault(kind="check_health", target=_target(target), args={"path": path, "within_s": within_s})
+
+
+def corrupt_checkpoint(target: Target | _Named, *, rank: int = 0, checkpoint: int = 0, how: Damage = "flip") -> Fault:
+    """A committed checkpoint of a job is damaged: a byte is flipped, a half is cut off or zeroed, or its marker is removed."""
+    args = {"rank": rank, "checkpoint": checkpoint, "how": how}
+    return Fault(kind="corrupt_checkpoint", target=_target(target), args=args)
+
+
+def fill_disk(target: Target | _Named) -> Fault:
+    """Every byte of the disk that the job has for itself is taken, until the end of the run or a ``free_disk``."""
+    return Fault(kind="fill_disk", target=_target(target))
+
+
+def free_disk(target: Target | _Named = _HIT_FIRST) -> Fault:
+    """No harm, but what has to follow one: what ``fill_disk`` took is given back."""
+    return Fault(kind="free_disk", target=_target(target))
 
 
 def start_standby(beside: Target | _Named = active) -> Fault:

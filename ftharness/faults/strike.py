@@ -1,6 +1,7 @@
 """One fault being injected: what its code gets, and how it says what came of it."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ftharness.client import Stream
@@ -25,6 +26,7 @@ class Strike:
         holds: Whether what is hit was not done with a request by a moment, in ns since the run's start.
         joins: Starts one more shadow engine beside the process.
         restarts: Starts the process again, which has ended.
+        data: The folder where it keeps what it may not lose.
 
     Attributes:
         id: This fault's name in the history.
@@ -45,6 +47,7 @@ class Strike:
         joins: Callable[[], Awaitable[Living]] | None = None,
         restarts: Callable[[], Awaitable[Living]] | None = None,
         holds: Callable[[str, int], bool] = lambda *_: True,
+        data: Path | None = None,
     ) -> None:
         self.id = fault_id
         self.source = "client" if isinstance(hits, Stream) else hits.name
@@ -56,6 +59,7 @@ class Strike:
         self._holds = holds
         self._joins = joins
         self._restarts = restarts
+        self._data = data
         self._heal: Heal | None = None
 
     @property
@@ -70,6 +74,17 @@ class Strike:
         if isinstance(self.hits, Stream):
             raise WrongTarget("it hits processes, and was aimed at a client")
         raise WrongTarget(f"this kind of fault cannot reach {self.source}, which does not run on this machine")
+
+    @property
+    def data(self) -> Path:
+        """Where what it hits keeps what it may not lose.
+
+        Raises:
+            WrongTarget: It keeps nothing.
+        """
+        if self._data is None:
+            raise WrongTarget(f"it hits what a job keeps on its disk, and {self.source} keeps nothing")
+        return self._data
 
     async def join(self) -> Living:
         """Start one more shadow engine of the group of the process; returns when it waits for the lock.

@@ -10,10 +10,12 @@ from ftharness.scenario.case import Case, Finding, Part
 from ftharness.scenario.departure import departed
 from ftharness.scenario.expect import Expect, apply
 from ftharness.scenario.explained import Explained, Judged, explained
+from ftharness.scenario.oracles.processes import said
 from ftharness.scenario.oracles.tokens import count_tokens
 from ftharness.scenario.record import PLANTED, Annotation, FaultRecord, OracleRecord, ScenarioRecord, Verdict, worst
 from ftharness.scenario.recovery import recovery_of
 from ftharness.scenario.scenario import Scenario
+from ftharness.stack.job import job_name
 
 INVARIANTS = (expectations.every_request_ends(), expectations.no_leaks(), expectations.exits_explained())
 _INVARIANT_NAMES = {expect.oracle for expect in INVARIANTS}
@@ -130,6 +132,11 @@ def _trouble(case: Case, scenario: Scenario, *, ongoing: bool) -> str:
     for view in case.control:
         if view.finished is None or view.finished.outcome != "success":
             return f"the run without the fault did not pass: {view.name}: {view.how_it_ended}"
+    for place in range(len(scenario.jobs)):
+        name = job_name(place, control=True)
+        ended = case.exits.get(name)
+        if ended is None or ended.returncode != 0:
+            return f"the run without the fault did not pass: {name}: {said(ended) if ended else 'it did not end'}"
     return case.fault_trouble(expecting=bool(scenario.expect)) or _never_fired(case, scenario)
 
 

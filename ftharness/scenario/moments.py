@@ -7,11 +7,14 @@ from ftharness.history import (
     FaultLanded,
     History,
     Log,
+    ProcessExited,
+    ProcessStarted,
     RequestChunk,
     RequestFinished,
     RequestSent,
 )
 from ftharness.scenario.trigger import Trigger, find_predicate
+from ftharness.stack.job import JOB
 
 CLAIM = "request_received"
 
@@ -33,11 +36,20 @@ def moment_of(trigger: Trigger, history: History, speed: float) -> Moment:
         predicate = find_predicate(trigger.predicate)
         return lambda _: 0.0 if predicate(history.events) else None
     if trigger.kind == "at":
-        return lambda event: 0.0 if isinstance(event, RequestSent) and not event.control else None
+        return lambda event: 0.0 if _begins(event) else None
+    if trigger.kind == "on_exit":
+        return lambda event: 0.0 if isinstance(event, ProcessExited) and event.source == trigger.source else None
     if trigger.kind == "on_log":
         return _LogMoment(trigger, {event.request for event in history.select(RequestSent, control=True)})
     fault_id = f"fault-{trigger.fault + 1}"
     return lambda event: 0.0 if isinstance(event, FaultLanded) and event.id == fault_id else None
+
+
+def _begins(event: Event) -> bool:
+    """Whether the work of the fault phase begins with it."""
+    if isinstance(event, ProcessStarted):
+        return event.role == JOB
+    return isinstance(event, RequestSent) and not event.control
 
 
 class _LogMoment:
@@ -54,6 +66,8 @@ class _LogMoment:
             return None
         about = event.captures.get("request", "")
         if any(about.startswith(request) for request in self._control):
+            return None
+        if any(event.captures.get(name) != value for name, value in trigger.captures.items()):
             return None
         self._count += 1
         return 0.0 if self._count == trigger.nth else None

@@ -173,9 +173,10 @@ class Nemesis:
         had = (lambda _: "") if beside else partial(self._had, target.name)
         joins = partial(self._stack.join, target.name)
         restarts = partial(self._stack.restart, target.name)
+        data = self._stack.data_of(target.name)
         by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
         holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
-        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds)
+        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data)
 
     async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.
@@ -217,6 +218,11 @@ class Nemesis:
                 runs = runs or stream.id
             last = last or stream.id
         return runs or last
+
+    async def quiet(self) -> None:
+        """Wait until every fault whose moment has come is over, delays included. Others may still come to their moment."""
+        while busy := [due.task for due in self._due.values()] + [one for one in self._striking if not one.done()]:
+            await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
 
     async def settled(self, *, deadline_s: float) -> None:
         """Wait until every fault that has begun is over; no request is left.

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from ftharness.scenario.resubmit import interrupted, note_tokens, resubmit
 from ftharness.scenario.scenario import Scenario, check_arguments
 from ftharness.scenario.words import check_words
 from ftharness.stack import NotApplicable, Plan, RunningStack, Settings, StackFailed, StackKind
+from ftharness.stack.job import JobPlan
 
 _SLOTS_S = 1.0
 # What an oracle says is still to come gets so long; looked at whenever something happens, and every so often beside that,
@@ -121,6 +122,9 @@ def not_for(scenario: Scenario, kind: StackKind) -> str:
     """Why a scenario means nothing on a stack, whatever it launches there; "" where it does."""
     if scenario.stacks and kind.name not in scenario.stacks:
         return f"it is about {', '.join(scenario.stacks)}: on {kind.name} it would say nothing"
+    if unknown := [job.program for job in scenario.jobs if job.program not in kind.programs]:
+        there_is = f"; there is {', '.join(kind.programs)}" if kind.programs else ""
+        return f"it is about the job {unknown[0]!r}, which {kind.name} does not have{there_is}"
     if not kind.moves and any(expect.oracle in ("migrated", "not_migrated") for expect in scenario.expect):
         return f"it is about requests that move to another worker, which they do not do on {kind.name}"
     return ""
@@ -191,7 +195,14 @@ class Run:
         cell, scenario = self.cell, self.cell.scenario
         engine = cell.engine or self._kind.engines[0]
         sut_python = Path(cell.sut_python) if cell.sut_python else None
-        settings = Settings(engine=engine, folder=self._folder, seed=scenario.seed, bug=cell.bug, sut_python=sut_python)
+        settings = Settings(
+            engine=engine,
+            folder=self._folder,
+            seed=scenario.seed,
+            bug=cell.bug,
+            sut_python=sut_python,
+            jobs=scenario.jobs,
+        )
         version = self._kind.version(sut_python)
         try:
             self._is_for(self._kind)
@@ -205,7 +216,7 @@ class Run:
             self._plan = None  # nothing is started
             plan.close()
             raise
-        for one in plan.launches:
+        for one in (*plan.launches, *plan.jobs.launches):
             self._redactor.learn_arguments(one.argv)
         metrics = {m.event: m.name for launch in plan.launches for m in launch.contract.metrics}
         about: dict[str, Any] = {"exact": plan.exact, "behaviour": dict(plan.behaviour), "metrics": metrics}
@@ -279,12 +290,31 @@ class Run:
         follow = (lambda _: None) if control else self.nemesis.follow
         try:
             async with asyncio.timeout(scenario.deadline_s):
-                await self.stack.client.send_all(scenario.workload, control=control, check=check, sent=follow)
+                await asyncio.gather(
+                    self.stack.client.send_all(scenario.workload, control=control, check=check, sent=follow),
+                    *(self._job(plan) for plan in self._jobs(phase)),
+                )
         except TimeoutError:
             await self.stack.client.close(hang=f"it had not ended when the phase's {scenario.deadline_s:g} s were over")
+            late = [life for plan in self._jobs(phase) for life in self.stack.lives(plan.job.name) if life.exit is None]
+            await self.stack.processes.stop(*late, grace_s=scenario.stop_grace_s)
         if not control:
             await self.nemesis.settled(deadline_s=scenario.deadline_s)
             await self._settled(scenario)
+
+    def _jobs(self, phase: str) -> Sequence[JobPlan]:
+        return {"control": self.stack.plan.jobs.control, "fault": self.stack.plan.jobs.fault}.get(phase, ())
+
+    async def _job(self, plan: JobPlan) -> None:
+        """Run a job to its end, and to that of the last life that the faults give it."""
+        life = await self.stack.begin(plan, deadline_s=max(self.cell.scenario.ready_s, self.stack.plan.ready_s))
+        while True:
+            await life.exited()
+            await self.nemesis.quiet()  # what its end has set off may start it again
+            last = self.stack.lives(plan.job.name)[-1]
+            if last is life:
+                return
+            life = last
 
     def _needs_reference(self) -> bool:
         """Whether the run without the fault is what answers are compared with, token by token."""

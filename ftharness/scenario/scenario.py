@@ -13,7 +13,7 @@ from ftharness.faults import kinds
 from ftharness.scenario.expect import Expect, find_oracle
 from ftharness.scenario.refusal import explained
 from ftharness.scenario.trigger import Injection
-from ftharness.stack import Topology
+from ftharness.stack import Job, Topology
 from ftharness.suggest import nearest
 
 
@@ -24,6 +24,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         name: ``family/name``.
         topology: What is launched.
         workload: The requests, sent once without and once with the faults.
+        jobs: What else is done in each of these phases: work of processes of their own, to its end.
         faults: What is broken, and when.
         expect: What must hold; the invariants (every request ends, nothing leaks, exits are explained) always must.
         description: One sentence.
@@ -38,6 +39,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     topology: Topology = Topology()
     workload: list[Request]
+    jobs: list[Job] = []
     faults: list[Injection] = []
     expect: list[Expect] = []
     description: str = ""
@@ -60,6 +62,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if not self.stop_grace_s >= 0:
             raise ValueError(f"stop_grace_s = {self.stop_grace_s:g}: must not be less than 0")
         check_order(self.workload)
+        if not self.topology.serves and self.workload:
+            raise ValueError("frontend = false, workers = 0: nobody is there to serve the workload's requests")
+        if not self.topology.serves and not self.jobs:
+            raise ValueError("frontend = false, workers = 0: nothing runs without a job")
 
     def expected_of(self, behaviour: Mapping[str, Any]) -> list[Expect]:
         """What is expected of a version with this documented behaviour."""
@@ -70,7 +76,7 @@ def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     """The scenario with some of its numbers replaced: what ``--set KEY=VALUE`` does.
 
     A key is a field of the topology, of every request, of every trigger (``token``, ``delay_s``), an argument of a
-    fault, an argument of an expectation as ``oracle.argument``, or one of the scenario's own.
+    fault or of a job, an argument of an expectation as ``oracle.argument``, or one of the scenario's own.
 
     Raises:
         ValueError: No such key (names the nearest), or the value does not fit; says which.
@@ -136,6 +142,9 @@ def _places(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     offer(data["topology"], *data["topology"])
     for request in data["workload"]:
         offer(request, *request)
+    for job in data["jobs"]:
+        offer(job, "disk_mb")
+        offer(job["args"], *job["args"])
     for injection in data["faults"]:
         if injection["trigger"]["kind"] == "on_token":
             offer(injection["trigger"], "token")

@@ -1,7 +1,8 @@
 """When a fault is injected, as data."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from ftharness.faults import Fault
 from ftharness.history import Event
 
-Kind = Literal["at", "on_token", "on_log", "after_fault", "when"]
+Kind = Literal["at", "on_token", "on_log", "on_exit", "after_fault", "when"]
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,8 +29,9 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         token: For ``on_token``: the number of the token, from 1.
         request: For ``on_token``: the request's place in the workload.
         event: For ``on_log``: the contract's event.
-        source: For ``on_log``: the process; "" is any.
+        source: For ``on_log``: the process; "" is any. For ``on_exit``: the process.
         nth: For ``on_log``: the so-many-th such line of the phase.
+        captures: For ``on_log``: what such a line has to say.
         fault: For ``after_fault``: the place of the other fault in the scenario.
         predicate: For ``when``: ``module:function`` of a function that is given the events so far, and says yes or no.
     """
@@ -41,6 +43,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     event: str = ""
     source: str = ""
     nth: int = 1
+    captures: dict[str, str] = {}
     fault: int = 0
     predicate: str = ""
 
@@ -66,12 +69,18 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         what = {
             "at": "at the begin",
             "on_token": f"on token {self.token} of request {self.request}",
-            "on_log": f"on {self.event} of {self.source or 'any process'}"
+            "on_log": f"on {self.event}{self._said} of {self.source or 'any process'}"
             + (f", number {self.nth}" if self.nth > 1 else ""),
+            "on_exit": f"on the end of {self.source}",
             "after_fault": f"after_fault({self.fault})",  # as in the scenario, which counts from 0
             "when": f"when {self.predicate}",
         }[self.kind]
         return f"{what}, {self.delay_s:g} s later" if self.delay_s else what
+
+    @property
+    def _said(self) -> str:
+        said = ", ".join(f"{name} {value}" for name, value in self.captures.items())
+        return f" ({said})" if said else ""
 
 
 def find_predicate(name: str) -> Callable[[Sequence[Event]], Any]:
@@ -91,7 +100,7 @@ def find_predicate(name: str) -> Callable[[Sequence[Event]], Any]:
 
 
 def at(seconds: float) -> Trigger:
-    """``seconds`` after the fault phase's first request was sent."""
+    """``seconds`` after the fault phase's first request was sent, or its first job begun."""
     return Trigger(kind="at", delay_s=seconds)
 
 
@@ -104,9 +113,24 @@ def on_token(number: int, *, request: int = 0, delay_s: float = 0.0) -> Trigger:
     return Trigger(kind="on_token", token=number, request=request, delay_s=delay_s)
 
 
-def on_log(event: str, *, source: str = "", nth: int = 1, delay_s: float = 0.0) -> Trigger:
-    """When a log line that the contract calls ``event`` is read, in the fault phase, for the ``nth`` time."""
-    return Trigger(kind="on_log", event=event, source=source, nth=nth, delay_s=delay_s)
+def on_log(
+    event: str,
+    *,
+    source: str = "",
+    nth: int = 1,
+    captures: Mapping[str, str] = MappingProxyType({}),
+    delay_s: float = 0.0,
+) -> Trigger:
+    """When a log line that the contract calls ``event`` is read, in the fault phase, for the ``nth`` time.
+
+    Of lines that have ``captures`` only those count that say just that: ``captures={"batch": "14"}``.
+    """
+    return Trigger(kind="on_log", event=event, source=source, nth=nth, captures=dict(captures), delay_s=delay_s)
+
+
+def on_exit(source: str, *, delay_s: float = 0.0) -> Trigger:
+    """When the process of that name has ended, however that was."""
+    return Trigger(kind="on_exit", source=source, delay_s=delay_s)
 
 
 def after_fault(number: int, *, delay_s: float = 0.0) -> Trigger:

@@ -37,21 +37,22 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
     refused = getattr(plan.join, "refused", "")  # of a stack where shadows join, but nobody can start one
     if refused and any(one.fault.kind == "start_standby" for one in scenario.faults):
         raise LookupError(f"{scenario.name}: {refused}")
-    own = {event for launch in plan.launches for event in launch.contract.events}
+    launches = [*plan.launches, *plan.jobs.launches]
+    own = {event for launch in launches for event in launch.contract.events}
     for where, event in _events(scenario):
         if event not in own and event not in (known := own | shipped_events()):
             raise LookupError(f"{scenario.name}: {where}: no contract has the event {event!r}; {nearest(event, known)}")
-    for one, role, roles in _roles(scenario, {launch.role for launch in plan.launches}):
+    for one, role, roles in _roles(scenario, {launch.role for launch in launches}):
         if role not in roles:
             raise LookupError(
                 f"{scenario.name}: {one}: the stack has nothing of the role {role!r}; {nearest(role, roles)}"
             )
-    names = [launch.name for launch in plan.launches]
+    names = [launch.name for launch in launches]
     for where, name in _processes(scenario):
         first = _first_life(name, scenario, by_test=by_test)
         if first not in names and not _may_join(first, scenario, plan, by_test=by_test):
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
-    check_aims(scenario, plan.launches)
+    check_aims(scenario, launches)
     for expect in scenario.expect:
         if expect.oracle in _OF_GROUPS and not any(launch.group for launch in plan.launches):
             raise LookupError(f"{scenario.name}: {expect}: the stack has no shadow engines; {MAKES_GROUPS}")

@@ -5,11 +5,13 @@ A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stac
 
 from ftharness.stack.choice import find_stack
 from ftharness.stack.dynamo_behaviour import known_behaviours
+from ftharness.stack.job import Job, inference
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
-from ftharness.stack.topology import Topology, aggregated, alone, disaggregated
+from ftharness.stack.topology import Topology, aggregated, alone, disaggregated, jobs_only
 
 __all__ = [
+    "Job",
     "Launch",
     "NotApplicable",
     "NotAvailable",
@@ -23,5 +25,7 @@ __all__ = [
     "alone",
     "disaggregated",
     "find_stack",
+    "inference",
+    "jobs_only",
     "known_behaviours",
 ]

@@ -10,6 +10,7 @@ from ftharness.gpu import StackGpus
 from ftharness.history import History
 from ftharness.logs import Contract
 from ftharness.process import Condition, Living, Owner, Processes, Redactor
+from ftharness.stack.job import Job, JobPlans
 from ftharness.stack.topology import Topology
 
 
@@ -64,6 +65,7 @@ class Settings:
         bug: A planted bug, or "".
         sut_python: The interpreter of the system under test; None: the one that was provisioned.
         hold_ports: Whether ports are held until they are bound; not so when the launch is tried a second time.
+        jobs: Those of the scenario.
     """
 
     engine: str
@@ -72,6 +74,7 @@ class Settings:
     bug: str = ""
     sut_python: Path | None = None
     hold_ports: bool = True
+    jobs: Sequence[Job] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,8 @@ class Launch:
         metrics_url: Where it serves ``/metrics``, if that is known beforehand.
         fresh: Files that may not be there when it starts: those of its last life are removed.
         group: Of those that share a failover lock, the name of their worker; "" where it is in none.
+        data: The folder where it keeps what it may not lose; None where there is no such.
+        inside: The process whose view of the disks it is given, which is there before; "" where it needs none.
     """
 
     name: str
@@ -102,6 +107,8 @@ class Launch:
     metrics_url: str = ""
     fresh: Sequence[Path] = ()
     group: str = ""
+    data: Path | None = None
+    inside: str = ""
 
 
 class TokenIds(Protocol):
@@ -138,6 +145,7 @@ class Plan:
         stop_s: Seconds that its processes may take to end at teardown, likewise.
         settle_s: Seconds after that in which what they started may end by itself; only what is still there then is a leak.
         devices: The GPUs that it reserves before anything starts, and shares out among its processes; None where it needs none.
+        jobs: What is launched for the scenario's jobs, phase by phase.
         close: Called when the processes run, or could not be started: closes what was only held for them.
     """
 
@@ -159,6 +167,7 @@ class Plan:
     stop_s: float = 0.0
     settle_s: float = 1.0
     devices: StackGpus | None = None
+    jobs: JobPlans = field(default_factory=JobPlans)
     close: Callable[[], None] = lambda: None
 
 
@@ -172,6 +181,7 @@ class StackKind(ABC):
         bugs: Whether planted bugs can be asked for.
         moves: Whether a request whose worker is lost may go on elsewhere.
         profiles: Whether a topology's ``profile`` and ``model`` say how its engines are launched.
+        programs: Those that a job may name.
     """
 
     name: str
@@ -180,6 +190,7 @@ class StackKind(ABC):
     bugs: bool = False
     moves: bool = True
     profiles: bool = False
+    programs: Sequence[str] = ()
 
     def checked(self, topology: Topology, engine: str) -> Topology:
         """The topology, with paths that mean the same wherever they are read.

@@ -27,7 +27,9 @@ from ftharness.process import (
     must_live,
     until_ready,
 )
+from ftharness.process.small_disk import enter_argv, seen_by
 from ftharness.stack.holders import Holders
+from ftharness.stack.job import DISK, JOB, JobPlan
 from ftharness.stack.plan import Launch, Plan
 from ftharness.stack.reading import log_reader
 from ftharness.stack.turns import engine_for
@@ -35,6 +37,8 @@ from ftharness.stack.turns import engine_for
 _READ_METRICS_S = 2.0
 _CLAIM_S = 2.0
 _JOINS_S = 30.0
+#: Those of processes that serve requests, or stand by to, are none of these.
+_NO_WORKERS = ("frontend", JOB, DISK)
 
 
 _PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|(?:os )?error 98\b|errno 98\b", re.IGNORECASE)
@@ -118,6 +122,8 @@ class RunningStack:
                 await asyncio.gather(*(group.create_task(start(launch)) for launch in self.plan.launches))
             finally:
                 self.plan.close()
+            if not self.plan.launches:  # only jobs, which are started in their phase
+                return
             first = self.processes[self.plan.launches[0].name]
             await until_ready(first, self.plan.ready, history=self._history, deadline_s=deadline_s)
             for watch in watches:
@@ -128,7 +134,7 @@ class RunningStack:
             path.unlink(missing_ok=True)
         process = await self.processes.start(
             launch.name,
-            launch.argv,
+            [*(enter_argv(self[launch.inside].pid) if launch.inside else ()), *launch.argv],
             env=self._environment(launch),
             cwd=launch.cwd,
             role=launch.role,
@@ -145,6 +151,40 @@ class RunningStack:
             return {**launch.env, **own}
         first_life = launch.name.partition(".")[0]
         return {**launch.env, **own, **self.plan.devices.variables(first_life, launch.group)}
+
+    async def begin(self, plan: JobPlan, *, deadline_s: float) -> Living:
+        """Start a job; returns when it says that it has begun, or has ended.
+
+        Raises:
+            StackFailed: It could not be started, or what it needs could not.
+        """
+        assert plan.job.data is not None, "it is what a job is about"
+        plan.job.data.mkdir(parents=True)
+        for launch in (plan.disk, plan.job):
+            if launch is None:
+                continue
+            self._launches[launch.name] = launch
+            self._roles[launch.name] = launch.role
+            try:
+                await self._start(launch, deadline_s)
+            except StartError as error:
+                raise StackFailed(str(error)) from error
+            except NotReady as error:
+                if launch.role == DISK:
+                    raise StackFailed(str(error)) from error
+                # A job that ends early, or is slow to say that it has begun, is for the oracles to judge.
+        return self[plan.job.name]
+
+    def lives(self, name: str) -> list[Living]:
+        """The process of that name, and what restarts made of it, in order; those that were started."""
+        return [one for one in self.processes if one.name.partition(".")[0] == name]
+
+    def data_of(self, name: str) -> Path | None:
+        """The folder where a process keeps what it may not lose, as it is reached from here; None where it has none."""
+        launch = self._launches.get(name)
+        if launch is None or launch.data is None:
+            return None
+        return seen_by(self[launch.inside].pid, launch.data) if launch.inside else launch.data
 
     async def join(self, beside: str, *, deadline_s: float = _JOINS_S) -> Living:
         """Start one more shadow engine of the group of the process ``beside``; returns when it waits for the lock.
@@ -200,12 +240,20 @@ class RunningStack:
     def workers(self) -> list[Living]:
         """The workers, also those that have ended, in the plan's order; then those that joined."""
         started = {process.name: process for process in self.processes}
-        return [started[one.name] for one in self._launches.values() if one.role != "frontend" and one.name in started]
+        workers = (one.name for one in self._launches.values() if one.role not in _NO_WORKERS)
+        return [started[name] for name in workers if name in started]
 
     @property
     def frontend(self) -> Living:
-        """The frontend; the only process of a stack that has no other."""
-        return next((process for process in self.processes if process.role == "frontend"), next(iter(self.processes)))
+        """The frontend; the only process of a stack that has no other.
+
+        Raises:
+            LookupError: Nobody serves requests.
+        """
+        serving = [process for process in self.processes if process.role not in (JOB, DISK)]
+        if not serving:
+            raise LookupError("nobody in this stack serves requests: there are only jobs")
+        return next((process for process in serving if process.role == "frontend"), serving[0])
 
     def __getitem__(self, name: str) -> Living:
         """The process of that name.
@@ -324,10 +372,10 @@ class RunningStack:
 
     async def _read_metrics(self, launch: Launch) -> None:
         url, wanted = self._metrics_url(launch), {spec.name for spec in launch.contract.metrics}
+        if not url or not wanted:
+            return
         process = self.processes[launch.name]
-        if (
-            not url or not wanted or process.exit is not None or process.state() == "T"
-        ):  # a frozen one would only time out
+        if process.exit is not None or process.state() == "T":  # a frozen one would only time out
             return
         try:
             status, body = await http_get(f"{url}/metrics", deadline_s=_READ_METRICS_S)

@@ -10,6 +10,7 @@ from ftharness.logs import load_contract
 from ftharness.process import http_ok, listening_socket, log_event
 from ftharness.stack.groups import Groups
 from ftharness.stack.plan import Launch, Plan, Settings, StackKind, has_frontend
+from ftharness.stack.sim_jobs import sim_jobs
 from ftharness.stack.topology import Topology
 
 MODEL = "ftharness-sim"
@@ -44,6 +45,7 @@ class SimStack(StackKind):
 
     name = "sim"
     bugs = True
+    programs = ("inference",)
 
     def version(self, sut_python: Path | None) -> str:
         """The harness's own version: the simulation ships with it."""
@@ -56,6 +58,8 @@ class SimStack(StackKind):
         Raises:
             NotApplicable: The topology has no frontend.
         """
+        if not topology.serves:
+            return self._jobs_only(settings)
         has_frontend(topology, self.name)
         http, plane = listening_socket(), listening_socket()
         http_port, plane_port = http.getsockname()[1], plane.getsockname()[1]
@@ -103,8 +107,14 @@ class SimStack(StackKind):
                 "migration_exhausted_unary": 500,
             },
             asks=SERVED_BY if groups else {},
+            jobs=sim_jobs(settings),
             join=(lambda group: worker(groups.joins(group))) if groups else None,
             close=close,
+        )
+
+    def _jobs_only(self, settings: Settings) -> Plan:
+        return Plan(
+            launches=[], url="", model="", ready=http_ok(""), count=count_tokens, exact=True, jobs=sim_jobs(settings)
         )
 
     def _worker(

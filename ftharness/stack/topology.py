@@ -36,7 +36,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         wake_s: Seconds that it takes to wake a shadow engine.
         heartbeat_s: Seconds between two heartbeats of whoever holds the failover lock; None: it does not beat.
         fence_s: Seconds without a heartbeat after which those that wait kill the holder; None: they wait for its end.
-        frontend: Whether there is one. Without, clients ask the only worker itself, which has to speak HTTP: real engines do.
+        frontend: Whether there is one. Without, clients ask the only worker itself, which has to speak HTTP: real engines do;
+            or there is none either, and only jobs run.
         model: The folder of the model that real engines load; "": a tiny one that is made here.
         profile: How a real engine is launched: ``cpu``, ``gpu``, or a ``.toml`` file; "": on a GPU where there is one.
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
@@ -72,7 +73,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ValueError: Says which field, and what it may be.
         """
         self._check_strategy()
-        for name in ("prefill", "decode") if self.strategy else ("workers",):
+        needed = ("prefill", "decode") if self.strategy else ("workers",)
+        for name in needed if self.serves else ():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         for name in ("workers",) if self.strategy else ("prefill", "decode"):
@@ -107,7 +109,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
 
     def _check_standbys(self) -> None:
-        if not self.frontend and (self.strategy or self.workers != 1 or self.standbys):
+        if not self.frontend and (self.strategy or self.workers > 1 or self.standbys):
             raise ValueError("frontend = false: only one worker, without standbys, can be asked directly: alone()")
         if self.standbys and self.strategy:
             raise ValueError(
@@ -130,6 +132,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if name == "workers":
             return f"with strategy = {self.strategy}, whose workers are counted by prefill and decode"
         return "without a strategy: disaggregated(prefill=…, decode=…, strategy=…) has prefill and decode workers"
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is anybody to serve a request; else there are only jobs."""
+        return self.frontend or self.workers > 0
 
     @property
     def members(self) -> list[tuple[str, str]]:
@@ -156,6 +163,11 @@ def aggregated(*, workers: int = 2, **fields: Any) -> Topology:
 def alone(**fields: Any) -> Topology:
     """One engine that clients ask directly, with no frontend before it; ``fields`` are those of :class:`Topology`."""
     return Topology(workers=1, frontend=False, **fields)
+
+
+def jobs_only() -> Topology:
+    """Nobody who serves requests: what runs are the scenario's jobs."""
+    return Topology(workers=0, frontend=False)
 
 
 def disaggregated(

@@ -4,6 +4,7 @@ import signal
 
 from ftharness.history import Leak, Log, ProcessExited, ProcessStarted, RunFinished
 from ftharness.scenario.case import Case, Finding, Part
+from ftharness.stack.job import JOB
 
 _PAUSES = {"SIGSTOP", "SIGCONT"}  # no process ends of these
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
@@ -60,6 +61,8 @@ def exits_explained(case: Case) -> Finding:
             continue
         if ended.signal == "SIGKILL" and _was_fenced(case, name):
             continue
+        if case.roles.get(name) == JOB and (not ended.returncode or _said_why(case, name)) and ended.signal is None:
+            continue
         asked = (
             f"; it had been sent {', '.join(sent.signal for sent in sent_before)}"
             if sent_before
@@ -67,6 +70,11 @@ def exits_explained(case: Case) -> Finding:
         )
         return Finding("fail", f"{name} ended by itself: {said(ended)}{asked}", (ended.n,))
     return Finding("pass", f"{len(case.exits)} exits, each a fault's or the teardown's")
+
+
+def _said_why(case: Case, name: str) -> bool:
+    """Whether a job that ended with another status than 0 had said that it would: what that is worth, other oracles say."""
+    return any(any(case.select(Log, source=name, event=event)) for event in ("job_incomplete", "job_failed"))
 
 
 def _was_fenced(case: Case, name: str) -> bool:

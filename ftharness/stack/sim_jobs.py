@@ -1,0 +1,61 @@
+"""The jobs of the stack ``sim``: our own programs, each with a folder for its data, on a disk of its own if it asks for one."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import ftharness
+from ftharness.logs import load_contract
+from ftharness.process import log_event
+from ftharness.process.small_disk import hold_argv
+from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, job_name
+from ftharness.stack.plan import Launch, NotAvailable, Settings
+
+
+def sim_jobs(settings: Settings) -> JobPlans:
+    """What is launched for the jobs of a scenario.
+
+    Raises:
+        NotAvailable: torch is not installed.
+    """
+    if settings.jobs and find_spec("torch") is None:
+        raise NotAvailable(
+            "the jobs of this scenario need torch, which is not installed: pip install 'ftharness[torch]'"
+        )
+    return JobPlans(
+        control=[_planned(job, job_name(place, control=True), settings) for place, job in enumerate(settings.jobs)],
+        fault=[_planned(job, job_name(place), settings) for place, job in enumerate(settings.jobs)],
+    )
+
+
+def _planned(job: Job, name: str, settings: Settings) -> JobPlan:
+    data = (settings.folder / "jobs" / name).absolute()
+    argv = [sys.executable, "-m", "ftharness.engine.job", job.program]
+    argv += ["--name", name, "--data", str(data), "--seed", str(settings.seed)]
+    argv += ["--bug", settings.bug] if settings.bug else []
+    disk = _disk(name.replace(JOB, DISK), data, job.disk_mb) if job.disk_mb is not None else None
+    return JobPlan(
+        job=Launch(
+            name=name,
+            role=JOB,
+            argv=[*argv, *job.arguments()],
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            contract=load_contract("job", ftharness.__version__),
+            ready=[log_event("job_started")],
+            data=data,
+            inside=disk.name if disk else "",
+        ),
+        disk=disk,
+    )
+
+
+def _disk(name: str, folder: Path, size_mb: int) -> Launch:
+    return Launch(
+        name=name,
+        role=DISK,
+        argv=hold_argv(folder, size_mb),
+        env=os.environ,
+        contract=load_contract("disk", ftharness.__version__),
+        ready=[log_event("disk_ready")],
+    )
