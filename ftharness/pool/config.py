@@ -142,6 +142,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         mounts: More folders; the model's is mounted by itself, not writable.
         seccomp: A profile's file; "": the program's own default.
         apparmor: A profile's name; "": the program's own default.
+        network: Of a name, for an engine that is to reach nothing outside; "": the program's own default.
         memory_bytes: At most; 0: no bound.
         shm_bytes: Of ``/dev/shm``; engines of several processes need some.
     """
@@ -151,6 +152,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     mounts: list[MountConfig] = []
     seccomp: str = ""
     apparmor: str = ""
+    network: str = ""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     shm_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1 << 30
 

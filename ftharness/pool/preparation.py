@@ -1,0 +1,145 @@
+"""From a pool's configuration and a staged model to an engine that could be started: nothing is started here.
+
+An engine gets no variable that nobody named: those of its profile, of its pool, and of the manager's only the ones that stand in
+:data:`PASSED`, the profile's ``pass_env`` or the pool's. Its home is its own folder.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ftharness.logs import TomlError
+from ftharness.pool.config import PoolConfig
+from ftharness.pool.container import ContainerError, contained
+from ftharness.pool.devices import Devices
+from ftharness.pool.masks import Mask, mask
+from ftharness.pool.prepared import PreparedEngine
+from ftharness.pool.privileges import PrivilegesError, privileges
+from ftharness.pool.profile import EngineProfile, filled, find_profile
+from ftharness.pool.staging import Staged
+from ftharness.process import PortReservation
+
+#: Of the manager's variables, what every engine gets: where programs and libraries lie, and how text is written.
+PASSED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+
+
+class PrepareError(ValueError):
+    """The engine could not be started as it is configured; the message says what to change."""
+
+
+def prepare(
+    config: PoolConfig,
+    staged: Staged,
+    engine_id: str,
+    *,
+    devices: Devices,
+    state_dir: Path,
+    environ: Mapping[str, str] = os.environ,
+) -> PreparedEngine:
+    """What it takes to start one engine of a pool.
+
+    Args:
+        config: Of the pool.
+        staged: Its model.
+        engine_id: Which engine: one of ``config.engine_ids``.
+        devices: What there is.
+        state_dir: The manager's, in which the engine has its folder unless the pool says otherwise.
+        environ: The manager's variables.
+
+    Raises:
+        PrepareError: It cannot be started so: no such profile, device, user, program or placeholder.
+    """
+    try:
+        profile = find_profile(config.engine)
+        its_mask = _mask(config, engine_id, devices)
+        if profile.needs_model and not staged.path:
+            raise PrepareError(f"pool {config.id!r}: the profile {config.engine} needs a model, and none is set")
+        privileges(config.user)  # whether there is such a user; who starts it asks again
+        folder = Path(config.workdir) if config.workdir else state_dir / "work"
+        workdir = folder.absolute() / engine_id
+        slots = config.slots_per_engine or profile.slots
+        model_id = staged.model_id or config.id
+        ports = {name: _free_port(held=profile.hold_ports and config.container is None) for name in profile.ports}
+        words = _words(config, staged.path, engine_id, ports) | {
+            "served": model_id,
+            "slots": str(slots),
+            "gpus": str(len(its_mask.devices)),
+            "workdir": str(workdir),
+        }
+        variant = profile.gpu if its_mask.devices else profile.cpu
+        command = [*(config.command or profile.command), *variant.args, *config.args]
+        if not command:
+            raise PrepareError(f"pool {config.id!r}: the profile {config.engine} has no command: set command")
+        program, *args = (filled(word, words) for word in command)
+        prepared = PreparedEngine(
+            engine_id=engine_id,
+            bin=program,
+            args=tuple(args),
+            env=_environment(config, profile, its_mask, words, environ),
+            ports=ports,
+            workdir=str(workdir),
+            health_path=config.probe.path or profile.health_path,
+            user=config.user,
+            device_mask=its_mask.uuids,
+            engine=config.engine,
+            model_id=model_id,
+            slots=slots,
+            version_at=profile.version_at,
+            slots_at=profile.slots_at,
+            supports=profile.supports,
+            stop_grace_s=config.stop_grace_s,
+        )
+        if config.container is not None:
+            prepared = contained(prepared, config.container, model=staged.path, mask=its_mask, environ=environ)
+    except (TomlError, LookupError, PrivilegesError, ContainerError) as error:
+        raise PrepareError(f"pool {config.id!r}: {error.args[0]}") from error
+    return prepared
+
+
+def _mask(config: PoolConfig, engine_id: str, devices: Devices) -> Mask:
+    try:
+        whole = mask(config.device_mask, devices)
+    except ValueError as error:
+        raise PrepareError(f"pool {config.id!r}: {error}") from None
+    return whole.share(config.engine_ids.index(engine_id), config.devices_per_engine)
+
+
+def _words(config: PoolConfig, model: str, engine_id: str, ports: Mapping[str, int]) -> dict[str, str]:
+    python = Path(config.python or sys.executable)
+    return {
+        "python": str(python),
+        "bin": str(python.parent),
+        "pool": str(Path(__file__).parent),
+        "model": model,
+        "engine_id": engine_id,
+        "stop_s": str(math.floor(config.stop_grace_s)),  # it is to be through before it is killed
+        **({"port": str(ports["http"])} if "http" in ports else {}),
+        **{f"port.{name}": str(number) for name, number in ports.items()},
+    }
+
+
+def _environment(
+    config: PoolConfig, profile: EngineProfile, its_mask: Mask, words: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    names = (*PASSED, *profile.pass_env, *config.pass_env)
+    passed = {name: environ[name] for name in names if name in environ}
+    variant = profile.gpu if its_mask.devices else profile.cpu
+    own = {name: filled(value, words) for name, value in (profile.env | variant.env | config.env).items()}
+    return {"PATH": os.defpath, "HOME": words["workdir"], "PYTHONUNBUFFERED": "1"} | passed | its_mask.environ | own
+
+
+def _free_port(*, held: bool) -> int:
+    """A port that nobody else gets for a minute: the engine binds it, and may take as long as that to come to it."""
+    with PortReservation(held=held) as reserved:
+        return reserved.port
+
+
+def shown(prepared: PreparedEngine) -> dict[str, object]:
+    """For people and for logs: without the variables, which may hold secrets."""
+    plain = msgspec.to_builtins(prepared)
+    plain["env"] = sorted(prepared.env)
+    return dict(plain)
