@@ -1,6 +1,6 @@
 """What an engine's log says when its device, its driver or its collective communication has failed, and what to do then.
 
-The lines are data: ``engine_errors.toml``. They are what PyTorch, CUDA, NCCL and the driver print, whichever engine is above them.
+The lines are data: ``engine_errors.toml``. PyTorch, CUDA, NCCL and the driver print them, whichever engine is above.
 """
 
 from functools import cache

@@ -61,7 +61,7 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     command: list[str] = []
     env: dict[str, str] = {}
     pass_env: list[str] = []
-    ports: list[str] = ["http"]
+    ports: list[str] = msgspec.field(default_factory=lambda: ["http"])
     hold_ports: bool = True
     health_path: str = "/health"
     slots: int = 1
