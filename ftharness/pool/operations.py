@@ -120,8 +120,9 @@ class Operations:
         self._all[operation.id] = operation
         if len(self._all) > self._kept + len(self._running):
             self._forget_one()
-        task = asyncio.get_running_loop().create_task(self._run(operation.id, pool_id, work), name=f"{kind} {pool_id}")
+        task = asyncio.get_running_loop().create_task(self._run(operation.id, work), name=f"{kind} {pool_id}")
         self._running[pool_id] = operation.id, task
+        task.add_done_callback(lambda _: self._is_over(pool_id, operation.id))
         return operation
 
     async def until_over(self, operation_id: str, deadline_s: float | None = None) -> Operation:
@@ -134,6 +135,7 @@ class Operations:
         running = self._running.get(operation.pool_id)
         if running is not None and running[0] == operation_id:
             await asyncio.wait((running[1],), timeout=deadline_s)
+            await asyncio.sleep(0)  # what the task's end calls may come after us
         return self._all.get(operation_id, operation)
 
     async def call_off(self, pool_id: str) -> None:
@@ -141,14 +143,14 @@ class Operations:
         running = self._running.get(pool_id)
         if running is not None:
             running[1].cancel()
-            await asyncio.wait((running[1],))
+            await self.until_over(running[0])
 
     async def close(self) -> None:
         """Call off all of them."""
         for pool_id in list(self._running):
             await self.call_off(pool_id)
 
-    async def _run(self, operation_id: str, pool_id: str, work: Work) -> None:
+    async def _run(self, operation_id: str, work: Work) -> None:
         def progress(detail: str) -> None:
             self._change(operation_id, detail=detail)
 
@@ -158,13 +160,16 @@ class Operations:
             self._end(operation_id, "failed", str(error), error.outcome)
         except asyncio.CancelledError:
             self._end(operation_id, "failed", "it was called off", "cancelled")
-        except Exception as error:  # the caller sees it in the operation; the manager lives on
+        except Exception as error:  # noqa: BLE001 - the caller sees it in the operation; the manager lives on
             _LOG.exception("operation %s", operation_id)
             self._end(operation_id, "failed", f"{type(error).__name__}: {error}", "failed")
         else:
             self._end(operation_id, "succeeded", None, detail)
-        finally:
-            del self._running[pool_id]
+
+    def _is_over(self, pool_id: str, operation_id: str) -> None:
+        del self._running[pool_id]
+        if self._all[operation_id].state == "running":  # it was called off before its first step
+            self._end(operation_id, "failed", "it was called off", "cancelled")
 
     def _end(self, operation_id: str, state: Literal["succeeded", "failed"], error: str | None, detail: str) -> None:
         self._change(operation_id, state=state, error=error, detail=detail, ended_ms=self._now_ms())

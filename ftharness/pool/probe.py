@@ -4,11 +4,12 @@ By hand: it is asked for as long as the engine lives, and a whole HTTP client ta
 """
 
 import asyncio
-from contextlib import suppress
+import re
 from urllib.parse import urlsplit
 
 _OK = 200
-_HEAD_BYTES = 16 * 1024
+_HEAD_BYTES = _BODY_BYTES = 16 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})", re.IGNORECASE)
 
 
 async def look(url: str, timeout_s: float) -> str:
@@ -27,7 +28,7 @@ async def look(url: str, timeout_s: float) -> str:
     except TimeoutError:
         return f"GET {url}: no answer within {timeout_s:g} s"
     except (OSError, EOFError, ValueError) as error:
-        return f"GET {url}: {error.strerror or error if isinstance(error, OSError) else error}"
+        return f"GET {url}: {error}"
     return "" if status == _OK else f"GET {url}: status {status}"
 
 
@@ -49,8 +50,10 @@ async def _status(url: str) -> int:
         version, _, rest = line.partition(b" ")
         if not version.startswith(b"HTTP/"):
             raise ValueError(f"the answer begins with {line[:40]!r}, and is not HTTP")
-        with suppress(asyncio.IncompleteReadError):  # the rest, so that the engine is not told that we went away
-            await reader.readexactly(_HEAD_BYTES)
+        head = await reader.readuntil(b"\r\n\r\n") if line.endswith(b"\r\n") else b""
+        length = _LENGTH.search(b"\r\n" + head)
+        if length is not None:  # taken, so that the engine is not told that we went away
+            await reader.readexactly(min(int(length[1]), _BODY_BYTES))
         return int(rest[:3])
     finally:
         writer.close()

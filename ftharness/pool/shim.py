@@ -117,8 +117,8 @@ class Shim:
         return True
 
     def _start(self) -> bool:
-        if not self._survive and self._manager_fd < 0:
-            return False  # it is gone already
+        if self._manager_fd < 0:
+            return False  # it is gone already, and the next one may be about to start an engine here
         spec = self._spec
         launch = Launch(
             [os.fsencode(word) for word in spec["argv"]],
