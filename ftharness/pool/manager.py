@@ -131,7 +131,7 @@ class Manager:
         """
         return self._pools[self.registry.pool(pool_id).id]
 
-    async def preload(self, pool_id: str) -> Operation:
+    def preload(self, pool_id: str) -> Operation:
         """Begin to stage a pool's model and start its engines.
 
         Raises:
@@ -140,7 +140,7 @@ class Manager:
         """
         return self.operations.begin("preload", pool_id, self.pool(pool_id).preload)
 
-    async def drain(self, pool_id: str, deadline_s: float | None = None, on_timeout: OnTimeout = "stop") -> Operation:
+    def drain(self, pool_id: str, deadline_s: float | None = None, on_timeout: OnTimeout = "stop") -> Operation:
         """Begin to empty a pool: no new leases; when those that there are have ended, its engines are stopped.
 
         Args:
@@ -157,7 +157,7 @@ class Manager:
         limit_s = pool.model.config.drain_deadline_s if deadline_s is None else deadline_s
         return self.operations.begin("drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout))
 
-    async def resume(self, pool_id: str) -> Operation:
+    def resume(self, pool_id: str) -> Operation:
         """Begin to take leases again, after a drain or in the middle of one, which is called off.
 
         Raises:
@@ -165,12 +165,9 @@ class Manager:
             Busy: It is at something else than a drain.
         """
         pool = self.pool(pool_id)
-        under_way = self.operations.running(pool_id)
-        if under_way is not None and under_way.kind == "drain":
-            await self.operations.call_off(pool_id)
-        return self.operations.begin("resume", pool_id, pool.resume)
+        return self.operations.begin("resume", pool_id, pool.resume, instead_of="drain")
 
-    async def reload(self, pool_id: str, new_model_ref: str) -> Operation:
+    def reload(self, pool_id: str, new_model_ref: str) -> Operation:
         """Begin to serve another model; if its engine fails, the old one comes back.
 
         Args:
@@ -184,7 +181,7 @@ class Manager:
         pool = self.pool(pool_id)
         return self.operations.begin("reload", pool_id, lambda progress: pool.reload(progress, new_model_ref))
 
-    async def reset_breaker(self, pool_id: str) -> Operation:
+    def reset_breaker(self, pool_id: str) -> Operation:
         """Begin to allow restarts again after a storm of them: what waits is started now.
 
         Raises:
@@ -247,7 +244,7 @@ class Manager:
         self._log.event("engine_stopped", **about, exit=str(how), reason="it was started with another configuration")
 
     async def _preload_first(self, pool_id: str) -> None:
-        operation = await self.preload(pool_id)
+        operation = self.preload(pool_id)
         operation = await self.operations.until_over(operation.id)
         if operation.state == "failed" and self.config.fail_mode == "fast" and not self.failed.done():
             self.failed.set_result(f"pool {pool_id!r} cannot be started: {operation.error}")

@@ -107,20 +107,29 @@ class Operations:
         running = self._running.get(pool_id)
         return None if running is None else self._all[running[0]]
 
-    def begin(self, kind: Kind, pool_id: str, work: Work) -> Operation:
+    def begin(self, kind: Kind, pool_id: str, work: Work, *, instead_of: Kind | None = None) -> Operation:
         """Begin one.
+
+        Args:
+            kind: What was asked.
+            pool_id: Of which pool.
+            work: Does it.
+            instead_of: One of that kind is called off for it, and cleans up behind itself first.
 
         Raises:
             Busy: The pool is at another.
         """
-        under_way = self.running(pool_id)
+        under_way, before = self.running(pool_id), None
         if under_way is not None:
-            raise Busy(under_way)
+            if under_way.kind != instead_of:
+                raise Busy(under_way)
+            before = self._running[pool_id][1]
+            before.cancel()
         operation = Operation(id=f"op-{next(self._serial)}", kind=kind, pool_id=pool_id, started_ms=self._now_ms())
         self._all[operation.id] = operation
         if len(self._all) > self._kept + len(self._running):
             self._forget_one()
-        task = asyncio.get_running_loop().create_task(self._run(operation.id, work), name=f"{kind} {pool_id}")
+        task = asyncio.get_running_loop().create_task(self._run(operation.id, work, before), name=f"{kind} {pool_id}")
         self._running[pool_id] = operation.id, task
         task.add_done_callback(lambda _: self._is_over(pool_id, operation.id))
         return operation
@@ -150,11 +159,13 @@ class Operations:
         for pool_id in list(self._running):
             await self.call_off(pool_id)
 
-    async def _run(self, operation_id: str, work: Work) -> None:
+    async def _run(self, operation_id: str, work: Work, before: asyncio.Task[None] | None) -> None:
         def progress(detail: str) -> None:
             self._change(operation_id, detail=detail)
 
         try:
+            if before is not None:
+                await asyncio.wait((before,))
             detail = await work(progress)
         except OperationFailed as error:
             self._end(operation_id, "failed", str(error), error.outcome)
@@ -167,7 +178,8 @@ class Operations:
             self._end(operation_id, "succeeded", None, detail)
 
     def _is_over(self, pool_id: str, operation_id: str) -> None:
-        del self._running[pool_id]
+        if self._running[pool_id][0] == operation_id:
+            del self._running[pool_id]
         if self._all[operation_id].state == "running":  # it was called off before its first step
             self._end(operation_id, "failed", "it was called off", "cancelled")
 
