@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ftharness.faults import HARMLESS
 from ftharness.report import RunRecord, read_kept, story
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import FEW
+from ftharness.report.jobs_done import jobs_done
 from ftharness.report.recovered import went_on
 from ftharness.report.run import EXCUSES, MARKS, counts_as, excuse, of_findings, planted
 from ftharness.report.story import known_by
@@ -139,6 +141,7 @@ def _recovered(record: ScenarioRecord, folder: Path) -> str:
         return ""
     left = [one for one in record.faults if one.process == "client" and one.landed_ns is not None]
     alone = [one for one in record.faults if len(left) <= FEW or one not in left]
+    alone = [one for one in alone if one.kind not in HARMLESS] or alone
     crowd = [amount(len(left), "client") + " left"] if len(left) > FEW else []
     named = [f"{one.kind} {one.target}" for one in alone[:1]] + crowd
     also = f" and {amount(len(alone) - 1, 'more fault')}" if len(alone) > 1 else ""
@@ -150,6 +153,8 @@ def _recovered(record: ScenarioRecord, folder: Path) -> str:
         after = f", {taken}"
     if said := told_so(record):
         return f"  {', '.join(named)}{also}{after}; {said}"
+    if done := jobs_done(record):
+        return f"  {', '.join(named)}{also}{after}; {done}"
     exact = record.tokens.lost == record.tokens.duplicated == record.tokens.altered == 0
     return f"  {', '.join(named)}{also}{after}; {record.tokens.received} tokens{' exact' if exact else ''}"
 

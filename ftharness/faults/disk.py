@@ -74,11 +74,11 @@ async def fill_disk(strike: Strike) -> None:
 
 
 async def free_disk(strike: Strike) -> None:
-    """What ``fill_disk`` took is given back; the evidence is what is free then."""
+    """What ``fill_disk`` took is given back, by which that is healed; the evidence is what is free then."""
     at = time.monotonic_ns()
-    evidence = await _freed(strike.data)
-    if not evidence["freed_bytes"]:
-        strike.missed(f"{strike.data}: nothing had been taken")
+    evidence = await strike.undo("fill_disk")
+    if evidence is None:
+        strike.missed(f"no fill_disk has taken anything of the disk of {strike.source}")
         return
     strike.landed(at=at, **evidence)
 

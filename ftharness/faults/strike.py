@@ -14,6 +14,14 @@ Heal = Callable[[], Awaitable[dict[str, Any]]]
 Had = Callable[[int], str]
 
 
+#: By the name of a kind: the evidence that what it had done is undone; None where there was nothing to undo.
+Undo = Callable[[str], Awaitable[dict[str, Any] | None]]
+
+
+async def _nothing_to_undo(_: str) -> None:
+    return None
+
+
 class WrongTarget(Exception):  # noqa: N818 - says what is the case
     """A kind of fault that hits processes was aimed at a client, or the other way round."""
 
@@ -27,6 +35,7 @@ class Strike:
         joins: Starts one more shadow engine beside the process.
         restarts: Starts the process again, which has ended.
         data: The folder where it keeps what it may not lose.
+        undoes: Heals what a fault of a kind, by its name, has done to it; returns the evidence, None where there is nothing.
 
     Attributes:
         id: This fault's name in the history.
@@ -34,6 +43,7 @@ class Strike:
         history: Where the evidence is, and goes.
         args: The fault's own arguments.
         request: The id of the request that it is aimed at, or "".
+        undo: As ``undoes``.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class Strike:
         restarts: Callable[[], Awaitable[Living]] | None = None,
         holds: Callable[[str, int], bool] = lambda *_: True,
         data: Path | None = None,
+        undoes: Undo = _nothing_to_undo,
     ) -> None:
         self.id = fault_id
         self.source = "client" if isinstance(hits, Stream) else hits.name
@@ -60,6 +71,7 @@ class Strike:
         self._joins = joins
         self._restarts = restarts
         self._data = data
+        self.undo = undoes
         self._heal: Heal | None = None
 
     @property
@@ -143,11 +155,14 @@ class Strike:
         """Undo it by ``heal``, which returns the evidence, at the latest when the run ends."""
         self._heal = heal
 
-    async def heal(self) -> None:
-        """Undo it, once; nothing happens where there is nothing to undo."""
+    async def heal(self) -> dict[str, Any] | None:
+        """Undo it, once; returns the evidence, None where there is nothing to undo."""
         heal, self._heal = self._heal, None
-        if heal is not None:
-            self.history.append(FaultHealed(source=self.source, id=self.id, evidence=await heal()))
+        if heal is None:
+            return None
+        evidence = await heal()
+        self.history.append(FaultHealed(source=self.source, id=self.id, evidence=evidence))
+        return evidence
 
 
 FaultKind = Callable[[Strike], Coroutine[Any, Any, None]]

@@ -2,6 +2,7 @@
 
 from ftharness.report.clean import one_line
 from ftharness.report.crowd import crowd_of
+from ftharness.report.jobs_done import jobs_done
 from ftharness.report.moments import Moments
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.stored import Stored
@@ -19,7 +20,9 @@ _HAPPENED = {
     "freeze": "was frozen",
     "thaw": "was thawed",
     "kill_engine": "lost its engine",
-    "kill_rank": "lost a process that holds a part of the model",
+    "corrupt_checkpoint": "had a checkpoint damaged",
+    "fill_disk": "had its disk filled to the last byte",
+    "free_disk": "had its disk freed",
     "freeze_engine": "had its engine stopped",
     "disconnect": "closed its connection",
     "reset": "reset its connection",
@@ -35,13 +38,15 @@ def lead(stored: Stored) -> str:
     alone, crowd = crowd_of(stored.faults)
     broke = next((one.struck for one in stored.faults if one.struck is not None and not one.harmless), None)
     sentences = [_look(one, broke) if one.looked else _fault(one) for one in alone[:_MOST_FAULTS]]
-    if len(alone) > _MOST_FAULTS:
-        sentences.append(f"{len(alone) - _MOST_FAULTS} more faults were injected.")
+    if more := [one for one in alone[_MOST_FAULTS:] if not one.harmless]:
+        sentences.append(f"{amount(len(more), 'more fault')} {'was' if len(more) == 1 else 'were'} injected.")
     if crowd:
         sentences.append(f"{crowd.what}: {crowd.how}{f'; {crowd.given_up}' if crowd.given_up else ''}.")
     if not stored.faults:
         sentences.append(_clients(stored) or "No fault was injected.")
     tokens = _of_whom(stored) or _told_so(stored) or token_words(stored.record.tokens)
+    if done := jobs_done(stored.record):  # a process keeps its name
+        sentences.append(f"{one_line(done, 200)}.")
     return " ".join([*sentences, f"{tokens[0].upper()}{tokens[1:]}." if tokens else ""]).strip()
 
 
@@ -138,7 +143,7 @@ def _fault(one: Moments) -> str:
     if one.left and one.request:
         who = f"the client of {one.request.name}"
     kind = one_line(one.fault.kind, 40)
-    happened = _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
+    happened = _lost_rank(one) or _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
     if one.landed is None:
         why = one_line(one.fault.missed or "no evidence that it did", 200)
         return f"The fault {kind} on {who} did not land: {why}."
@@ -167,6 +172,15 @@ def _fault(one: Moments) -> str:
         return f"{sentence}.{taken}"
     listed = steps[0] if len(steps) == 1 else f"{', '.join(steps[:-1])}, and {steps[-1]}"
     return f"{sentence}: {listed}.{taken}"
+
+
+def _lost_rank(one: Moments) -> str:
+    """Of a process that was hit below: ``lost its rank 1 by SIGTERM``."""
+    if one.fault.kind != "kill_rank":
+        return ""
+    evidence = one.fault.evidence
+    rank, by = (one_line(str(evidence.get(name, other)), 20) for name, other in (("rank", 0), ("signal", "SIGKILL")))
+    return f"lost its rank {rank} by {by}"
 
 
 def _steps(one: Moments) -> list[str]:

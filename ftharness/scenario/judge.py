@@ -201,7 +201,9 @@ def _faults(case: Case) -> list[FaultRecord]:
         FaultRecord(
             id=fault.requested.id,
             kind=fault.requested.fault,
-            target=f"{fault.requested.target} ({fault.process})" if fault.on_process else fault.requested.target,
+            target=f"{fault.requested.target} ({fault.process})"
+            if fault.on_process and fault.process != fault.requested.target
+            else fault.requested.target,
             process=fault.process,
             trigger=fault.requested.trigger,
             requested_ns=fault.requested.t,

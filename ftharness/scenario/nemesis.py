@@ -176,7 +176,17 @@ class Nemesis:
         data = self._stack.data_of(target.name)
         by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
         holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
-        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data)
+        undoes = partial(self._undo, target.name)
+        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data, undoes)
+
+    async def _undo(self, process: str, kind: str) -> dict[str, Any] | None:
+        """Heal the last fault of that kind that a life of the process was hit by, and that is not healed yet."""
+        asked = {event.id for event in self._history.select(FaultRequested, fault=kind)}
+        first = process.partition(".")[0]
+        for strike in reversed(self._strikes):
+            if strike.id in asked and strike.source.partition(".")[0] == first and (done := await strike.heal()):
+                return done
+        return None
 
     async def _found(self, target: Target) -> Sequence[Living | Stream]:
         """Whom a target means now.

@@ -193,7 +193,7 @@ class Run:
             LookupError: A name in the scenario means nothing on this stack.
         """
         cell, scenario = self.cell, self.cell.scenario
-        engine = cell.engine or self._kind.engines[0]
+        engine = cell.engine or (self._kind.engines[0] if scenario.topology.serves else "")
         sut_python = Path(cell.sut_python) if cell.sut_python else None
         settings = Settings(
             engine=engine,
