@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +13,7 @@ from ftharness.checkpoint import (
     CheckpointError,
     CheckpointManifest,
     CheckpointTrigger,
+    Resumed,
     resume_from_checkpoints,
 )
 from ftharness.checkpoint.shard import batches, shard_folder
@@ -105,7 +106,8 @@ class AsyncInferenceRunner:
         *,
         skip_batches: Collection[int] = (),
         before_batch: Callable[[int], object] | None = None,
-    ) -> Iterator[InferenceResult]:
+        on_resumed: Callable[[Resumed], object] | None = None,
+    ) -> Generator[InferenceResult, None, None]:
         """What earlier runs have done, then the rest, batch by batch.
 
         A sequence that was recovered is not given again, and a batch of only such ones not computed. Whatever ends this,
@@ -117,6 +119,7 @@ class AsyncInferenceRunner:
             force_restart: Remove all checkpoints of the shard first, and begin anew.
             skip_batches: Those to leave out: poison.
             before_batch: Is given each batch's number before it is loaded: whoever reports it, and crashes then, has told where.
+            on_resumed: Is given what the checkpoints hold, and what of them is damaged, before anything else is done.
 
         Raises:
             ValueError: A batch without ``sequence_ids``, or with more or fewer of them than rows.
@@ -132,6 +135,8 @@ class AsyncInferenceRunner:
         if not force_restart:
             self._refuse_others(self.checkpoint_dir)
         resumed = resume_from_checkpoints(self.checkpoint_dir, self.rank, force_restart, self.manifest)
+        if on_resumed is not None:
+            on_resumed(resumed)
         if resumed.corrupted_ids:
             _log.warning("shard %d: %d sequences are computed again", self.rank, len(resumed.corrupted_ids))
         with AsyncCheckpointWriter(manifest=self.manifest, rank=self.rank) as writer:

@@ -39,6 +39,11 @@ _RACE = "failover/cold_start_race"
 _ENGINE = "gateway/engine_killed"
 _REJOIN = "gateway/rejoin"
 _NOBODY = "gateway/all_workers_killed"
+_KILLED = "checkpoint/kill_and_resume"
+_CORRUPTED = "checkpoint/corruption"
+_FULL = "checkpoint/full_disk"
+_STORM = "coordinator/preemption_storm"
+_POISON = "coordinator/poison_batch"
 _FAST: dict[str, Any] = {"speed": 1000}
 _AT_ONCE: dict[str, Any] = {**_FAST, "at_s": 0}
 _MIGRATION = "frontend_migration.py"
@@ -48,6 +53,9 @@ _WORKER = "worker.py"
 _CORE = "core.py"
 _PARTS = "parts.py"
 _SHADOW = "shadow_bugs.py"
+_SHARD = "job_shard.py"
+_JOB = "job_inference.py"
+_JOB_BUGS = "job_bugs.py"
 
 _ALL = (
     Bug(
@@ -360,6 +368,76 @@ _ALL = (
         "Without a worker the frontend answers 404 at /health, as if it had no such page.",
         _HTTP,
         params=_FAST,
+    ),
+    Bug("crash-on-resume", _KILLED, "job_completes", "A job that finds checkpoints fails.", _SHARD),
+    Bug(
+        "forget-checkpoints",
+        _KILLED,
+        "resumes_from_checkpoints",
+        "A job that is started again begins anew.",
+        _SHARD,
+    ),
+    Bug(
+        "committed-before-written",
+        _KILLED,
+        "resumes_from_checkpoints",
+        "A checkpoint is said to be committed when its last batch begins.",
+        _JOB_BUGS,
+    ),
+    Bug(
+        "skip-a-batch-on-resume",
+        _KILLED,
+        "results_exact",
+        "A job that goes on from checkpoints leaves out the first batch that is not among them.",
+        _SHARD,
+    ),
+    Bug("recover-twice", _KILLED, "results_exact", "What was recovered is given twice.", _SHARD),
+    Bug(
+        "trust-corrupted",
+        _CORRUPTED,
+        "corruption_found",
+        "A damaged checkpoint is taken for a good one: what cannot be read of it counts as zeros.",
+        _JOB_BUGS,
+        ("results_exact",),
+    ),
+    Bug(
+        "ignore-full-disk",
+        _FULL,
+        "full_disk_told",
+        "A checkpoint is said to be committed when it is to be written, whether it can be or not.",
+        _JOB_BUGS,
+        ("resumes_from_checkpoints",),
+    ),
+    Bug(
+        "spot-retried-at-once",
+        _STORM,
+        "retries_follow_policy",
+        "A preempted rank is tried again at once, whatever was configured.",
+        _JOB,
+    ),
+    Bug(
+        "preempted-as-done",
+        _STORM,
+        "retries_follow_policy",
+        "A rank that is preempted ends with 0, as if it had done its work.",
+        _JOB,
+        ("results_exact",),
+    ),
+    Bug(
+        "poison-for-ever",
+        _POISON,
+        "poison_given_up",
+        "A batch that kills whoever touches it is tried for ever.",
+        _JOB,
+        ("job_completes", "retries_follow_policy"),
+    ),
+    Bug(
+        "poison-drops-shard",
+        _POISON,
+        "poison_given_up",
+        "All that is left of a shard is given up with one batch of it.",
+        _JOB,
+        ("results_exact",),
     ),
 )
 

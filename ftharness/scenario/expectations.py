@@ -264,3 +264,38 @@ def nobody_takes_over() -> Expect:
 def fenced() -> Expect:
     """A holder of the lock that was frozen and lost it serves nobody any more, thawed or not."""
     return Expect(oracle="fenced")
+
+
+def job_completes(*, status: int = 0) -> Expect:
+    """The last life of each job ended by itself with this status, and said so: 0 all done, 3 something given up."""
+    return Expect(oracle="job_completes", args={"status": status})
+
+
+def results_exact() -> Expect:
+    """Every item of each job came once and as without the faults, but for batches that were given up by name."""
+    return Expect(oracle="results_exact")
+
+
+def resumes_from_checkpoints() -> Expect:
+    """What was said to be committed, and was not damaged since, was recovered by who came next, and not computed again."""
+    return Expect(oracle="resumes_from_checkpoints")
+
+
+def corruption_found() -> Expect:
+    """What a fault damaged was said to be damaged by who read it next, was not recovered, and was computed again."""
+    return Expect(oracle="corruption_found")
+
+
+def full_disk_told() -> Expect:
+    """While the disk was full checkpoints were said to have failed, and none to be committed; those of before it are there."""
+    return Expect(oracle="full_disk_told")
+
+
+def retries_follow_policy() -> Expect:
+    """Each attempt of a rank that ended was followed by what the coordinator's policy says, no earlier than it says."""
+    return Expect(oracle="retries_follow_policy")
+
+
+def poison_given_up(*, strikes: int = 2) -> Expect:
+    """A batch at which faults struck so often was tried just so often, then given up by name; all else was done."""
+    return Expect(oracle="poison_given_up", args={"strikes": strikes})

@@ -1,0 +1,69 @@
+"""A job: work that one process does to its end, such as inference with checkpoints: ``python -m ftharness.engine.job PROGRAM``.
+
+Unlike workers of the simulated stack it runs the libraries that it is there to put under fault, ``ftharness.checkpoint`` and
+``ftharness.coordinator``, as anybody would who uses them. It ends with 0 where all is done, with 3 where something had to
+be given up, which it names, and with 1 where it failed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ftharness.engine.bugs import BUGS
+from ftharness.engine.job_inference import inference
+from ftharness.engine.job_log import speak_by_logging
+from ftharness.engine.job_settings import JobSettings
+
+PROGRAMS = {"inference": inference}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a program to its end; the exit status."""
+    parser = argparse.ArgumentParser(prog="ftharness.engine.job", description=__doc__)
+    programs = parser.add_subparsers(dest="program", required=True)
+    _inference(programs.add_parser("inference", help="inference over items, with checkpoints"))
+    given = vars(parser.parse_args(argv))
+    program = PROGRAMS[given.pop("program")]
+    speak_by_logging()
+    return program(JobSettings(**given))
+
+
+def _inference(parser: argparse.ArgumentParser) -> None:
+    default = JobSettings(name="", data=Path())
+    parser.add_argument("--name", required=True, help="what the process is called")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that it keeps its checkpoints in")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of the model's weights")
+    parser.add_argument("--bug", choices=["", *BUGS], default="", help="a planted bug, see bugs.py")
+    parser.add_argument("--items", type=_at_least(1), default=default.items, help="how many there are to be done")
+    parser.add_argument("--batch", type=_at_least(1), default=default.batch, help="items that are computed at once")
+    parser.add_argument(
+        "--checkpoint-every", type=_at_least(1), default=default.checkpoint_every, help="items in a checkpoint"
+    )
+    parser.add_argument(
+        "--ranks", type=_at_least(0), default=default.ranks, help="processes that share the items; 0: this one alone"
+    )
+    parser.add_argument("--batch-ms", type=float, default=default.batch_ms, help="how long a batch takes")
+    parser.add_argument(
+        "--spot-retry-s", type=float, default=default.spot_retry_s, help="until a preempted rank is tried again"
+    )
+    parser.add_argument(
+        "--max-retries-transient", type=_at_least(0), default=default.max_retries_transient, help="of a rank"
+    )
+    parser.add_argument(
+        "--max-retries-poison", type=_at_least(1), default=default.max_retries_poison, help="strikes on one batch"
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return number
+
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(main())
