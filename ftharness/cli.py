@@ -13,6 +13,7 @@ import typer
 
 from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said, status_of
 from ftharness.cli_k8s import k8s_app
+from ftharness.cli_pool import pool_app
 
 if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a tenth of a second
     from ftharness.scenario.runner import Cell
@@ -30,6 +31,7 @@ app = typer.Typer(
 contract_app = typer.Typer(help="What log lines and metrics mean.", no_args_is_help=True)
 app.add_typer(contract_app, name="contract")
 app.add_typer(k8s_app, name="k8s")
+app.add_typer(pool_app, name="pool")
 
 
 def _folder(given: str) -> Path:

@@ -14,7 +14,7 @@ class LogEvent(NamedTuple):
     """What a line of that name means.
 
     Attributes:
-        level: ``info``, ``warning`` or ``error``.
+        level: ``debug``, ``info``, ``warning`` or ``error``.
         says: Its own fields, beside those that every line about a pool has (:data:`POOL_FIELDS`).
         sentence: When it is written.
     """
@@ -66,7 +66,7 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "model_staged": LogEvent("info", ("path", "digest_verified"), "The model is on this machine."),
     "advisory": LogEvent("warning", ("reason",), "Nothing is wrong, but somebody should know."),
     "message": LogEvent("warning", ("logger", "text"), "A library that the manager stands on has said something."),
-    "request": LogEvent("info", ("method", "path", "status", "duration_ms"), "One call of the HTTP API was answered."),
+    "request": LogEvent("debug", ("method", "path", "status", "duration_ms"), "One call of the HTTP API was answered."),
     "request_failed": LogEvent("error", ("method", "path", "reason"), "A call met an error of the manager's own."),
 }
 

@@ -11,6 +11,7 @@ from structlog.typing import EventDict, WrappedLogger
 from ftharness.pool.correlation import correlation_id
 from ftharness.pool.log_events import POOL_FIELDS, check
 from ftharness.pool.log_sink import LONGEST, LineSink
+from ftharness.pool.without_secrets import without_secrets
 from ftharness.process import Redactor
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -38,6 +39,7 @@ class PoolLog:
 
     def __init__(self, sink: LineSink, *, redactor: Redactor, level: str = "info", known: Known | None = None) -> None:
         self._redactor = redactor
+        self._level = LEVELS[level]
         self.known = known
         self._logger = structlog.wrap_logger(
             _Levels(sink, self._lost),
@@ -47,7 +49,7 @@ class PoolLog:
                 self._without_secrets,
                 _rendered,
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            wrapper_class=structlog.make_filtering_bound_logger(self._level),
             context_class=dict,
             cache_logger_on_first_use=True,
         )
@@ -61,6 +63,8 @@ class PoolLog:
         self._write("message", level, "", "", {"logger": logger, "text": text})
 
     def _write(self, name: str, level: str, pool_id: str, engine_id: str, says: Mapping[str, Any]) -> None:
+        if LEVELS[level] < self._level:
+            return
         fields: dict[str, Any] = {"pool_id": pool_id, "engine_id": engine_id} if pool_id else {}
         if pool_id:
             fields = dict.fromkeys(POOL_FIELDS) | fields
@@ -74,16 +78,7 @@ class PoolLog:
     def _without_secrets(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         # Before they are written as JSON: a secret with a quote in it would look different afterwards.
         del logger, method
-        return {name: self._redacted(value) for name, value in event.items()}
-
-    def _redacted(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._redactor.text(value)
-        if isinstance(value, Mapping):
-            return {str(key): self._redacted(one) for key, one in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._redacted(one) for one in value]
-        return value
+        return {name: without_secrets(value, self._redactor) for name, value in event.items()}
 
     def _lost(self, lines: int) -> bytes:
         return _rendered(

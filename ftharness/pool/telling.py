@@ -12,7 +12,11 @@ class Both:
     """One :class:`~ftharness.pool.log_events.Log` that is several."""
 
     def __init__(self, *logs: Log) -> None:
-        self._logs = logs
+        self._logs = list(logs)
+
+    def add(self, log: Log) -> None:
+        """One more is told from now on."""
+        self._logs.append(log)
 
     def event(self, name: str, *, pool_id: str = "", engine_id: str = "", **says: Any) -> None:
         """Tell each."""

@@ -200,5 +200,5 @@ def test_a_line_is_one_line_of_json_and_bounded_whatever_it_is_given(value: Any,
 def test_every_event_has_a_level_and_a_sentence() -> None:
     """Which docs/pool.md shows."""
     for name, event in EVENTS.items():
-        assert event.level in {"info", "warning", "error"}, name
+        assert event.level in {"debug", "info", "warning", "error"}, name
         assert event.sentence.endswith("."), name

@@ -1,0 +1,91 @@
+"""Calls of a manager's HTTP API, as commands make them."""
+
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+#: Seconds for an answer that is not put off.
+_ANSWER_S = 10.0
+
+
+class NotReached(Exception):  # noqa: N818 - says what is the case
+    """No manager answered; the message says where one was looked for."""
+
+
+class NotDone(Exception):  # noqa: N818 - says what is the case
+    """The manager said no.
+
+    Attributes:
+        status: HTTP's.
+        code: The manager's.
+        told: The rest of what it said.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str, told: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.told = told
+
+
+class Calls:
+    """A manager that is reached by HTTP.
+
+    Args:
+        url: Where.
+        token: The bearer token; "": none.
+    """
+
+    def __init__(self, url: str, token: str = "") -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._url = url
+        # No proxies: the manager is on this machine, or named by whoever calls.
+        self._client = httpx.AsyncClient(headers=headers, trust_env=False, timeout=_ANSWER_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def call(
+        self, method: str, *path: str, body: dict[str, Any] | None = None, wait_ms: int = 0
+    ) -> dict[str, Any]:
+        """One call.
+
+        Args:
+            method: HTTP's.
+            path: Its parts, which may hold anything.
+            body: What goes with it.
+            wait_ms: How long the answer may be put off.
+
+        Raises:
+            NotReached: There was no answer, or it is not a manager's.
+            NotDone: The answer was no.
+        """
+        url = "/".join([self._url.rstrip("/"), *(quote(part, safe="") for part in path)])
+        try:
+            answer = await self._client.request(
+                method,
+                url,
+                json=body,
+                params={"wait_ms": wait_ms} if wait_ms else None,
+                timeout=_ANSWER_S + wait_ms / 1000,
+            )
+            told = msgspec.json.decode(answer.content, type=dict[str, Any])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            why = str(error) or type(error).__name__
+            raise NotReached(f"{self._url}: no manager answers: {why}; `ftharness pool serve` starts one") from error
+        except ValueError:
+            raise NotReached(f"{self._url}: what answers is no pool manager (status {answer.status_code})") from None
+        if answer.is_success:
+            return told
+        error_said = told.get("error")
+        said: dict[str, Any] = error_said if isinstance(error_said, dict) else {}
+        message = str(said.get("message") or f"status {answer.status_code}")
+        raise NotDone(message, status=answer.status_code, code=str(said.get("code", "")), told=said)
