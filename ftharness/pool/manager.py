@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ftharness.pool.adoption import StateFolder, clear, take_over
+from ftharness.pool.adoption import StateError, StateFolder, clear, take_over
 from ftharness.pool.changes import Change
 from ftharness.pool.config import ManagerConfig, PoolConfig
 from ftharness.pool.devices import discover
@@ -93,7 +93,12 @@ class Manager:
         with ExitStack() as end:
             end.enter_context(self._state)
             self._pools = {config.id: self._pool(config) for config in self.config.pools}
-            await self._find()
+            try:
+                await self._find()
+            except OSError as error:
+                raise StateError(
+                    f"what an earlier manager left in {self._state.path} cannot be told: {error}"
+                ) from error
             end.callback(self.registry.subscribe(self._changed))
             self._end = end.pop_all()
         for pool_id, pool in self._pools.items():

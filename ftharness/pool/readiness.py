@@ -124,7 +124,8 @@ class Readiness:
     async def _look(self) -> str:
         """What is wrong with it; "" where it is well."""
         url = self._prepared.url + (self._config.probe.path or self._prepared.health_path)
-        return self.flaw or await look(url, self._config.probe.timeout_s)
+        seen = await look(url, self._config.probe.timeout_s)
+        return self.flaw or seen  # what its log said meanwhile counts
 
     def _say_ready(self) -> None:
         self._registry.engine_ready(

@@ -106,7 +106,7 @@ class Slot:
         """
         try:
             fd = os.open(self.folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             # Shared: two that ask at once do not take each other for a shim.
