@@ -1,4 +1,4 @@
-"""The command line: ``ftharness list | run | check | replay | report | compare | provision | contract check | doctor | k8s``.
+"""The command line: ``ftharness list | run | sweep | check | replay | report | compare | provision | doctor`` and the rest.
 
 Exit status: 0 all pass (known findings and what does not apply included), 1 some fail, 2 the call or a file is wrong (nothing
 was started; of several scenarios those were run that can be, and none failed), 3 some unknown, or not run because something is
@@ -14,6 +14,7 @@ import typer
 from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said, status_of
 from ftharness.cli_k8s import k8s_app
 from ftharness.cli_pool import pool_app
+from ftharness.cli_sweep import sweep
 
 if TYPE_CHECKING:  # each command imports what it needs: a typo is answered in a tenth of a second
     from ftharness.scenario.runner import Cell
@@ -200,6 +201,9 @@ def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) ->
     if session.interrupted:
         return INTERRUPTED
     return status_of(record, session.trouble, session.refused)
+
+
+app.command("sweep")(sweep)
 
 
 @app.command()

@@ -1,0 +1,237 @@
+"""Sweeps as a user meets them: real processes, ended in every way, and gone on with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftharness.process.process_table import below, command_line, read_table
+
+FTHARNESS = [sys.executable, "-m", "ftharness"]
+DONE_S = 60
+# Three cells of about 2 s, the second of which fails.
+TEXT = """
+[matrix]
+scenarios = ["migration/drain"]
+set = {max_tokens = [200], speed = [400]}
+
+[[include]]
+scenario = "migration/worker_failure"
+bug = "drop-token"
+set = {speed = 400}
+
+[[include]]
+scenario = "cancellation/reset"
+"""
+FOLDERS = ["1-migration-drain", "2-migration-worker_failure", "3-cancellation-reset"]
+VERDICTS = ["pass", "fail", "pass"]
+
+Until = Callable[..., None]
+AllGone = Callable[[list[int], float], bool]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.toml").write_text(TEXT)
+    return tmp_path / "mine.toml"
+
+
+def call(folder: Path, *arguments: str, status: int) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*FTHARNESS, "sweep", *arguments], cwd=folder, capture_output=True, text=True, timeout=DONE_S, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@contextmanager
+def running(file: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """A sweep in a process group of its own, as a shell starts it; killed at the end, if it still is there."""
+    argv = [*FTHARNESS, "sweep", str(file), "--out", "out", *arguments]
+    with subprocess.Popen(
+        argv, cwd=file.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def workers(process: "subprocess.Popen[str]") -> list[int]:
+    """The pids of the sweep's worker processes."""
+    children = [entry for entry in read_table().values() if entry.ppid == process.pid]
+    return [entry.pid for entry in children if any("spawn_main" in word for word in command_line(entry))]
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return found
+
+
+def outcome(folder: Path) -> list[tuple[str, str, str]]:
+    """What a report says of each cell that does not depend on the machine's pace."""
+    return [(one["name"], one["path"], one["verdict"]) for one in run_of(folder)["scenarios"]]
+
+
+def serves(folder: Path) -> bool:
+    """Whether the cell in the folder is in the midst of an answer."""
+    history = folder / "history.jsonl"
+    return history.exists() and b'"kind":"request.chunk"' in history.read_bytes()
+
+
+def test_a_whole_sweep_has_one_report(file: Path) -> None:
+    """As one run of several scenarios: its files, its status, its order; and a line for each cell as it ends."""
+    done = call(file.parent, str(file), "--out", "out", "--jobs", "2", status=1)
+    lines = done.stdout.splitlines()
+    assert sorted(line[:5] for line in lines[:3]) == ["[1/3]", "[2/3]", "[3/3]"]
+    assert sum("1 lost" in line for line in lines) == 1
+    assert re.search(r"\(\d+ s left\)$", lines[0])
+    assert lines[-2].startswith("2 pass, 1 fail in ")
+    out = file.parent / "out"
+    assert [verdict for *_, verdict in outcome(out)] == VERDICTS
+    assert [path for _, path, _ in outcome(out)] == FOLDERS
+    for name in FOLDERS:
+        assert {path.name for path in (out / name).iterdir()} == {
+            "history.jsonl",
+            "scenario.json",
+            "trace.json",
+            "logs",
+        }
+    assert (out / "junit.xml").read_text().count("<testcase") == 3
+    assert "drop-token" in (out / "report.html").read_text()
+    check = subprocess.run([*FTHARNESS, "check", str(out)], capture_output=True, text=True, check=False)
+    assert (check.returncode, check.stdout.splitlines()[-1]) == (1, "2 pass, 1 fail")
+    again = call(file.parent, "--resume", "out", status=1)
+    assert "3 of 3 cells were finished before" in again.stdout
+
+
+def test_a_killed_sweep_goes_on(file: Path, until: Until, all_gone: AllGone) -> None:
+    """SIGKILL in its second cell: all it started goes; the rest is run, the first cell is not, and the report is the same."""
+    out = file.parent / "out"
+    with running(file) as process:
+        until(lambda: serves(out / FOLDERS[1]), process)
+        ours = [entry.pid for entry in below(process.pid, read_table())]
+        process.kill()
+        # Its worker is told by the end of its parent, stops its stack in order, and the rest is the guardian's.
+        resumed = call(file.parent, "--resume", "out", status=1)
+        assert all_gone(ours, 0.0), "whoever resumes waits for the workers that still write"
+    assert "[2/3]" in resumed.stdout
+    assert "[1/3]" not in resumed.stdout
+    assert "1 of 3 cells were finished before" in resumed.stdout
+    assert [path.name for path in (out / "sweep" / "interrupted").iterdir()] == [FOLDERS[1]]
+    assert serves(out / "sweep" / "interrupted" / FOLDERS[1])
+    assert outcome(out) == list(zip(_names(), FOLDERS, VERDICTS, strict=True))
+
+
+def _names() -> list[str]:
+    return [folder[2:].replace("-", "/", 1) for folder in FOLDERS]
+
+
+def test_a_cell_that_kills_its_worker_is_given_up(file: Path, until: Until, all_gone: AllGone) -> None:
+    """Its stack dies with each; the second strike is the last, and says so in the report; the others go on."""
+    out = file.parent / "out"
+    kept = out / "sweep" / "interrupted" / FOLDERS[0]
+
+    with running(file, "--only", "migration/drain", "--only", "cancellation/*") as process:
+        for strike in range(2):
+            until(lambda strike=strike: kept.exists() == bool(strike) and serves(out / FOLDERS[0]), process)
+            (worker,) = workers(process)
+            stack = [entry.pid for entry in below(worker, read_table())]
+            assert len(stack) >= 8  # the guardian, three keepers, a frontend, two workers and their engines
+            os.kill(worker, signal.SIGKILL)
+            assert all_gone([worker, *stack], 2.0)
+        said, told = process.communicate(timeout=DONE_S)
+    assert process.returncode == 3, said + told
+    assert "its worker ended: killed by SIGKILL" in told
+    drain, reset = run_of(out)["scenarios"]
+    assert (drain["verdict"], reset["verdict"]) == ("unknown", "pass")
+    assert drain["reason"].startswith("given up: it took its worker down 2 times, the last time: killed by SIGKILL")
+    assert "given up: it took its worker down 2 times" in (out / "junit.xml").read_text()
+    assert (
+        "2 of 2 cells were finished before"
+        in call(
+            file.parent, "--resume", "out", "--only", "migration/drain", "--only", "cancellation/*", status=3
+        ).stdout
+    )
+
+
+def test_ctrl_c_tears_down_and_reports(file: Path, until: Until, all_gone: AllGone) -> None:
+    """As from a terminal, to all of its processes: the cell's stack is stopped in order, and what is finished is reported."""
+    out = file.parent / "out"
+    with running(file) as process:
+        until(lambda: serves(out / FOLDERS[1]), process)
+        ours = [entry.pid for entry in below(process.pid, read_table())]
+        os.killpg(process.pid, signal.SIGINT)
+        said, told = process.communicate(timeout=DONE_S)
+        assert process.returncode == 130, said + told
+        assert all_gone(ours, 2.0)
+    assert "interrupted: stopping what runs" in told
+    assert "Traceback" not in told
+    assert said.splitlines()[-1] == "go on with  ftharness sweep --resume out"
+    assert [verdict for *_, verdict in outcome(out)] == ["pass"]
+    end = (out / FOLDERS[1] / "history.jsonl").read_text().splitlines()[-1]
+    assert ('"run.finished"' in end, '"interrupted"' in end) == (True, True)
+    assert "[2/3]" in call(file.parent, "--resume", "out", status=1).stdout
+
+
+def test_a_changed_file_is_refused(file: Path) -> None:
+    """What changed is said, and nothing is run; begun anew, nothing of the old one is left."""
+    call(file.parent, str(file), "--out", "out", "--only", "migration/drain", status=0)
+    out = file.parent / "out"
+    file.write_text(TEXT.replace("[200]", "[150]"))
+    refused = call(file.parent, str(file), "--out", "out", status=2)
+    assert "'migration/drain sim vllm max_tokens=150 speed=400' is new" in refused.stderr
+    assert outcome(out) == [("migration/drain", FOLDERS[0], "pass")]
+    anew = call(file.parent, str(file), "--out", "out", "--only", "migration/drain", "--force-restart", status=0)
+    assert "[1/1] ✓ migration/drain sim vllm max_tokens=150 speed=400" in anew.stdout
+    assert run_of(out)["scenarios"][0]["params"]["max_tokens"] == "150"
+
+
+def test_a_cell_that_cannot_be_begun_costs_the_others_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, is no part of the report, and is tried again by whoever goes on."""
+    monkeypatch.setenv("FTHARNESS_CACHE", str(file.parent / "cache"))  # where nothing is provisioned
+    file.write_text('[matrix]\nscenarios = ["migration/drain"]\nstacks = ["dynamo-sim", "sim"]\n')
+    done = call(file.parent, str(file), "--out", "out", status=3)
+    assert "migration/drain was not run: " in done.stderr
+    assert "ftharness provision dynamo" in done.stderr
+    assert [verdict for *_, verdict in outcome(file.parent / "out")] == ["pass"]
+    assert "was not run" in call(file.parent, "--resume", "out", status=3).stderr
+
+
+WRONG = [
+    ([], "either the FILE of a sweep, or --resume"),
+    (["nothing.toml"], "nothing.toml: there is no such file"),
+    (["--resume", "nothing"], "nothing: no sweep was begun here"),
+    (["mine.toml", "--only", "migraton/*"], "fits no cell; did you mean migration/drain?"),
+    (["mine.toml", "--jobs", "0"], "--jobs"),
+]
+
+
+@pytest.mark.parametrize("arguments,says", WRONG, ids=[says for _, says in WRONG])
+def test_a_wrong_call_starts_nothing(file: Path, arguments: list[str], says: str) -> None:
+    """Status 2, one message, and no folder."""
+    done = call(file.parent, *arguments, status=2)
+    assert says in done.stderr
+    assert [path.name for path in file.parent.iterdir()] == ["mine.toml"]
+
+
+def test_a_dry_run_prints_the_cells(file: Path) -> None:
+    """A name a line, as --only takes them; nothing is made."""
+    done = call(file.parent, str(file), "--dry-run", "--out", "out", status=0)
+    assert done.stdout.splitlines() == [
+        "migration/drain sim vllm max_tokens=200 speed=400",
+        "migration/worker_failure sim vllm bug=drop-token speed=400",
+        "cancellation/reset sim vllm",
+    ]
+    assert "3 of 3 cells, 0 of them finished" in done.stderr
+    assert not (file.parent / "out").exists()

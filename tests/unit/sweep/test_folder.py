@@ -1,0 +1,139 @@
+"""A sweep's folder: what is finished there, whose it is, and what is kept."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ftharness.checkpoint import CheckpointManifest
+from ftharness.scenario import ScenarioRecord
+from ftharness.sweep import FinishedCell, Planned, Sweep, SweepFolder, load
+from ftharness.sweep.plan import Plan, plan_of
+
+TEXT = """
+[matrix]
+scenarios = ["migration/drain"]
+seeds = [1, 2, 3]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    (tmp_path / "sweep.toml").write_text(TEXT)
+    return load(tmp_path / "sweep.toml")
+
+
+def plan(sweep: Sweep) -> Plan:
+    return plan_of(sweep.path, sweep.cells, "2026-01-01T00:00:00+00:00")
+
+
+def changed(sweep: Sweep, before: str, after: str) -> Plan:
+    sweep.path.write_text(TEXT.replace(before, after))
+    return plan(load(sweep.path))
+
+
+def finished(cell: Planned) -> FinishedCell:
+    return FinishedCell(cell.name, 2.0, ScenarioRecord(name=cell.cell.scenario.name, stack="sim", verdict="pass"))
+
+
+def test_what_is_finished_is_in_the_manifest(tmp_path: Path, sweep: Sweep) -> None:
+    """Each cell a batch of one shard, in any order, and from any process; the whole is complete when it is said to be."""
+    folder, out = SweepFolder(tmp_path / "out"), tmp_path / "out"
+    folder.begin(plan(sweep))
+    for place in (2, 0):
+        SweepFolder(out).finish(sweep.cells[place], finished(sweep.cells[place]))
+    assert list(folder.finished()) == [0, 2]
+    assert [folder.is_finished(place) for place in range(3)] == [True, False, True]
+    shard = CheckpointManifest(out / "sweep" / "manifest.json").get_shard_status(0)
+    assert shard is not None
+    assert [(one["batch_idx"], one["sequence_range"]) for one in shard["checkpoints"]] == [
+        (0, "migration/drain sim vllm seed=1"),
+        (2, "migration/drain sim vllm seed=3"),
+    ]
+
+
+def test_what_a_kill_left_between_two_files(tmp_path: Path, sweep: Sweep) -> None:
+    """A record that is not in the manifest counts; one that is damaged does not, and is kept beside."""
+    folder, records = SweepFolder(tmp_path), tmp_path / "sweep" / "shard_0"
+    folder.begin(plan(sweep))
+    for cell in sweep.cells[:2]:
+        folder.finish(cell, finished(cell))
+    (records / "cell_00002.json").write_bytes(msgspec.json.encode(finished(sweep.cells[2])))
+    (records / "cell_00000.json").write_text('{"name": "migra')
+    assert folder.begin(plan(sweep)).started_at == plan(sweep).started_at
+    assert list(folder.finished()) == [1, 2]
+    assert not folder.is_finished(0)
+    assert (records / "cell_00000.damaged").exists()
+    shard = CheckpointManifest(tmp_path / "sweep" / "manifest.json").get_shard_status(0)
+    assert shard is not None
+    assert [one["batch_idx"] for one in shard["checkpoints"]] == [1, 2]
+
+
+DIFFERENT = [
+    ("seeds = [1, 2, 3]", "seeds = [1, 2, 3, 4]", "'migration/drain sim vllm seed=4' is new"),
+    ("seeds = [1, 2, 3]", "seeds = [3]", "'migration/drain sim vllm seed=1', '.* seed=2' are gone"),
+    ("seeds = [1, 2, 3]", "seeds = [3, 2, 1]", "the cells are in another order"),
+]
+
+
+@pytest.mark.parametrize("before,after,says", DIFFERENT, ids=["more", "fewer", "order"])
+def test_another_sweep_is_refused(tmp_path: Path, sweep: Sweep, before: str, after: str, says: str) -> None:
+    """It says what changed and what can be done; nothing in the folder is touched."""
+    folder = SweepFolder(tmp_path / "out")
+    folder.begin(plan(sweep))
+    folder.finish(sweep.cells[0], finished(sweep.cells[0]))
+    with pytest.raises(ValueError, match=f"is of another sweep than .*{says}.*--force-restart"):
+        folder.begin(changed(sweep, before, after))
+    assert list(folder.finished()) == [0]
+
+
+def test_another_version_and_another_content_are_told(tmp_path: Path, sweep: Sweep) -> None:
+    """Two versions of ftharness, or of a scenario, are not judged in one report."""
+    folder = SweepFolder(tmp_path)
+    folder.begin(msgspec.structs.replace(plan(sweep), ftharness="0.0.1"))
+    with pytest.raises(ValueError, match=r"it was begun by ftharness 0\.0\.1, and this is "):
+        folder.compare(plan(sweep))
+    folder.forget()
+    folder.begin(plan(sweep))
+    cells = [msgspec.structs.replace(cell, content="other") for cell in sweep.cells[:1]] + sweep.cells[1:]
+    with pytest.raises(ValueError, match="'migration/drain sim vllm seed=1' would run something else"):
+        folder.compare(plan_of(sweep.path, cells, ""))
+
+
+def test_a_run_that_is_no_sweep_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
+    """Also by who wants to begin anew."""
+    (tmp_path / "run.json").write_text("{}")
+    folder = SweepFolder(tmp_path)
+    folder.forget()
+    with pytest.raises(ValueError, match="there is a run in this folder already"):
+        folder.begin(plan(sweep))
+    assert (tmp_path / "run.json").read_text() == "{}"
+
+
+def test_anew_nothing_of_the_old_one_counts(tmp_path: Path, sweep: Sweep) -> None:
+    """Its cells, records and report go; what is not the sweep's stays."""
+    folder, cell = SweepFolder(tmp_path / "out"), sweep.cells[0]
+    folder.begin(plan(sweep))
+    folder.finish(cell, finished(cell))
+    folder.empty(cell).mkdir()
+    for name in ("run.json", "notes.txt"):
+        (folder.root / name).write_text("{}")
+    folder.forget()
+    assert [path.name for path in folder.root.iterdir()] == ["notes.txt"]
+    folder.begin(changed(sweep, "[1, 2, 3]", "[5]"))
+    assert folder.finished() == {}
+
+
+def test_what_was_half_written_is_kept(tmp_path: Path, sweep: Sweep) -> None:
+    """However often, each under a name of its own, where no run is looked for."""
+    folder, cell = SweepFolder(tmp_path), sweep.cells[0]
+    for attempt in range(3):
+        place = folder.empty(cell)
+        assert not place.exists()
+        place.mkdir()
+        (place / "scenario.json").write_text(json.dumps(attempt))
+    kept = sorted((tmp_path / "sweep" / "interrupted").iterdir())
+    assert [path.name for path in kept] == ["1-migration-drain", "1-migration-drain-2"]
+    assert [(path / "scenario.json").read_text() for path in kept] == ["0", "1"]
+    assert not list(tmp_path.glob("sweep/scenario.json")) + list(tmp_path.glob("sweep/*/scenario.json"))
