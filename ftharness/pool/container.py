@@ -86,13 +86,13 @@ def contained(
         argv += ["--volume", f"{mount.source}:{mount.target}{'' if mount.writable else ':ro'}"]
     argv += _devices(mask, podman=podman)
     argv += [word for key, value in _inside(prepared).items() for word in ("--env", f"{key}={value}")]
-    inside = [word.replace(prepared.workdir, _WORKDIR) for word in _listening(prepared.argv)]
+    entry, *inside = [word.replace(prepared.workdir, _WORKDIR) for word in _listening(prepared.argv)]
     # What the program itself needs: rootless podman keeps its images below the user's home.
     kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DOCKER_HOST", "DBUS_SESSION_BUS_ADDRESS")
     return msgspec.structs.replace(
         prepared,
         bin=run,
-        args=(*argv, config.image, *inside),
+        args=(*argv, "--entrypoint", entry, config.image, *inside),  # an image's own would come before the command
         env={key: environ[key] for key in kept if key in environ},
         container=name,
         stop=(run, "rm", "--force", name),

@@ -159,12 +159,12 @@ class Leases:
     def due(self) -> list[str]:
         """Those that are held beyond their time, oldest deadline first."""
         now = self._clock()
-        found = []
+        found: dict[str, None] = {}  # one that was renewed within the clock's resolution has the same deadline twice
         while self._deadlines and self._deadlines[0][0] <= now:
             until, lease_id = heapq.heappop(self._deadlines)
             if self._is_deadline(until, lease_id):
-                found.append(lease_id)
-        return found
+                found[lease_id] = None
+        return list(found)
 
     def next_deadline(self) -> float | None:
         """When the first of those that are held ends, by the clock; None where none is held."""

@@ -7,6 +7,7 @@ An engine gets no variable that nobody named: those of its profile, of its pool,
 import math
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def prepare(
         its_mask = _mask(config, engine_id, devices)
         if profile.needs_model and not staged.path:
             raise PrepareError(f"pool {config.id!r}: the profile {config.engine} needs a model, and none is set")
+        if profile.needs_device and not its_mask.devices:
+            raise PrepareError(f"pool {config.id!r}: the profile {config.engine} needs a GPU: set device_mask")
         privileges(config.user)  # whether there is such a user; who starts it asks again
         folder = Path(config.workdir) if config.workdir else state_dir / "work"
         workdir = folder.absolute() / engine_id
@@ -109,13 +112,15 @@ def _mask(config: PoolConfig, engine_id: str, devices: Devices) -> Mask:
 
 
 def _words(config: PoolConfig, model: str, engine_id: str, ports: Mapping[str, int]) -> dict[str, str]:
-    python = Path(config.python or sys.executable)
+    # In a container the programs are the image's; where they lie in the engines' own images.
+    python = Path(config.python or (sys.executable if config.container is None else "/usr/local/bin/python3"))
     return {
         "python": str(python),
         "bin": str(python.parent),
         "pool": str(Path(__file__).parent),
         "model": model,
         "engine_id": engine_id,
+        "unique": uuid.uuid4().hex,
         "stop_s": str(math.floor(config.stop_grace_s)),  # it is to be through before it is killed
         **({"port": str(ports["http"])} if "http" in ports else {}),
         **{f"port.{name}": str(number) for name, number in ports.items()},

@@ -3,7 +3,8 @@
 In the strings of a profile's and a pool's commands and variables stand placeholders: ``{python}`` and ``{bin}``, the
 interpreter and the folder of its programs; ``{pool}``, the folder of this package; ``{model}`` and ``{served}``, where the model
 lies and what requests call it; ``{port}`` or ``{port.NAME}``; ``{slots}``; ``{gpus}``, how many devices it sees; ``{engine_id}``;
-``{workdir}``; ``{stop_s}``, whole seconds that it may take to end. Other braces, as of JSON, stay.
+``{workdir}``; ``{unique}``, a word that no other start has; ``{stop_s}``, whole seconds that it may take to end. Other braces, as
+of JSON, stay.
 """
 
 import re
@@ -48,6 +49,7 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         health_path: Of the request that says whether it is well.
         slots: Requests that it runs at once, where the pool does not say.
         needs_model: Whether it cannot be started without a model.
+        needs_device: Whether it cannot without a GPU.
         version_at: Where it says its version.
         slots_at: And how many requests it runs at once.
         supports: What it can.
@@ -66,6 +68,7 @@ class EngineProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     health_path: str = "/health"
     slots: int = 1
     needs_model: bool = True
+    needs_device: bool = False
     version_at: Told | None = None
     slots_at: Told | None = None
     supports: Supports = Supports()

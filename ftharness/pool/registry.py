@@ -263,7 +263,7 @@ class Registry:
         """All that was measured, by version, model and mask."""
         return self._perf.all()
 
-    def draining(self, pool_id: str, draining: bool) -> None:  # noqa: FBT001 - the one thing it says
+    def draining(self, pool_id: str, draining: bool) -> None:  # noqa: FBT001 - the one thing that it says
         """Whether the pool takes no more leases.
 
         Raises:
@@ -371,6 +371,7 @@ class Registry:
         Raises:
             UnknownPool: There is none of that name.
         """
+        self._end_due()
         return self.pool(pool_id).held == 0
 
     async def until_idle(self, pool_id: str) -> None:
@@ -387,6 +388,7 @@ class Registry:
         Raises:
             UnknownPool: There is none of that name.
         """
+        self._end_due()
         ended: list[Lease] = []
         changes: list[Change] = []
         for one in self.pool(pool_id).engines.values():
@@ -410,6 +412,7 @@ class Registry:
     def _to_state(
         self, one: EngineEntry, state: EngineState, reason: str, *, backoff_ms: int = 0, more: Sequence[Change] = ()
     ) -> list[Lease]:
+        self._end_due()  # what was over before is not revoked
         one.backoff_ms = backoff_ms
         # One that does not answer, and takes leases all the same, goes on doing so while it is drained: the pool refuses.
         leasable = one.leasable and state in HOLDING
