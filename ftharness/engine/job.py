@@ -20,9 +20,9 @@ PROGRAMS = {"inference": inference}
 
 def main(argv: list[str] | None = None) -> int:
     """Run a program to its end; the exit status."""
-    parser = argparse.ArgumentParser(prog="ftharness.engine.job", description=__doc__)
+    parser = argparse.ArgumentParser(prog="ftharness.engine.job", description=__doc__, allow_abbrev=False)
     programs = parser.add_subparsers(dest="program", required=True)
-    _inference(programs.add_parser("inference", help="inference over items, with checkpoints"))
+    _inference(programs.add_parser("inference", help="inference over items, with checkpoints", allow_abbrev=False))
     given = vars(parser.parse_args(argv))
     program = PROGRAMS[given.pop("program")]
     speak_by_logging()

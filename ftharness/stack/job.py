@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 #: The roles of processes that serve nobody: a job, and the disk that it has for itself.
 JOB, DISK = "job", "disk"
+_CONTROL = "control-"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +76,12 @@ def inference(*, disk_mb: int | None = None, **args: Any) -> Job:
 
 def job_name(place: int, *, control: bool = False) -> str:
     """What the process of the job at that place of the scenario, from 0, is called."""
-    return f"{'control-' if control else ''}job-{place + 1}"
+    return f"{_CONTROL if control else ''}job-{place + 1}"
+
+
+def is_control(name: str) -> bool:
+    """Whether a process is, by its name, a job without the faults."""
+    return name.startswith(_CONTROL)
 
 
 def _shown(value: Any) -> str:

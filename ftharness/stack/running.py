@@ -14,7 +14,7 @@ from pathlib import Path
 from ftharness.client import Client, Stream
 from ftharness.faults import ROLE_OF, TURNS, Target
 from ftharness.gpu import NoGpus
-from ftharness.history import FaultLanded, FaultRequested, History, Leak, Log, Metric
+from ftharness.history import FaultLanded, FaultMissed, FaultRequested, History, Leak, Log, Metric
 from ftharness.logs import read_metrics
 from ftharness.process import (
     Living,
@@ -340,7 +340,7 @@ class RunningStack:
         if target.role == "frontend":
             return [self.frontend]
         if target.role == "hit":
-            return [self._hit(target)]
+            return [await self._hit(target)]
         if target.role in TURNS:
             group = f"worker-{target.group}"
             members = [worker for worker in self.workers if self._launches[worker.name].group == group]
@@ -354,10 +354,21 @@ class RunningStack:
             return [await self._in_role(target, ROLE_OF[target.role], request)]
         return [await (self.find_serving(request) if target.role == "serving" else self._another(request))]
 
-    def _hit(self, target: Target) -> Living:
-        """The process that another fault hit; of a ``restart`` the one that it started."""
+    async def _hit(self, target: Target) -> Living:
+        """The process that another fault hit; of a ``restart`` the one that it started.
+
+        One that has been asked for may be about to say that it landed: its target's end, which is the proof, may be what this
+        one waited for.
+        """
         fault_id = f"fault-{target.fault + 1}"
         asked = next(self._history.select(FaultRequested, id=fault_id), None)
+        if asked:
+            with suppress(TimeoutError):
+                await self._history.wait_for(
+                    lambda event: isinstance(event, FaultLanded | FaultMissed) and event.id == fault_id,
+                    deadline_s=_CLAIM_S,
+                    what=f"{target}: what became of it",
+                )
         landed = next(self._history.select(FaultLanded, id=fault_id), None)
         name = landed.source if landed else ""
         if landed and asked and asked.fault == "restart":

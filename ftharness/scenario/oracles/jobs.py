@@ -29,6 +29,9 @@ def _completed(case: Case, job: JobView, status: int) -> Finding:
         return Finding("fail", f"{job.last} did not end", pending=True)
     if not case.ended_in_phase(job.last):
         return Finding("fail", f"{job.last} did not end by itself: the teardown ended it", (ended.n,))
+    if any(one.reason == "teardown" for one in case.signals_to(job.last)):
+        late = f"{job.last} had not ended when its phase was over, and was ended by {said(ended)}"
+        return Finding("fail", late, (ended.n,), invariant=True)
     if killed(case, job.last):
         return Finding("unknown", f"{job.last} was ended by {said(ended)}, and not started again", (ended.n,))
     words = list(lines(case, job.last, *_LAST_WORD.values()))

@@ -88,9 +88,9 @@ def rank_struck(case: Case, fault: FaultView) -> Log | None:
 
 
 def killed(case: Case, source: str) -> ProcessExited | None:
-    """How a life ended by a signal that was sent to it; None where it ended otherwise."""
+    """How a life ended by a signal that a fault sent to it; None where it ended otherwise."""
     ended = case.exits.get(source)
-    sent = {one.signal for one in case.signals_to(source)}
+    sent = {one.signal for one in case.signals_to(source) if one.reason != "teardown"}
     return ended if ended is not None and ended.signal in sent else None
 
 

@@ -4,8 +4,18 @@ from collections.abc import Sequence
 
 import pytest
 
-from ftharness.history import Event, FaultLanded, History, Log, RequestChunk, RequestFinished, RequestSent
-from ftharness.scenario import Trigger, after_fault, at, on_log, on_token
+from ftharness.history import (
+    Event,
+    FaultLanded,
+    History,
+    Log,
+    ProcessExited,
+    ProcessStarted,
+    RequestChunk,
+    RequestFinished,
+    RequestSent,
+)
+from ftharness.scenario import Trigger, after_fault, at, on_exit, on_log, on_token
 from ftharness.scenario.moments import moment_of
 from ftharness.scenario.trigger import when
 
@@ -53,6 +63,31 @@ def test_on_log_of_a_process_is_not_anothers() -> None:
     """Its source is asked for by name."""
     lines = [claim("r", "worker-2"), claim("r", "worker-1")]
     assert moments(on_log("request_received", source="worker-1"), lines, control=CONTROL) == [None, 0.0]
+
+
+def test_on_log_may_ask_for_what_is_said() -> None:
+    """Only lines that say just that are counted."""
+    lines = [
+        Log(source="job-1", event="batch_started", captures={"rank": rank, "batch": batch})
+        for rank, batch in (("0", "2"), ("1", "2"), ("1", "3"), ("1", "2"))
+    ]
+    of_rank = {"rank": "1", "batch": "2"}
+    assert moments(on_log("batch_started", captures=of_rank), lines) == [None, 0.0, None, None]
+    assert moments(on_log("batch_started", captures=of_rank, nth=2), lines) == [None, None, None, 0.0]
+    assert moments(on_log("batch_started", captures={"shard": "1"}), lines) == [None] * 4
+
+
+def test_on_exit_is_the_end_of_that_process() -> None:
+    """Not of its next life, nor of another's."""
+    ends = [ProcessExited(source=name, pid=1, returncode=0) for name in ("control-job-1", "job-1", "job-1.2")]
+    assert moments(on_exit("job-1"), ends) == [None, 0.0, None]
+    assert str(on_exit("job-1")) == "on the end of job-1"
+
+
+def test_at_counts_from_the_first_job_too() -> None:
+    """Where no request is sent; not from the disk that it has."""
+    starts = [ProcessStarted(source=name, pid=1, role=name[:-2]) for name in ("disk-1", "job-1")]
+    assert moments(at(2), starts) == [None, 0.0]
 
 
 def test_on_token_counts_the_tokens_of_its_request() -> None:
