@@ -160,11 +160,12 @@ class Run:
         try:
             await self.launch()
             await self._workload("control")
-            if self._needs_reference() and self.cell.scenario.faults:
-                await self._workload("repeat")
-            await self._workload("fault")
-            if self._needs_reference():
-                await self._cut()
+            if self._control_jobs_passed():  # else they would only fail once more
+                if self._needs_reference() and self.cell.scenario.faults:
+                    await self._workload("repeat")
+                await self._workload("fault")
+                if self._needs_reference():
+                    await self._cut()
             self.ended("complete")
         except NotApplicable as error:
             self.ended("not_applicable", str(error))
@@ -304,6 +305,10 @@ class Run:
 
     def _jobs(self, phase: str) -> Sequence[JobPlan]:
         return {"control": self.stack.plan.jobs.control, "fault": self.stack.plan.jobs.fault}.get(phase, ())
+
+    def _control_jobs_passed(self) -> bool:
+        ends = [self.stack[plan.job.name].exit for plan in self._jobs("control")]
+        return all(end is not None and end.returncode == 0 for end in ends)
 
     async def _job(self, plan: JobPlan) -> None:
         """Run a job to its end, and to that of the last life that the faults give it."""
