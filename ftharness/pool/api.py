@@ -70,7 +70,8 @@ class Api:
         self._redactor = redactor
         self._token = token
         self._news = LeaseNews(manager.registry)
-        self._document = msgspec.json.encode(document(__version__))
+        self._longest_s = {pool.id: pool.config.lease_ttl_max_s for pool in manager.registry.pools()}
+        self._document = msgspec.json.encode(document(__version__, [pool.id for pool in self._registry.pools()]))
 
     def application(self) -> ASGIApp:
         """What a server is given."""
@@ -103,13 +104,11 @@ class Api:
         pool_id = request.path_params["pool_id"]
         wanted = await _body(request, Acquire)
         try:
-            lease = self._registry.acquire(pool_id, holder=wanted.holder, ttl_s=_seconds(wanted.ttl_ms))
+            ttl_s = self._ttl_s(pool_id, wanted.ttl_ms)
+            lease = self._registry.acquire(pool_id, holder=wanted.holder, ttl_s=ttl_s)
         except Refused as refused:
-            status = 404 if refused.reason == "unknown" else 409
-            code = "unknown_pool" if refused.reason == "unknown" else refused.reason
+            status, code = (404, "unknown_pool") if refused.reason == "unknown" else (409, refused.reason)
             raise Refusal(status, code, str(refused), pool_id=pool_id) from None
-        except ValueError as error:
-            raise Refusal(422, "invalid", f"ttl_ms: {error}", pool_id=pool_id) from None
         return _answer(lease, 201, {"location": f"/v1/pools/{pool_id}/leases/{lease.id}"})
 
     async def _release(self, request: Request) -> Response:
@@ -119,16 +118,18 @@ class Api:
         wanted = await _body(request, Renew)
         lease = self._lease_of(request)
         try:
-            return _answer(self._registry.renew(lease.id, _seconds(wanted.ttl_ms)))
+            return _answer(self._registry.renew(lease.id, self._ttl_s(lease.pool_id, wanted.ttl_ms)))
         except LeaseEnded as ended:
             raise Refusal(409, f"lease_{ended.lease.state}", str(ended), lease=ended.lease) from None
-        except ValueError as error:
-            raise Refusal(422, "invalid", f"ttl_ms: {error}", pool_id=lease.pool_id) from None
 
     async def _lease(self, request: Request) -> Response:
         wait_s = _wait_s(request)
         lease = self._lease_of(request)
         return _answer(await self._news.until_over(lease.id, wait_s) if wait_s else lease)
+
+    def _ttl_s(self, pool_id: str, wanted_ms: float | None) -> float | None:
+        """No longer than the pool grants: its answer says until when."""
+        return None if wanted_ms is None else min(wanted_ms / 1000, self._longest_s.get(pool_id, wanted_ms))
 
     def _lease_of(self, request: Request) -> Lease:
         """The lease of a path, which names its pool, too."""
@@ -249,7 +250,7 @@ def _answer(told: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(msgspec.json.encode(told), status, headers=headers, media_type=_JSON)
 
 
-def _seconds(milliseconds: int | None) -> float | None:
+def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 

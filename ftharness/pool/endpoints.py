@@ -19,8 +19,9 @@ _LONGEST_MS: Final = 30 * 24 * 3_600_000
 #: How long an answer is put off at most: what stands between closes a connection on which nothing comes for longer.
 LONGEST_WAIT_MS: Final = 60_000
 
-Deadline = Annotated[int, Meta(ge=0, le=_LONGEST_MS)]
-TimeToLive = Annotated[int, Meta(ge=1, le=_LONGEST_MS)]
+#: Numbers, not whole ones: to JSON Schema 5.0 is an integer, to those who read JSON into types it is none.
+Deadline = Annotated[float, Meta(ge=0, le=_LONGEST_MS)]
+TimeToLive = Annotated[float, Meta(ge=1, le=_LONGEST_MS)]
 Wait = Annotated[int, Meta(ge=0, le=LONGEST_WAIT_MS)]
 
 
@@ -52,7 +53,7 @@ class Acquire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         holder: A name that people recognise in logs.
-        ttl_ms: How long the lease lasts unless it is renewed; null: as configured.
+        ttl_ms: How long the lease lasts unless it is renewed; null: as configured. More than the pool grants is cut to that.
     """
 
     holder: Annotated[str, Meta(max_length=256)] = ""
@@ -63,7 +64,7 @@ class Renew(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """For how much longer.
 
     Attributes:
-        ttl_ms: From now; null: as configured.
+        ttl_ms: From now; null: as configured. More than the pool grants is cut to that.
     """
 
     ttl_ms: TimeToLive | None = None

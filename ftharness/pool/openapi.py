@@ -30,8 +30,8 @@ _WHY = {
 _BODY = {400: "The body is not JSON."} | {status: _WHY[status] for status in (413, 415)}
 
 
-def document(version: str) -> dict[str, Any]:
-    """The document of this version of ftharness."""
+def document(version: str, pools: Sequence[str]) -> dict[str, Any]:
+    """The document of this version of ftharness, and of a manager of those pools: no other names are pools'."""
     types: list[Any] = [Problem]
     for endpoint in ENDPOINTS:
         types += [kind for kind in (*endpoint.answers.values(), endpoint.takes) if kind is not None]
@@ -39,7 +39,7 @@ def document(version: str) -> dict[str, Any]:
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, by_type)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, by_type, pools)
     return {
         "openapi": _VERSION,
         "info": {
@@ -57,7 +57,7 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: dict[str, Any], pools: Sequence[str]) -> dict[str, Any]:
     refusals: dict[int, str] = {403: _WHY[403]}
     if endpoint.path not in OPEN:
         refusals[401] = _WHY[401]
@@ -67,7 +67,7 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
-        "parameters": _parameters(endpoint),
+        "parameters": _parameters(endpoint, pools),
         "responses": {
             str(status): _answer(status, kind, schemas, refusals.get(status, ""))
             for status, kind in sorted(answers.items())
@@ -83,9 +83,15 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _parameters(endpoint: Endpoint) -> Sequence[dict[str, Any]]:
+def _parameters(endpoint: Endpoint, pools: Sequence[str]) -> Sequence[dict[str, Any]]:
+    of_name: dict[str, dict[str, Any]] = {"pool_id": {"enum": list(pools)}}
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", **of_name.get(name, {"minLength": 1})},
+        }
         for name in _PARAMETER.findall(endpoint.path)
     ]
     if endpoint.waits:
