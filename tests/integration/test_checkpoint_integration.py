@@ -22,6 +22,7 @@ from ftharness.checkpoint import (
     AsyncCheckpointWriter,
     CheckpointError,
     CheckpointManifest,
+    Resumed,
     resume_from_checkpoints,
     validate_checkpoint_pt,
 )
@@ -136,13 +137,17 @@ def test_runner_checkpoint_at_batch_boundary_only(tmp_path: Path, runner: Make, 
 
 
 def test_resume_skips_corrupted_checkpoint(tmp_path: Path, runner: Make, work: ModuleType) -> None:
-    """A damaged checkpoint and all after it are computed again, and nothing comes twice."""
+    """A damaged checkpoint and all after it are computed again, and nothing comes twice; who asks is told so first."""
     list(runner().run(work.Batches(6)))
     (tmp_path / "shard_0/batch_00001.pt").write_bytes(b"0" * 10)
     done = resume_from_checkpoints(tmp_path, 0)
     assert (len(done.ids), done.resume_batch_idx) == (20, 1)
     assert done.corrupted_ids == ["batch_1_LOST", *(f"seq{number}" for number in range(40, 60))]
-    results = list(runner().run(work.Batches(6)))
+    told: list[Resumed] = []
+    run = runner().run(work.Batches(6), on_resumed=told.append)
+    results = [next(run)]
+    assert [(one.ids, one.corrupted_ids) for one in told] == [(done.ids, done.corrupted_ids)]
+    results += run
     assert [result.batch_idx for result in results] == [-1, 2, 3, 4, 5]
     names = [name for result in results for name in result.sequence_ids]
     assert sorted(names) == sorted(f"seq{number}" for number in range(60))
