@@ -76,7 +76,7 @@ async def start(
     }
     try:
         slot.make()
-        link, shim = _spawn_shim(spec)
+        link, shim = _spawn_shim(spec, slot)
     except OSError as error:
         raise CannotStart(f"cannot start {slot.engine_id}: {error}") from error
     _reap_when_it_ends(shim)
@@ -126,7 +126,7 @@ async def connect(slot: Slot, on_line: OnLine = lambda _: None) -> EngineProcess
     return EngineProcess(slot, link, message, pidfd, on_line)
 
 
-def _spawn_shim(spec: Mapping[str, Any]) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+def _spawn_shim(spec: Mapping[str, Any], slot: Slot) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memfd = os.memfd_create("ftharness-shim", os.MFD_CLOEXEC)
     try:
@@ -135,13 +135,17 @@ def _spawn_shim(spec: Mapping[str, Any]) -> "tuple[socket.socket, subprocess.Pop
             data = data[os.write(memfd, data) :]
         # -I -S: the shim needs the standard library alone, and starts in half the time.
         words = [str(_LAUNCHER), str(theirs.fileno()), str(memfd), str(os.getpid())]
-        shim = subprocess.Popen(
-            [sys.executable, "-I", "-S", *words],
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-            pass_fds=(theirs.fileno(), memfd),
-            start_new_session=True,
-        )
+        # Its output would be a mistake's traceback. It does not go to ours: whoever reads that waits for an end that may be far.
+        with slot.complaints_path.open("wb") as complaints:
+            shim = subprocess.Popen(
+                [sys.executable, "-I", "-S", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                cwd="/",
+                pass_fds=(theirs.fileno(), memfd),
+                start_new_session=True,
+            )
     except BaseException:
         ours.close()
         raise

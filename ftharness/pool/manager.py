@@ -160,17 +160,19 @@ class Manager:
         """
         pool = self.pool(pool_id)
         limit_s = pool.model.config.drain_deadline_s if deadline_s is None else deadline_s
-        return self.operations.begin("drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout))
+        return self.operations.begin(
+            "drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout), instead_of=("preload",)
+        )
 
     def resume(self, pool_id: str) -> Operation:
         """Begin to take leases again, after a drain or in the middle of one, which is called off.
 
         Raises:
             UnknownPool: There is none of that name.
-            Busy: It is at something else than a drain.
+            Busy: It is being reloaded.
         """
         pool = self.pool(pool_id)
-        return self.operations.begin("resume", pool_id, pool.resume, instead_of="drain")
+        return self.operations.begin("resume", pool_id, pool.resume, instead_of=("drain", "preload"))
 
     def reload(self, pool_id: str, new_model_ref: str) -> Operation:
         """Begin to serve another model; if its engine fails, the old one comes back.
@@ -184,7 +186,9 @@ class Manager:
             Busy: It is at something else.
         """
         pool = self.pool(pool_id)
-        return self.operations.begin("reload", pool_id, lambda progress: pool.reload(progress, new_model_ref))
+        return self.operations.begin(
+            "reload", pool_id, lambda progress: pool.reload(progress, new_model_ref), instead_of=("preload",)
+        )
 
     def reset_breaker(self, pool_id: str) -> Operation:
         """Begin to allow restarts again after a storm of them: what waits is started now.
@@ -251,7 +255,9 @@ class Manager:
     async def _preload_first(self, pool_id: str) -> None:
         operation = self.preload(pool_id)
         operation = await self.operations.until_over(operation.id)
-        if operation.state == "failed" and self.config.fail_mode == "fast" and not self.failed.done():
+        if operation.state != "failed" or operation.detail == "cancelled":
+            return
+        if self.config.fail_mode == "fast" and not self.failed.done():
             self.failed.set_result(f"pool {pool_id!r} cannot be started: {operation.error}")
 
     async def _leave(self, pool: PoolEngines) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Literal
 
 import msgspec
@@ -107,21 +107,21 @@ class Operations:
         running = self._running.get(pool_id)
         return None if running is None else self._all[running[0]]
 
-    def begin(self, kind: Kind, pool_id: str, work: Work, *, instead_of: Kind | None = None) -> Operation:
+    def begin(self, kind: Kind, pool_id: str, work: Work, *, instead_of: Collection[Kind] = ()) -> Operation:
         """Begin one.
 
         Args:
             kind: What was asked.
             pool_id: Of which pool.
             work: Does it.
-            instead_of: One of that kind is called off for it, and cleans up behind itself first.
+            instead_of: One of these kinds is called off for it, and cleans up behind itself first.
 
         Raises:
             Busy: The pool is at another.
         """
         under_way, before = self.running(pool_id), None
         if under_way is not None:
-            if under_way.kind != instead_of:
+            if under_way.kind not in instead_of:
                 raise Busy(under_way)
             before = self._running[pool_id][1]
             before.cancel()

@@ -3,6 +3,7 @@
     STATE/engines/<engine id>/lock         held by the shim, for as long as it lives
                               shim         who the shim and its engine are, and how that ended
                               shim.sock    where the shim waits for a manager
+                              shim.err     nothing, or a mistake of the shim's own
                               engine.log   the output, and engine.log.1 before it
 
 There is one engine to a slot because there is one shim, which holds the lock; and because nothing is started where something
@@ -72,6 +73,11 @@ class Slot:
     def log_path(self) -> Path:
         """Where the output is kept."""
         return self.folder / LOG
+
+    @property
+    def complaints_path(self) -> Path:
+        """Where a mistake of the shim's own is written."""
+        return self.folder / "shim.err"
 
     def make(self) -> None:
         """Make the folder, for nobody else to look into.
