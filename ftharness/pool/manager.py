@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ftharness.pool.adoption import StateError, StateFolder, clear, take_over
 from ftharness.pool.changes import Change
@@ -16,7 +16,7 @@ from ftharness.pool.config import ManagerConfig, PoolConfig
 from ftharness.pool.devices import discover
 from ftharness.pool.house import House, Sleep
 from ftharness.pool.log_events import Log, Silent
-from ftharness.pool.operations import Operation, Operations, Progress
+from ftharness.pool.operations import Kind, Operation, Operations, Progress
 from ftharness.pool.pool_engines import OnTimeout, PoolEngines
 from ftharness.pool.pool_model import PoolModel
 from ftharness.pool.registry import Registry
@@ -24,6 +24,8 @@ from ftharness.pool.slot import SlotHeld
 from ftharness.pool.supervisor import Supervisor
 
 _LOG = logging.getLogger(__name__)
+#: A pool that still starts can be drained and reloaded: whoever waits for the start is told that it was called off.
+_A_START: Final[tuple[Kind, ...]] = ("preload",)
 #: How often the memory of devices is asked for, where there are devices; nothing tells of it.
 _DEVICES_S = 10.0
 
@@ -161,7 +163,7 @@ class Manager:
         pool = self.pool(pool_id)
         limit_s = pool.model.config.drain_deadline_s if deadline_s is None else deadline_s
         return self.operations.begin(
-            "drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout), instead_of=("preload",)
+            "drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout), instead_of=_A_START
         )
 
     def resume(self, pool_id: str) -> Operation:
@@ -172,7 +174,7 @@ class Manager:
             Busy: It is being reloaded.
         """
         pool = self.pool(pool_id)
-        return self.operations.begin("resume", pool_id, pool.resume, instead_of=("drain", "preload"))
+        return self.operations.begin("resume", pool_id, pool.resume, instead_of=(*_A_START, "drain"))
 
     def reload(self, pool_id: str, new_model_ref: str) -> Operation:
         """Begin to serve another model; if its engine fails, the old one comes back.
@@ -187,7 +189,7 @@ class Manager:
         """
         pool = self.pool(pool_id)
         return self.operations.begin(
-            "reload", pool_id, lambda progress: pool.reload(progress, new_model_ref), instead_of=("preload",)
+            "reload", pool_id, lambda progress: pool.reload(progress, new_model_ref), instead_of=_A_START
         )
 
     def reset_breaker(self, pool_id: str) -> Operation:
