@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -18,6 +19,13 @@ def die(message: object, status: int = WRONG) -> NoReturn:
     """End with a message on standard error."""
     typer.echo(f"ftharness: {message}", err=True)
     raise typer.Exit(status)
+
+
+def folder_of(given: str) -> Path:
+    """An option's folder. An empty name, as of a variable that is not set, would be the folder where one is."""
+    if not given:
+        raise typer.BadParameter("is empty")
+    return Path(given)
 
 
 def status_of(record: "RunRecord", trouble: str = "", refused: Sequence[Exception] = ()) -> int:

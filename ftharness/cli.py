@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, said, status_of
+from ftharness.answers import FAILED, INTERRUPTED, PASSED, UNKNOWN, WRONG, die, folder_of, said, status_of
 from ftharness.cli_k8s import k8s_app
 from ftharness.cli_pool import pool_app
 from ftharness.cli_sweep import sweep
@@ -33,13 +33,6 @@ contract_app = typer.Typer(help="What log lines and metrics mean.", no_args_is_h
 app.add_typer(contract_app, name="contract")
 app.add_typer(k8s_app, name="k8s")
 app.add_typer(pool_app, name="pool")
-
-
-def _folder(given: str) -> Path:
-    """An empty name, as of a variable that is not set, would be the folder where one is."""
-    if not given:
-        raise typer.BadParameter("is empty")
-    return Path(given)
 
 
 def _named(context: typer.Context, option: typer.CallbackParam, given: str) -> str:
@@ -65,7 +58,9 @@ OneEngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or 
 PythonOption = Annotated[Path | None, typer.Option("--sut-python", help="The interpreter of the system under test.")]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", parser=_folder, metavar="PATH", help="The run's folder [default: a new one under reports/]."),
+    typer.Option(
+        "--out", parser=folder_of, metavar="PATH", help="The run's folder [default: a new one under reports/]."
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 

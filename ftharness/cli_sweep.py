@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ftharness.answers import INTERRUPTED, PASSED, UNKNOWN, die, said, status_of
+from ftharness.answers import INTERRUPTED, PASSED, UNKNOWN, die, folder_of, said, status_of
 
 if TYPE_CHECKING:  # a command imports what it needs when it is called
     from ftharness.sweep import FinishedCell, Planned, Progress, Sweep, SweepFolder
@@ -24,11 +24,16 @@ def sweep(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="The sweep's folder [default: as the file has it, or a new one under reports/]."
+            parser=folder_of,
+            metavar="PATH",
+            help="The sweep's folder [default: as the file has it, or a new one under reports/].",
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Go on with the sweep that was begun there, by its own file.")
+        Path | None,
+        typer.Option(
+            parser=folder_of, metavar="FOLDER", help="Go on with the sweep that was begun there, by its own file."
+        ),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="So many cells at once [default: as the file has it, or 1].")
@@ -106,7 +111,10 @@ def _run(found: "Sweep", cells: "Sequence[Planned]", root: Path, jobs: int, *, f
             telling.close()
         if done:
             typer.echo(f"{len(done)} of {len(cells)} cells were finished before")
-        telling.summary(swept.record, root, swept.trouble)
+        if not swept.record.scenarios:
+            typer.echo("UNKNOWN  no cell is finished")
+        else:
+            telling.summary(swept.record, root, swept.trouble)
     if swept.interrupted:
         typer.echo(f"go on with  ftharness sweep --resume {shlex.quote(str(root))}")
         return INTERRUPTED

@@ -20,7 +20,8 @@ WorkerFn = Callable[..., object]
 def work(worker_fn: WorkerFn, rank: int, world_size: int, reports: Reports, args: tuple[Any, ...]) -> None:
     """Call the worker's function; an exception that leaves it is reported before the process ends by it, with status 1."""
     # Ctrl-C comes to all processes of a terminal. The coordinator decides what becomes of it, and tells by SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # and one that waits, as it was blocked until now, is gone
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, name="end with the coordinator", daemon=True).start()
     try:
         worker_fn(rank, world_size, reports, *args)

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NamedTuple
 
@@ -97,7 +98,7 @@ class Worker:
             self.process: SpawnProcess = context.Process(
                 target=work, args=(worker_fn, attempt.shard, world_size, Reports(theirs, attempt), args), name=name
             )
-            with seen_as(mask):
+            with seen_as(mask), _deaf_to_ctrl_c():
                 self.process.start()
         except BaseException:
             ours.close()
@@ -157,3 +158,17 @@ class Worker:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started within has SIGINT blocked, until it can ignore it: an interpreter that starts ends with a traceback by it.
+
+    It comes to all processes of a terminal, and what becomes of it is the coordinator's to decide. Here it is only late.
+    """
+    resource_tracker.ensure_running()  # multiprocessing's own, which unblocks the signal when it is started with the first worker
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ftharness.process.process_table import below, command_line, read_table
 
 FTHARNESS = [sys.executable, "-m", "ftharness"]
 DONE_S = 60
+# At random moments, of one sweep; FTHARNESS_KILL_SEEDS=50 takes two minutes.
+KILLS = int(os.environ.get("FTHARNESS_KILL_SEEDS", "1"))
 # Three cells of about 2 s, the second of which fails.
 TEXT = """
 [matrix]
@@ -133,6 +136,22 @@ def test_a_killed_sweep_goes_on(file: Path, until: Until, all_gone: AllGone) -> 
     assert outcome(out) == list(zip(_names(), FOLDERS, VERDICTS, strict=True))
 
 
+def test_killed_at_any_moment(file: Path) -> None:
+    """However often: no record is written twice, and in the end every cell has one."""
+    file.write_text(
+        '[matrix]\nscenarios = ["migration/drain"]\nseeds = [1, 2]\nset = {max_tokens = [100], speed = [400]}\n'
+    )
+    out, kept = file.parent / "out", dict[str, int]()
+    for tenths in random.Random(7).choices(range(5, 25), k=KILLS):  # noqa: S311 - any moments will do
+        with running(file) as process, suppress(subprocess.TimeoutExpired):
+            process.wait(tenths / 10)
+        now = {path.name: path.stat().st_mtime_ns for path in out.glob("sweep/shard_0/cell_*.json")}
+        assert kept.items() <= now.items()
+        kept = now
+    call(file.parent, str(file), "--out", "out", status=0)
+    assert outcome(out) == [("migration/drain", f"{place}-migration-drain", "pass") for place in (1, 2)]
+
+
 def _names() -> list[str]:
     return [folder[2:].replace("-", "/", 1) for folder in FOLDERS]
 
@@ -214,6 +233,8 @@ WRONG = [
     (["--resume", "nothing"], "nothing: no sweep was begun here"),
     (["mine.toml", "--only", "migraton/*"], "fits no cell; did you mean migration/drain?"),
     (["mine.toml", "--jobs", "0"], "--jobs"),
+    (["mine.toml", "--out", ""], "'--out': is empty"),
+    (["--resume", ""], "'--resume': is empty"),
 ]
 
 

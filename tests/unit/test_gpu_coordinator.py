@@ -475,6 +475,15 @@ class TestGPUCoordinatorFaultTolerance:
             assert process.wait(30) == -signal.SIGINT
             assert all((tmp_path / f"told_{rank}").exists() for rank in range(2))
 
+    def test_ctrl_c_at_a_workers_start_is_not_lost_on_it(self, make: Make, work: ModuleType) -> None:
+        """An interpreter that still starts ends by it, with a traceback on the terminal; a worker's hears of it too late."""
+        coordinator = make(2)
+        coordinator.spawn_workers(work.succeeds)
+        for process in coordinator.workers.values():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+        assert coordinator.wait_for_completion() == {0: True, 1: True}
+
     def test_no_worker_outlives_its_coordinator(self, tmp_path: Path) -> None:
         """When the coordinator is killed by SIGKILL, workers get SIGTERM, and write their checkpoints."""
         with _coordinating(tmp_path, "ends_when_told", 2, 0.0) as process:
