@@ -235,17 +235,18 @@ def _operate(
 
 def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[Any, Any, T]]") -> T:
     """What a manager answers; everything that can go wrong becomes a sentence and a status."""
-    from ftharness.pool.auth import read_token
+    from ftharness.pool.auth import TokenError, read_token
     from ftharness.pool.calls import Calls, NotDone, NotReached
 
     async def with_calls() -> T:
         async with Calls(url or f"http://127.0.0.1:{_PORT}", token) as calls:
             return await ask(calls)
 
-    with said():
-        token = read_token(str(token_file or ""))
     try:
+        token = read_token(str(token_file or ""))
         return asyncio.run(with_calls())
+    except TokenError as error:
+        die(error)
     except NotReached as error:
         die(error, UNKNOWN)
     except NotDone as error:

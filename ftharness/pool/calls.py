@@ -85,7 +85,7 @@ class Calls:
             raise NotReached(f"{self._url}: what answers is no pool manager (status {answer.status_code})") from None
         if answer.is_success:
             return told
-        error_said = told.get("error")
-        said: dict[str, Any] = error_said if isinstance(error_said, dict) else {}
-        message = str(said.get("message") or f"status {answer.status_code}")
-        raise NotDone(message, status=answer.status_code, code=str(said.get("code", "")), told=said)
+        said = told.get("error")
+        if not (isinstance(said, dict) and {"code", "message"} <= said.keys() and "x-correlation-id" in answer.headers):
+            raise NotReached(f"{self._url}: what answers is no pool manager (status {answer.status_code})")
+        raise NotDone(said["message"], status=answer.status_code, code=said["code"], told=said)

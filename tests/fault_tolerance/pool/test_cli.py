@@ -1,0 +1,270 @@
+"""``ftharness pool …`` as its users meet it: real processes, their statuses, what they say, and what they leave."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FTHARNESS = [sys.executable, "-m", "ftharness", "pool"]
+TOKEN = "0123456789abcdef-right"  # noqa: S105 - of these tests alone
+SIM = '[[pool]]\nid = "p"\nengine = "sim"\n'
+
+
+class Serving:
+    """``pool serve`` in a process, and the commands that ask it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", url: str, folder: Path) -> None:
+        self.process = process
+        self.url = url
+        self._folder = folder
+
+    def call(self, *arguments: str, status: int = 0, **env: str) -> "subprocess.CompletedProcess[str]":
+        """One command, and its end."""
+        done = subprocess.run(
+            [*FTHARNESS, *arguments],
+            cwd=self._folder,
+            env={**os.environ, "FTHARNESS_POOL_URL": self.url, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """One command that goes on."""
+        return subprocess.Popen(
+            [*FTHARNESS, *arguments],
+            cwd=self._folder,
+            env={**os.environ, "FTHARNESS_POOL_URL": self.url},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def status(self, pool: str = "p") -> dict[str, Any]:
+        """All that is known of a pool, ready or not."""
+        done = subprocess.run(
+            [*FTHARNESS, "status", pool, "--json", "--url", self.url], capture_output=True, text=True, check=False
+        )
+        return dict(json.loads(done.stdout))
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """Its log's lines of that name: each line is JSON."""
+        lines = [json.loads(line) for line in (self._folder / "log").read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def until_logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        """The ``count``-th line of that name; a file tells nobody when it grows."""
+        deadline = time.monotonic() + 30
+        while len(found := self.log(event)) < count:
+            assert time.monotonic() < deadline, f"no {event}"
+            assert self.process.poll() is None, (self._folder / "log").read_text()
+            time.sleep(0.02)
+        return found[count - 1]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    """``serving(toml, *options)``: a manager of that file, which answers."""
+    started: list[subprocess.Popen[str]] = []
+
+    def serve(text: str = SIM, *options: str, **env: str) -> Serving:
+        (tmp_path / "pool.toml").write_text(text)
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*FTHARNESS, "serve", "--config", "pool.toml", "--port", "0", *options],
+                cwd=tmp_path,
+                env={**os.environ, **env},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        started.append(process)
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url, (tmp_path / "log").read_text()
+        return Serving(process, url, tmp_path)
+
+    yield serve
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_a_pool_is_shown_drained_and_resumed(serving: Callable[..., Serving]) -> None:
+    """Each command waits for its end, says it, and its status is 0; that of ``status`` is 1 where a pool is not ready."""
+    one = serving()
+    one.until_logged("engine_ready")
+    shown = one.call("status").stdout
+    assert shown.startswith("p  ready  sim 1.0 p  4 of 4 slots free, 0 leased  0 restarts")
+    assert "  p-1  ready  http://127.0.0.1:" in one.call("status", "p").stdout
+    lease = json.loads(one.call("lease", "p", "--holder", "me", "--ttl-s", "50").stdout)
+    assert (lease["holder"], lease["expires_ms"] - lease["granted_ms"]) == ("me", 50_000)
+    refused = one.call("drain", "p", "--deadline-s", "0.1", "--on-timeout", "abort", status=1)
+    assert "drain p: failed (aborted)" in refused.stdout
+    assert "takes leases again" in refused.stderr
+    assert one.call("release", "p", lease["id"]).stdout == "released\n"
+    assert one.call("drain", "p").stdout == "drain p: succeeded (drained)\n"
+    assert one.call("status", status=1).stdout.startswith("p  draining")
+    assert one.call("lease", "p", status=1).stderr == "ftharness: pool 'p' is draining\n"
+    assert one.call("resume", "p").stdout == "resume p: succeeded (ready)\n"
+    reload = one.call("reload", "p", "/nothing", status=1)
+    assert reload.stdout == "reload p: failed (rolled_back)\n"
+    assert "/nothing" in reload.stderr
+    assert one.call("reset-breaker", "p").stdout.startswith("reset_breaker p: succeeded")
+
+
+def test_a_lease_is_held_while_a_command_runs(serving: Callable[..., Serving]) -> None:
+    """Longer than its time to live; the command finds the engine, its status is ours, and then the lease is given back."""
+    one = serving(SIM + "lease_ttl_s = 0.3\n")
+    one.until_logged("engine_ready")
+    program = "import os, sys, time; print(os.environ['FTHARNESS_LEASE_URL'], flush=True); time.sleep(1.2); sys.exit(7)"
+    held = one.begin("lease", "p", "--", sys.executable, "-c", program)
+    out, error = held.communicate(timeout=30)
+    assert held.returncode == 7, error
+    assert out.strip() == one.log("engine_ready")[0]["url"]
+    leases = one.status()["leases"]
+    assert leases == {"granted": 1, "held": 0, "released": 1, "expired": 0, "revoked": 0}
+
+
+def test_a_command_whose_engine_dies_is_told_to_end(serving: Callable[..., Serving]) -> None:
+    """By SIGTERM, and why is said; the status is 1, whatever the command makes of it."""
+    one = serving()
+    started = one.until_logged("engine_started")
+    one.until_logged("engine_ready")
+    program = "import sys, time; print('runs', flush=True); time.sleep(60)"
+    held = one.begin("lease", "p", "--", sys.executable, "-c", program)
+    assert held.stdout is not None
+    assert held.stdout.readline() == "runs\n"
+    os.kill(started["pid"], signal.SIGKILL)
+    _, error = held.communicate(timeout=20)
+    assert held.returncode == 1
+    assert "was revoked: " in error
+    assert "SIGKILL" in error
+    assert "the command is told to end" in error
+
+
+def test_a_signal_goes_to_the_command_and_the_lease_is_given_back(serving: Callable[..., Serving]) -> None:
+    """And the status tells of the signal, as a shell's does."""
+    one = serving()
+    one.until_logged("engine_ready")
+    program = "import time; print('runs', flush=True); time.sleep(60)"
+    held = one.begin("lease", "p", "--", sys.executable, "-c", program)
+    assert held.stdout is not None
+    held.stdout.readline()
+    held.terminate()
+    held.communicate(timeout=20)
+    assert held.returncode == 128 + signal.SIGTERM
+    assert one.status()["leases"]["released"] == 1
+
+
+def test_a_command_that_is_none_keeps_no_lease(serving: Callable[..., Serving]) -> None:
+    """Its name is said."""
+    one = serving()
+    one.until_logged("engine_ready")
+    done = one.call("lease", "p", "--", "./no-such-command", status=2)
+    assert done.stderr == "ftharness: ./no-such-command: No such file or directory\n"
+    assert one.status()["leases"]["released"] == 1
+
+
+def test_what_a_call_has_wrong_is_told_with_status_2(serving: Callable[..., Serving]) -> None:
+    """A name with the nearest one, a value with what it may be; nothing of what went on inside."""
+    one = serving(SIM.replace('"p"', '"pool-1"') + "preload = false\n")
+    assert "no pool 'pool1'; did you mean pool-1?" in one.call("status", "pool1", status=2).stderr
+    assert "no pool 'pool1'" in one.call("drain", "pool1", status=2).stderr
+    assert "on_timeout" in one.call("drain", "pool-1", "--on-timeout", "wait", status=2).stderr
+    assert "no lease 'x-1'" in one.call("release", "pool-1", "x-1", status=2).stderr
+    assert "Missing argument" in one.call("reload", "pool-1", status=2).stderr
+    assert "token cannot be read" in one.call("status", "--token-file", "nothing", status=2).stderr
+    assert "no engine of pool 'pool-1' is ready" in one.call("lease", "pool-1", status=1).stderr
+
+
+def test_a_manager_that_is_not_there_is_told_with_status_3(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """Where it was looked for, and how one is started; so is what answers there and is none."""
+    one = Serving(subprocess.Popen([sys.executable, "-V"], text=True), "", tmp_path)
+    one.process.wait()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    told = one.call("status", "--url", f"http://127.0.0.1:{port}", status=3).stderr
+    assert f"http://127.0.0.1:{port}: no manager answers" in told
+    assert "ftharness pool serve" in told
+    engine = serving()
+    url = engine.until_logged("engine_ready")["url"]
+    assert "no pool manager" in one.call("status", "--url", url, status=3).stderr
+
+
+def test_a_manager_with_a_token_answers_those_who_have_it(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """From a file, on both sides; it is in no line of the log, and in no command's arguments."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    one = serving('token_file = "token"\n' + SIM)
+    one.until_logged("engine_ready")
+    assert "wants its bearer token" in one.call("status", status=2).stderr
+    assert one.call("status", "--token-file", "token").stdout.startswith("p  ready")
+    assert TOKEN not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    "text, options, status, told",
+    [
+        (SIM, ["--host", "0.0.0.0"], 2, "takes a token: set token_file or token_env"),  # noqa: S104 - it is refused
+        ('token_env = "POOL_TOKEN"\n' + SIM, [], 2, "the variable POOL_TOKEN, which should hold the token, is not set"),
+        ("[[pool]]\nid = 'p'\n", [], 2, "pool.toml:1"),
+        (SIM + "slots = 3\n", [], 2, "pool.toml:4: unknown key 'slots'"),
+        (SIM + 'device_mask = ["GPU-nothing"]\n', [], 2, "GPU-nothing"),
+        (SIM.replace("sim", "simm"), [], 1, "did you mean sim?"),
+        (SIM + 'args = ["--exit-at-start", "3"]\n', [], 1, "pool 'p' cannot be started"),
+    ],
+)
+def test_a_manager_that_cannot_serve_says_why_and_ends(
+    tmp_path: Path, text: str, options: list[str], status: int, told: str
+) -> None:
+    """Before anything starts, where the file or the call is wrong; fail-fast, where a pool cannot be started."""
+    (tmp_path / "pool.toml").write_text(text)
+    argv = [*FTHARNESS, "serve", "--config", "pool.toml", "--port", "0", *options]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_manager_is_told_who_has_the_state(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """By pid and URL; status 3, and the first one goes on."""
+    one = serving()
+    argv = [*FTHARNESS, "serve", "--config", "pool.toml", "--port", "0"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert f"pid {one.process.pid}" in done.stderr
+    assert one.url in done.stderr
+    one.until_logged("engine_ready")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_manager_that_is_told_to_end_stops_its_engines(
+    serving: Callable[..., Serving], number: int, status: int
+) -> None:
+    """Leases end, engines are stopped and said to be, and nothing of them is left."""
+    one = serving()
+    pid = one.until_logged("engine_started")["pid"]
+    one.until_logged("engine_ready")
+    waiting = one.begin("lease", "p", "--", sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)")
+    assert waiting.stdout is not None
+    waiting.stdout.readline()
+    one.process.send_signal(number)
+    assert one.process.wait(timeout=30) == status
+    assert not Path(f"/proc/{pid}").exists()
+    assert one.log("engine_stopped")[0]["engine_id"] == "p-1"
+    assert one.log("manager_stopped")[0]["reason"] == signal.Signals(number).name
+    waiting.terminate()
+    waiting.communicate(timeout=20)
