@@ -71,6 +71,8 @@ def test_without_the_extra_the_projects_tests_say_which_they_need(tmp_path: Path
         "pytest",
         "-p",
         "no:hypothesispytest",
+        "-p",
+        "no:schemathesis",  # it needs hypothesis, too
         "tests/fault_tolerance/migration",
         "--co",
         "-q",
