@@ -273,8 +273,42 @@ def test_subscribers_are_told_what_changed_when_it_has(caplog: pytest.LogCapture
     leave()
     with caplog.at_level(logging.CRITICAL):
         of.draining("p", draining=True)
-        of.draining("p", draining=True)
     assert len(seen) == 4
+
+
+def test_what_is_so_already_is_no_change() -> None:
+    """A drain that is asked for twice is told once."""
+    of = registry(POOL)
+    told: list[Change] = []
+    of.subscribe(told.append)
+    for draining in (False, True, True):
+        of.draining("p", draining=draining)
+    of.engine_state("p-1", "stopped")
+    assert told == [Change("p", "", "draining", "false", "true")]
+
+
+def test_an_engine_with_more_leases_than_slots_takes_nothing_from_the_others() -> None:
+    """It came back smaller: what it is over is no debt of the pool's."""
+    of = registry(PoolConfig(id="p", engine="sim", replicas=2))
+    ready(of, "p-1", slots=3)
+    leases = [of.acquire("p") for _ in range(3)]
+    of.engine_ready("p-1", url="http://x", engine_version="1", model_id="m", slots=1)
+    ready(of, "p-2", slots=1)
+    assert (of.summary("p").slots_total, of.summary("p").slots_free) == (2, 1)
+    of.release(leases[0].id)
+    assert of.acquire("p").engine_id == "p-2"
+    assert of.summary("p").slots_free == 0
+
+
+def test_a_lease_that_was_over_is_not_revoked() -> None:
+    """Its time had run out before its engine died, also where nobody had looked yet."""
+    clock = Clock()
+    of = registry(POOL, clock=clock)
+    ready(of, "p-1")
+    lease = of.acquire("p", ttl_s=1.0)
+    clock.now += 1.0
+    assert of.engine_lost("p-1", "SIGKILL") == []
+    assert of.lease(lease.id).state == "expired"
 
 
 def test_names_that_there_are_not_are_told_the_nearest() -> None:
