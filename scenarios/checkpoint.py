@@ -54,7 +54,7 @@ full_disk = Scenario(
     description="A job's disk is full behind its second checkpoint: it says so, and what was committed before is not lost.",
     topology=jobs_only(),
     workload=[],
-    jobs=[inference(items=200, batch=10, checkpoint_every=20, batch_ms=20, disk_mb=4)],
+    jobs=[inference(items=200, batch=10, checkpoint_every=20, batch_ms=40, disk_mb=4)],
     faults=[
         on_log("checkpoint_committed", source="job-1", nth=2).inject(fill_disk(named("job-1"))),
         on_exit("job-1").inject(free_disk(named("job-1"))),

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ftharness.history import FaultLanded, Log
 from ftharness.id_ranges import ids_in, ranges
@@ -145,17 +146,14 @@ def _told(case: Case, job: JobView, fault: FaultView) -> Finding:
     since, until = fault.landed.t, _freed_t(case, job, fault)
     told = of_job(case, job, "checkpoint_committed", "checkpoint_failed", "batch_computed", "job_resumed")
     full = [line for line in told if since < line.t < until]
-    computed = [line for line in full if line.event == "batch_computed"]
-    for line in full:
-        # What had been computed when the disk became full was on its way already.
-        if line.event == "checkpoint_committed" and any(ids(line) & ids(one) for one in computed):
-            what = f"checkpoint {line.captures['checkpoint']} of rank {rank_of(line)} was said to be committed"
-            return Finding("fail", f"{line.source}: {what}, while the disk was full", (fault.landed.n, line.n))
+    if line := _said_on_a_full_disk(full):
+        what = f"checkpoint {line.captures['checkpoint']} of rank {rank_of(line)} was said to be committed"
+        return Finding("fail", f"{line.source}: {what}, while the disk was full", (fault.landed.n, line.n))
     failed = [line for line in full if line.event == "checkpoint_failed"]
     before = [line for line in told if line.event == "checkpoint_committed" and line.t <= since]
     if not failed:
         largest = max((len(ids(line)) for line in before), default=math.inf)
-        if sum(len(ids(line)) for line in computed) >= largest:
+        if sum(len(ids(line)) for line in full if line.event == "batch_computed") >= 2 * largest:
             return Finding(
                 "fail", f"{job.name}: nobody said that a checkpoint failed on the full disk", (fault.landed.n,)
             )
@@ -165,6 +163,20 @@ def _told(case: Case, job: JobView, fault: FaultView) -> Finding:
         what = f"a checkpoint failed with {other.captures['error']!r}; the kernel says {kernel!r}"
         return Finding("fail", f"{job.name}: {what}", (fault.landed.n, other.n))
     return _still_there(job, fault.landed, failed, before, [one for one in told if one.t > until])
+
+
+def _said_on_a_full_disk(full: list[Log]) -> Log | None:
+    """The first word of a commit that cannot have been one. Of each rank one may have been on its way as the disk became full."""
+    failed: set[str] = set()
+    committed: set[int] = set()
+    for line in full:
+        if line.event == "checkpoint_failed":
+            failed.add(Path(line.captures["path"]).parent.name)
+        elif line.event == "checkpoint_committed":
+            if rank_of(line) in committed or f"shard_{rank_of(line)}" in failed:
+                return line
+            committed.add(rank_of(line))
+    return None
 
 
 def _still_there(job: JobView, full: FaultLanded, failed: list[Log], before: list[Log], later: list[Log]) -> Finding:

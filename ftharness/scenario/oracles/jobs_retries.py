@@ -23,8 +23,9 @@ from ftharness.scenario.oracles.jobs_lives import (
 #: How an attempt may end whose process a signal hit: a kill alone says nothing of memory, a crash may be a batch's fault.
 _KINDS = {"SIGTERM": ("spot",), "SIGKILL": ("transient", "oom"), "SIGSEGV": ("poison", "transient")}
 _LONGEST_S, _POISON_S = 60.0, 1.0
-#: Lines are stamped when they are read: on a busy machine that of an end may be late, and the next begin's not.
-_READ_S = 0.1
+#: Lines are stamped when they are read: on a busy machine that of an end may be late, and that of the next begin not. So of the
+#: wait between the two so much has to be seen; the whole of it has to be, where a fault tells by when the attempt lived.
+_SEEN = 0.5
 
 
 def retries_follow_policy(case: Case) -> Finding:
@@ -58,13 +59,20 @@ def _followed(case: Case, life: str) -> Finding | None:
     failed = [line for line in ends if line.captures["decision"] != "done"]
     if not failed:
         return None
+    begun = {_attempt(line): line for line in starts}
+    over, lived = killed(case, life) is not None, _lived(case, life)
     for shard in sorted({rank_of(line) for line in ends}):
-        mine = [line for line in ends if rank_of(line) == shard]
-        for end, decision, delay_s in _due(case, life, mine):
-            begun = [line for line in starts if rank_of(line) == shard and line.t >= end.t]
-            if wrong := _not_as_due(end, decision, delay_s, begun, over=killed(case, life) is not None):
-                evidence = (end.n, *(line.n for line in begun[:1]))
+        for end, decision, delay_s in _due(case, life, [line for line in ends if rank_of(line) == shard]):
+            _, number = _attempt(end)
+            following = begun.get((shard, number + 1))
+            if wrong := _not_as_due(end, decision, delay_s, following, lived.get((shard, number)), over=over):
+                evidence = (end.n, *([following.n] if following else []))
                 return Finding("fail", f"{life}, shard {shard}: {wrong}", evidence, invariant=True)
+    ended = {_attempt(line) for line in ends}
+    for (shard, number), line in begun.items():
+        if number > 1 and (shard, number - 1) not in ended:
+            wrong = f"attempt {number} began, and attempt {number - 1} had not ended"
+            return Finding("fail", f"{life}, shard {shard}: {wrong}", (line.n,), invariant=True)
     kinds = Counter(_kind(line) for line in failed)
     what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return Finding("pass", f"{life}: {len(starts)} attempts; ended early: {what}", tuple(line.n for line in failed))
@@ -89,6 +97,22 @@ def _wrong_kind(case: Case, began: Log, evidence: dict[str, object]) -> str:
     if kind in _KINDS.get(signal, (kind,)):
         return ""
     return f"{what}: taken for {kind or 'the end of its work'}, not for {' or '.join(_KINDS[signal])}"
+
+
+def _attempt(line: Log) -> tuple[int, int]:
+    """The shard, or the rank, and the number of the attempt that a line is about."""
+    return rank_of(line), int(line.captures["attempt"])
+
+
+def _lived(case: Case, life: str) -> dict[tuple[int, int], int]:
+    """When attempts lived still, as they had not been struck yet; in ns."""
+    found: dict[tuple[int, int], int] = {}
+    for job in jobs(case):
+        for fault in struck(case, job, "kill_rank"):
+            began = rank_struck(case, fault) if fault.process == life else None
+            if began is not None and fault.landed is not None:
+                found[_attempt(began)] = fault.landed.t
+    return found
 
 
 def _kind(end: Log) -> str:
@@ -117,14 +141,22 @@ def _due(case: Case, life: str, ends: list[Log]) -> Iterator[tuple[Log, str, flo
             yield end, "retry" if passed[worker] <= int(told["max_retries_transient"]) else "gave_up", delay_s
 
 
-def _not_as_due(end: Log, decision: str, delay_s: float, begun: list[Log], *, over: bool) -> str:
-    """What is wrong with what followed an end; ``over``: the job itself was killed, so something may have had no time."""
+def _not_as_due(
+    end: Log, decision: str, delay_s: float, following: Log | None, lived: int | None, *, over: bool
+) -> str:
+    """What is wrong with what followed an end.
+
+    Args:
+        end: Which.
+        decision: What should have been decided.
+        delay_s: Seconds after which the next attempt was due.
+        following: The next attempt's begin.
+        lived: When the attempt lived still; None: no fault tells.
+        over: Whether the job itself was killed, so that something may have had no time.
+    """
     what = f"attempt {end.captures['attempt']} ended ({_kind(end) or 'done'})"
     if end.captures["decision"] != decision:
         return f"{what}, and the decision was {end.captures['decision']}, not {decision}"
-    following = next(
-        (line for line in begun if int(line.captures["attempt"]) == int(end.captures["attempt"]) + 1), None
-    )
     if decision == "done":
         return f"{what}, and was tried once more" if following else ""
     if decision == "gave_up":
@@ -133,7 +165,8 @@ def _not_as_due(end: Log, decision: str, delay_s: float, begun: list[Log], *, ov
     if following is None:
         return "" if over else f"{what}, was to be tried again, and never was"
     after_s = (following.t - end.t) / 1e9
-    if after_s < delay_s - _READ_S:
+    too_soon = lived is not None and following.t - lived < delay_s * 1e9
+    if too_soon or after_s < delay_s * _SEEN:
         return f"{what}, and was tried again after {after_s:.2f} s, not after {delay_s:g} s"
     return ""
 

@@ -291,7 +291,19 @@ def test_a_full_disk_that_is_told() -> None:
     "lines,recovered,said",
     [
         ((FULL, "checkpoint_committed rank=0 checkpoint=1 ids=20-29"), "0-19", "was said to be committed"),
-        ((of_rank("batch_computed", 3),), "0-19", "nobody said that a checkpoint failed"),
+        (
+            (
+                "checkpoint_committed rank=0 checkpoint=1 ids=20-29",
+                "checkpoint_committed rank=0 checkpoint=2 ids=30-39",
+            ),
+            "0-19",
+            "checkpoint 2 of rank 0 was said to be committed",
+        ),
+        (
+            tuple(of_rank("batch_computed", batch) for batch in (3, 4, 5)),
+            "0-19",
+            "nobody said that a checkpoint failed",
+        ),
         ((FULL.replace("No space left on device", "Input/output error"),), "0-19", "the kernel says"),
         ((FULL,), "0-9", "10-19 had been committed before the disk was full, and was not recovered"),
     ],
@@ -334,6 +346,9 @@ DONE = (8000.0, ended(2, "", "done"))
 
 def test_a_preemption_that_is_retried() -> None:
     """After the configured time, once."""
+    late = (300.0, SPOT[1])  # the line of the end is read late
+    assert ranks(late, (535.0, AGAIN[1]), DONE).judged(retries_follow_policy).verdict == "fail", "too late to be seen"
+    assert ranks((200.0, SPOT[1]), (535.0, AGAIN[1]), DONE).judged(retries_follow_policy).verdict == "pass"
     found = ranks(SPOT, AGAIN, DONE).judged(retries_follow_policy)
     assert (found.verdict, found.reason) == ("pass", "job-1: 2 attempts; ended early: 1 spot")
 
@@ -342,6 +357,8 @@ def test_a_preemption_that_is_retried() -> None:
     "lines,said",
     [
         ([SPOT, (200.0, AGAIN[1]), DONE], "tried again after 0.17 s, not after 0.5 s"),
+        ([SPOT, (520.0, AGAIN[1]), DONE], "tried again after 0.49 s, not after 0.5 s"),
+        ([SPOT, AGAIN, (700.0, "attempt_started shard=0 worker=0 attempt=3")], "attempt 2 had not ended"),
         ([SPOT, DONE], "was to be tried again, and never was"),
         ([(31.0, ended(1, "spot", "gave_up"))], "the decision was gave_up, not retry"),
         ([(31.0, ended(1, "", "done"))], "taken for the end of its work, not for spot"),
@@ -349,8 +366,8 @@ def test_a_preemption_that_is_retried() -> None:
         ([AGAIN], "its end was not noticed"),
         ([SPOT, AGAIN, DONE, (8100.0, "attempt_started shard=0 worker=0 attempt=3")], "was tried once more"),
         (
-            [SPOT, AGAIN, (600.0, ended(2, "oom", "retry")), (1450.0, "attempt_started shard=0 worker=0 attempt=3")],
-            "tried again after 0.85 s, not after 1 s",
+            [SPOT, AGAIN, (600.0, ended(2, "oom", "retry")), (1050.0, "attempt_started shard=0 worker=0 attempt=3")],
+            "tried again after 0.45 s, not after 1 s",
         ),
         (
             [
