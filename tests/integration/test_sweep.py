@@ -125,13 +125,20 @@ def test_a_killed_sweep_goes_on(file: Path, until: Until, all_gone: AllGone) -> 
     with running(file) as process:
         until(lambda: serves(out / FOLDERS[1]), process)
         ours = [entry.pid for entry in below(process.pid, read_table())]
+        (worker,) = workers(process)
+        os.kill(worker, signal.SIGSTOP)  # it takes its time to stop its stack
         process.kill()
-        # Its worker is told by the end of its parent, stops its stack in order, and the rest is the guardian's.
-        resumed = call(file.parent, "--resume", "out", status=1)
-        assert all_gone(ours, 0.0), "whoever resumes waits for the workers that still write"
-    assert "[2/3]" in resumed.stdout
-    assert "[1/3]" not in resumed.stdout
-    assert "1 of 3 cells were finished before" in resumed.stdout
+        with running(file) as resumed:
+            assert resumed.stderr is not None
+            assert "still stop their stacks; waiting" in resumed.stderr.readline()
+            assert not (out / "sweep" / "interrupted").exists(), "what it writes into is not moved"
+            os.kill(worker, signal.SIGCONT)
+            said, told = resumed.communicate(timeout=DONE_S)
+        assert resumed.returncode == 1, said + told
+        assert all_gone(ours, 0.0)
+    assert "[2/3]" in said
+    assert "[1/3]" not in said
+    assert "1 of 3 cells were finished before" in said
     assert [path.name for path in (out / "sweep" / "interrupted").iterdir()] == [FOLDERS[1]]
     assert serves(out / "sweep" / "interrupted" / FOLDERS[1])
     assert outcome(out) == list(zip(_names(), FOLDERS, VERDICTS, strict=True))

@@ -1,6 +1,7 @@
 """A sweep's folder: what is finished there, whose it is, and what is kept."""
 
 import json
+import threading
 from pathlib import Path
 
 import msgspec
@@ -137,3 +138,20 @@ def test_what_was_half_written_is_kept(tmp_path: Path, sweep: Sweep) -> None:
     assert [path.name for path in kept] == ["1-migration-drain", "1-migration-drain-2"]
     assert [(path / "scenario.json").read_text() for path in kept] == ["0", "1"]
     assert not list(tmp_path.glob("sweep/scenario.json")) + list(tmp_path.glob("sweep/*/scenario.json"))
+
+
+def test_whoever_resumes_waits_for_all_workers(tmp_path: Path) -> None:
+    """They write side by side; it is told that there are some, and goes on when the last of them is gone."""
+    waits, over = threading.Event(), threading.Event()
+    resumes = threading.Thread(
+        target=lambda: (SweepFolder(tmp_path).wait_for_workers(waits.set), over.set()), daemon=True
+    )
+    with SweepFolder(tmp_path).at_work():
+        with SweepFolder(tmp_path).at_work():
+            resumes.start()
+            assert waits.wait(10)
+        assert not over.wait(0.2)
+    assert over.wait(10)
+    waits.clear()
+    SweepFolder(tmp_path).wait_for_workers(waits.set)
+    assert not waits.is_set()
