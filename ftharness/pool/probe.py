@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 _OK = 200
 _HEAD_BYTES = _BODY_BYTES = 16 * 1024
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})", re.IGNORECASE)
+_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})\s")
 
 
 async def look(url: str, timeout_s: float) -> str:
@@ -46,14 +46,19 @@ async def _status(url: str) -> int:
     try:
         target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-        line = await reader.readuntil(b"\n")
-        version, _, rest = line.partition(b" ")
-        if not version.startswith(b"HTTP/"):
-            raise ValueError(f"the answer begins with {line[:40]!r}, and is not HTTP")
-        head = await reader.readuntil(b"\r\n\r\n") if line.endswith(b"\r\n") else b""
-        length = _LENGTH.search(b"\r\n" + head)
-        if length is not None:  # taken, so that the engine is not told that we went away
-            await reader.readexactly(min(int(length[1]), _BODY_BYTES))
-        return int(rest[:3])
+        line = await reader.readline()
+        status = _STATUS.match(line)
+        if status is None:
+            raise ValueError(
+                f"the answer begins with {line[:40]!r}, and is not HTTP" if line else "it was closed at once"
+            )
+        length = 0
+        while (header := await reader.readline()).strip():
+            name, _, value = header.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if length > 0:  # taken, so that the engine is not told that we went away
+            await reader.readexactly(min(length, _BODY_BYTES))
+        return int(status[1])
     finally:
         writer.close()

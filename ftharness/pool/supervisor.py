@@ -191,7 +191,7 @@ class Supervisor:
         finally:
             care.cancel()
         if engine.exit is None:
-            reason = care.result()
+            reason = _outcome(care)
             self._registry.engine_lost(self.engine_id, reason)
             await self._end(engine, reason, self._model.config.stop_grace_s)
             return reason
@@ -227,6 +227,15 @@ class Supervisor:
 
     def _say(self, event: str, **says: object) -> None:
         self._house.log.event(event, pool_id=self._pool_id, engine_id=self.engine_id, **says)
+
+
+def _outcome(care: asyncio.Future[str]) -> str:
+    """Why it has to be started again; a mistake of ours in looking after it costs it a restart, and nobody else anything."""
+    error = care.exception()
+    if error is None:
+        return care.result()
+    _LOG.error("looking after an engine failed", exc_info=error)
+    return f"the manager's own mistake: {type(error).__name__} {error}"
 
 
 def _last_words(how: str, flaw: str, lines: list[str]) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,51 @@ async def test_a_state_folder_that_cannot_be_written_is_said_at_the_start(kit: A
     with pytest.raises(StateError, match="state_dir has to be a folder that can be written"):
         async with kit.manager(kit.pool()):
             pass
+
+
+async def test_a_mistake_in_a_probe_costs_one_restart(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in the manager's own question: the engine is not left alone and not called ready; it is restarted."""
+
+    async def mistaken(url: str, timeout_s: float) -> str:
+        monkeypatch.undo()
+        raise ZeroDivisionError("of the test")
+
+    async with kit.manager(kit.pool()) as (manager, told):
+        await kit.ready(manager, told)
+        before = kit.processes()
+        monkeypatch.setattr("ftharness.pool.readiness.look", mistaken)
+        assert "ZeroDivisionError" in (await told.until("engine_stopped"))["reason"]
+        await told.until("engine_started", 2)
+        await kit.ready(manager, told)
+        assert not set(before) & set(kit.processes())
+
+
+@pytest.fixture
+def small_disk(kit: Any) -> Iterator[Callable[[], None]]:
+    """The state folder on a disk of 1 MB; what is given back fills it to the last byte."""
+    if os.geteuid() != 0:
+        pytest.skip("not applicable: a disk that can be filled is mounted by root alone")
+    kit.state.mkdir()
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", kit.state], check=True)
+
+    def fill() -> None:
+        with Path(kit.state, "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
+            while True:
+                filler.write(b"x" * 4096)
+
+    yield fill
+    subprocess.run(["/bin/umount", "-l", kit.state], check=True)
+
+
+async def test_a_full_disk_costs_no_engine(kit: Any, small_disk: Callable[[], None]) -> None:
+    """With no byte left where the state folder lies, a killed engine comes back: all that it takes has its place already."""
+    async with kit.manager(kit.pool()) as (manager, told):
+        await kit.ready(manager, told)
+        small_disk()
+        os.kill(told.all("engine_started")[0]["pid"], signal.SIGKILL)
+        await told.until("engine_started", 2)
+        url = await kit.ready(manager, told)
+        assert manager.registry.acquire("p").url == url
 
 
 async def test_a_second_manager_is_told_who_has_the_folder(kit: Any) -> None:

@@ -364,12 +364,14 @@ async def test_a_lock_whose_holder_is_not_known_is_left_alone(slot: Slot) -> Non
 
 async def test_a_start_that_is_called_off_leaves_nothing(slot: Slot) -> None:
     """A manager that stops waiting, while its shim starts, has no engine to survive it."""
-    marker = slot.folder / "ran"
-    starting = asyncio.create_task(_start(slot, f"open({str(marker)!r}, 'w'); {STUBBORN}", survive=True))
+    starting = asyncio.create_task(_start(slot, STUBBORN, survive=True))
     await asyncio.sleep(0)
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
-    assert await slot.wait_until_free(10)
+    async with asyncio.timeout(10):
+        while (record := slot.record()) is None or record.phase != "gone":
+            await asyncio.sleep(0.01)  # the shim was only just executed: nothing else tells how far it is
+    assert await slot.wait_until_free(5)
     assert await slot.sweep() == []
 
 
@@ -406,6 +408,6 @@ async def test_an_engine_of_another_user_dies_with_its_shim_too(slot: Slot) -> N
     assert "CapBnd:\t0000000000000000" in status
     record = slot.record()
     assert record is not None
+    engine.close()  # no manager is there to look after it: it is the kernel's doing alone
     os.kill(record.shim.pid, signal.SIGKILL)
     await _until_gone(engine.pid)
-    await engine.gone()
