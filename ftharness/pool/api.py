@@ -71,7 +71,8 @@ class Api:
         self._token = token
         self._news = LeaseNews(manager.registry)
         self._longest_s = {pool.id: pool.config.lease_ttl_max_s for pool in manager.registry.pools()}
-        self._document = msgspec.json.encode(document(__version__, [pool.id for pool in self._registry.pools()]))
+        pools = [pool.id for pool in self._registry.pools()]
+        self._document = msgspec.json.encode(document(__version__, pools, guarded=bool(token)))
 
     def application(self) -> ASGIApp:
         """What a server is given."""

@@ -30,8 +30,14 @@ _WHY = {
 _BODY = {400: "The body is not JSON."} | {status: _WHY[status] for status in (413, 415)}
 
 
-def document(version: str, pools: Sequence[str]) -> dict[str, Any]:
-    """The document of this version of ftharness, and of a manager of those pools: no other names are pools'."""
+def document(version: str, pools: Sequence[str], *, guarded: bool) -> dict[str, Any]:
+    """The document of one manager.
+
+    Args:
+        version: Of ftharness.
+        pools: Their names: no others are pools'.
+        guarded: Whether there is a token.
+    """
     types: list[Any] = [Problem]
     for endpoint in ENDPOINTS:
         types += [kind for kind in (*endpoint.answers.values(), endpoint.takes) if kind is not None]
@@ -39,7 +45,9 @@ def document(version: str, pools: Sequence[str]) -> dict[str, Any]:
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, by_type, pools)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(
+            endpoint, by_type, pools, guarded=guarded
+        )
     return {
         "openapi": _VERSION,
         "info": {
@@ -53,13 +61,13 @@ def document(version: str, pools: Sequence[str]) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{"token": []}, {}],
+        "security": [{"token": []}] if guarded else [],
     }
 
 
-def _operation(endpoint: Endpoint, schemas: dict[str, Any], pools: Sequence[str]) -> dict[str, Any]:
-    refusals: dict[int, str] = {403: _WHY[403]}
-    if endpoint.path not in OPEN:
+def _operation(endpoint: Endpoint, schemas: dict[str, Any], pools: Sequence[str], *, guarded: bool) -> dict[str, Any]:
+    refusals: dict[int, str] = {} if guarded else {403: _WHY[403]}
+    if guarded and endpoint.path not in OPEN:
         refusals[401] = _WHY[401]
     if endpoint.takes is not None:
         refusals |= _BODY
@@ -74,7 +82,7 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any], pools: Sequence[str]
         },
     }
     if endpoint.path in OPEN:
-        told["security"] = [{}]
+        told["security"] = []
     if endpoint.takes is not None:
         told["requestBody"] = {
             "required": endpoint.body_needed,

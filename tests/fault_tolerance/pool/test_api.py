@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ftharness import __version__
 from ftharness.logs import read_metrics
 from ftharness.pool.api import Api
 from ftharness.pool.config import WarmupConfig
@@ -20,6 +22,7 @@ from ftharness.pool.endpoints import ENDPOINTS
 from ftharness.pool.log_sink import LineSink
 from ftharness.pool.logs import PoolLog
 from ftharness.pool.metrics import PoolMetrics
+from ftharness.pool.openapi import document
 from ftharness.pool.server import Server, listening, url_of
 from ftharness.pool.telling import Known, Teller
 from ftharness.process import Redactor
@@ -90,11 +93,27 @@ async def _served(kit: Any, log: Path, *pools: Any, token: str, level: str) -> A
             answering = asyncio.ensure_future(server.serve(sockets=[sock]))
             headers = {"authorization": f"Bearer {token}"} if token else {}
             url = url_of(sock)
-            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as client:
+            hooks = {"response": [_as_told(document(__version__, [pool.id for pool in pools], guarded=bool(token)))]}
+            async with httpx.AsyncClient(
+                base_url=url, headers=headers, trust_env=False, timeout=30, event_hooks=hooks
+            ) as client:
                 yield Served(api, manager, told, client, log, url)
                 api.close()
             server.stop()
             await answering
+
+
+def _as_told(told: dict[str, Any]) -> Any:
+    """Looks at each answer: its status is one of those that the document says, where it says anything of the call."""
+    paths = {re.compile(re.sub(r"{\w+}", "[^/]+", path)): calls for path, calls in told["paths"].items()}
+
+    async def look(answer: httpx.Response) -> None:
+        for path, calls in paths.items():
+            call = calls.get(answer.request.method.lower()) if path.fullmatch(answer.request.url.path) else None
+            if call is not None and answer.status_code != 500:  # a planted mistake
+                assert str(answer.status_code) in call["responses"], f"{answer.request.url}: {answer.status_code}"
+
+    return look
 
 
 async def test_what_is_known_of_a_pool_can_be_read(kit: Any, served: Any) -> None:

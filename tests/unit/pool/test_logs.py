@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ftharness.pool.correlation import correlation_id
@@ -181,6 +181,8 @@ VALUES = st.recursive(
 )
 
 
+@example(["x" * 2000] * 20, "é" * 3000)  # short enough once each text is clipped
+@example({f"field {n}": "x" for n in range(5000)}, "y")  # never short enough
 @given(VALUES, st.text(st.characters(), max_size=3000))
 def test_a_line_is_one_line_of_json_and_bounded_whatever_it_is_given(value: Any, text: str) -> None:
     """Also with lone surrogates, numbers that are none, line ends, and far too much."""
