@@ -19,6 +19,7 @@ from typing import Any
 
 from _figures import Figures, quantile
 
+from ftharness.pool.changes import Change
 from ftharness.pool.config import BackoffConfig, BreakerConfig, ManagerConfig, PoolConfig, ProbeConfig, WarmupConfig
 from ftharness.pool.manager import Manager
 from ftharness.pool.probe import look
@@ -31,7 +32,7 @@ _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
 
 
 class Noticed:
-    """The manager's log: when an engine was noticed to have ended."""
+    """What the manager noticed, and when."""
 
     def __init__(self) -> None:
         self.lost: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
@@ -39,10 +40,13 @@ class Noticed:
 
     def event(self, name: str, *, pool_id: str = "", engine_id: str = "", **says: Any) -> None:
         """Note what is measured."""
-        del pool_id, says
-        if name == "engine_lost":
-            self.lost.put_nowait((engine_id, time.perf_counter()))
+        del pool_id, engine_id, says
         self.restarts += name == "restart_scheduled"
+
+    def changed(self, change: Change) -> None:
+        """An engine is not called ready any more, and its leases are revoked."""
+        if change.what == "state" and change.after == "stopped":
+            self.lost.put_nowait((change.engine_id, time.perf_counter()))
 
 
 def _cpu_s(pid: int) -> float:
@@ -107,6 +111,7 @@ async def _idle(figures: Figures, folder: Path) -> None:
     config = ManagerConfig(pools=[pool], state_dir=str(folder / "idle"))
     async with Manager(config, registry=Registry(config.pools), log=noticed) as manager:
         entries = manager.registry.pool("p").engines.values()
+        manager.registry.subscribe(noticed.changed)
         await _until_all_are_ready(manager)
         supervisors = manager.pool("p").supervisors
         records = [one.slot.record() for one in supervisors.values()]
@@ -206,7 +211,8 @@ async def _restarts(figures: Figures, folder: Path) -> None:
     )
     noticed = Noticed()
     config = ManagerConfig(pools=[pool], state_dir=str(folder / "restarts"), fail_mode="open")
-    async with Manager(config, registry=Registry(config.pools), log=noticed):
+    async with Manager(config, registry=Registry(config.pools), log=noticed) as manager:
+        manager.registry.subscribe(noticed.changed)
 
         async def until(count: int) -> tuple[float, int]:
             while noticed.restarts < count:

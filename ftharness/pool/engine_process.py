@@ -45,7 +45,8 @@ class EngineProcess:
         pid: Its process id.
         identity: Which process that is.
         about: What the manager that started it noted.
-        exited: How it ended, once it has. Done before :attr:`alone`.
+        ended: Done when the kernel says that it has ended: CLOCK_MONOTONIC in ns. How, its shim says a little later.
+        exited: How it ended. Done before :attr:`alone`.
         alone: Done when it and all that it started are gone, and its slot is free.
         missed: Bytes of output that nobody took in time; the log file has them.
     """
@@ -57,11 +58,11 @@ class EngineProcess:
         self.about: dict[str, Any] = hello["about"]
         self.missed = 0
         loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = loop.create_future()
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.alone: asyncio.Future[None] = loop.create_future()
         self._link: socket.socket | None = link
         self._pidfd = pidfd
-        self._noticed_ns = 0
         self._over = False  # the shim has said that nothing is left
         self._on_line = on_line
         self._partial = bytearray()
@@ -69,7 +70,7 @@ class EngineProcess:
         self._sweeping: asyncio.Task[None] | None = None
         loop.add_reader(link, self._hear)
         if hello["status"] is not None:
-            self._has_exited(Ended.of(hello["status"]), time.monotonic_ns())
+            self._has_exited(Ended.of(hello["status"]))
         else:
             loop.add_reader(pidfd, self._notice)
         if hello["alone"]:
@@ -124,6 +125,9 @@ class EngineProcess:
             SlotHeld: Something is left, and the kernel does not let it be killed.
         """
         done, _ = await asyncio.wait((self.alone,), timeout=_END_S)
+        if not done:  # its shim may be frozen
+            await self.slot.evict()
+            done, _ = await asyncio.wait((self.alone,), timeout=_END_S)
         if not done:
             raise SlotHeld(
                 f"{self.slot.engine_id} (pid {self.pid}), or what it started, lives {_END_S:g} s after SIGKILL"
@@ -163,7 +167,7 @@ class EngineProcess:
     def _take(self, message: dict[str, Any]) -> None:
         match message["say"]:
             case "exited":
-                self._has_exited(Ended.of(message["status"]), self._noticed_ns or time.monotonic_ns())
+                self._has_exited(Ended.of(message["status"]))
             case "alone":
                 self._over = True
                 self._tell(do="done")  # upon which the shim lets the slot go, and ends
@@ -189,18 +193,20 @@ class EngineProcess:
         self._on_line(text)
 
     def _notice(self) -> None:
-        """The kernel says, by the pidfd, that it has ended; how, its shim says a little later."""
-        self._noticed_ns = time.monotonic_ns()
+        """The kernel says, by the pidfd, that it has ended."""
         self._stop_noticing()
+        self.ended.set_result(time.monotonic_ns())
 
-    def _has_exited(self, how: Ended, at_ns: int) -> None:
+    def _has_exited(self, how: Ended) -> None:
         if self.exited.done():
             return
         self._stop_noticing()
         if self._partial:
             self._one_line(self._partial)
             self._partial = bytearray()
-        self.exited.set_result(Exit(how, at_ns))
+        if not self.ended.done():  # its shim was faster
+            self.ended.set_result(time.monotonic_ns())
+        self.exited.set_result(Exit(how, self.ended.result()))
 
     def _shim_has_ended(self) -> None:
         """In order, or it was killed: then the kernel kills its engine, and nobody but we looks after what that had started."""
@@ -218,9 +224,7 @@ class EngineProcess:
             self.alone.exception()  # that nobody waits for it is no error of its own
             return
         status = wait_status(self._pidfd)
-        self._has_exited(
-            Ended(None, None) if status is None else Ended.of(status), self._noticed_ns or time.monotonic_ns()
-        )
+        self._has_exited(Ended(None, None) if status is None else Ended.of(status))
         self.alone.set_result(None)
 
     def _tell(self, **words: object) -> None:

@@ -17,6 +17,7 @@ from ftharness.pool.slot import Slot, SlotHeld
 
 _LOG = logging.getLogger(__name__)
 _LAST_LINES = 3
+_STATUS_S = 2.0  # for a shim to say how an engine ended; one that lives and is not frozen takes some 0.2 ms
 
 
 class Supervisor:
@@ -185,18 +186,19 @@ class Supervisor:
 
     async def _until_its_end(self, engine: EngineProcess, readiness: Readiness) -> str:
         care = asyncio.ensure_future(readiness.look_after(warm=not self._adopted))
-        both: set[asyncio.Future[Any]] = {care, engine.exited}
+        both: set[asyncio.Future[Any]] = {care, engine.ended}
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
             care.cancel()
-        if engine.exit is None:
+        if not engine.ended.done():
             reason = _outcome(care)
             self._registry.engine_lost(self.engine_id, reason)
             await self._end(engine, reason, self._model.config.stop_grace_s)
             return reason
-        how = str(engine.exit.how)
-        self._registry.engine_lost(self.engine_id, f"it ended by itself: {how}")
+        self._registry.engine_lost(self.engine_id, "it ended by itself")  # nobody waits for its shim to say how
+        await asyncio.wait((engine.exited,), timeout=_STATUS_S)
+        how = str((engine.exit or await engine.gone()).how)
         reason = _last_words(how, readiness.flaw, engine.tail(_LAST_LINES))
         self._registry.error(self._pool_id, f"{self.engine_id}: {reason}")
         self._say("engine_lost", exit=how, reason=reason)
