@@ -129,10 +129,12 @@ def test_a_killed_sweep_goes_on(file: Path, until: Until, all_gone: AllGone) -> 
         os.kill(worker, signal.SIGSTOP)  # it takes its time to stop its stack
         process.kill()
         with running(file) as resumed:
-            assert resumed.stderr is not None
-            assert "still stop their stacks; waiting" in resumed.stderr.readline()
-            assert not (out / "sweep" / "interrupted").exists(), "what it writes into is not moved"
-            os.kill(worker, signal.SIGCONT)
+            try:
+                assert resumed.stderr is not None
+                assert "still stop their stacks; waiting" in resumed.stderr.readline()
+                assert not (out / "sweep" / "interrupted").exists(), "what it writes into is not moved"
+            finally:
+                os.kill(worker, signal.SIGCONT)
             said, told = resumed.communicate(timeout=DONE_S)
         assert resumed.returncode == 1, said + told
         assert all_gone(ours, 0.0)
