@@ -218,12 +218,17 @@ def _fails_now(wrong: Misbehaviour) -> bool:
 
 def _engine_child() -> int:
     """A child that stands for vLLM's EngineCore: in a session of its own, alive when its parent is killed. Returns its pid."""
+    read, write = os.pipe()  # closed by the child when it is what it is to be
     child = os.fork()
     if child == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(write)
         signal.pause()
         os._exit(0)
+    os.close(write)
+    os.read(read, 1)
+    os.close(read)
     say(f"EngineCore runs: pid {child}")
     return child
 

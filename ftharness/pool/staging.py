@@ -19,6 +19,7 @@ from ftharness.pool.profile import filled
 
 _PIECE = 1 << 20
 _TAIL = 2000
+_KILLED_S = 5.0
 
 
 class StagingError(Exception):
@@ -137,7 +138,10 @@ async def _provisioned(config: PoolConfig) -> Path:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # it and what it started: a session of its own
                 os.killpg(process.pid, 9)
-            await process.wait()
+            with contextlib.suppress(
+                TimeoutError
+            ):  # asyncio waits for its output, too, which what left the session may hold
+                await asyncio.wait_for(process.wait(), _KILLED_S)
     if process.returncode:
         said = errors.decode(errors="replace").strip()[-_TAIL:] or "it said nothing"
         raise StagingError(f"the provisioner {argv[0]} ended with {process.returncode}: {said}")

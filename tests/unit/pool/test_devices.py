@@ -112,6 +112,12 @@ def test_a_mask_stays_when_the_numbers_change(stand_in: Any) -> None:
     assert before.uuids == after.uuids
 
 
+def test_a_whole_uuid_is_not_the_beginning_of_another(stand_in: Any) -> None:
+    """Where one GPU's is how another's begins, the whole one is meant."""
+    stand_in.has(f"gpu GPU-aa T4 7 5 {GIB} 0", f"gpu GPU-aab T4 7 5 {GIB} 0")
+    assert mask(["GPU-aa"], discover()).uuids == ("GPU-aa",)
+
+
 def test_a_divided_gpu_without_partitions_is_none() -> None:
     """There is nothing that an engine could be given."""
     empty = DeviceSnapshot(

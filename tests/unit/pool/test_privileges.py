@@ -71,6 +71,9 @@ def test_who_stays_who_he_is_loses_every_capability() -> None:
     assert told["NoNewPrivs"] == "1"
     if os.geteuid() == 0:
         assert told["CapBnd"] == NOTHING
+    before_exec = said(privileges(""), "print(open('/proc/self/status').read())")
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert f"{name}:\t{NOTHING}" in before_exec
 
 
 @needs_root

@@ -108,9 +108,10 @@ async def test_more_requests_than_slots_wait(tmp_path: Path) -> None:
         for one in pieces:
             await anext(one)
         waiting = asyncio.create_task(engine.http.post("/v1/completions", json={"prompt": "y", "max_tokens": 1}))
-        told = (await engine.http.get("/server_info")).json()
-        assert told["running"] == 4
+        for _ in range(8):  # 0.4 s of the engine's: the one token would have come
+            await anext(pieces[1])
         assert not waiting.done()
+        assert (await engine.http.get("/server_info")).json()["running"] == 4
         await streams[0].__aexit__(None, None, None)
         assert (await waiting).status_code == 200
         for stream in streams[1:]:
