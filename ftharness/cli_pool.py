@@ -67,7 +67,7 @@ def serve(
     with said():
         told = load_config(config)
         told = msgspec.structs.replace(
-            told, host=told.host if host is None else host, port=told.port or _PORT if port is None else port
+            told, host=told.host if host is None else host, port=told.port if port is None else port
         )
         try:
             ended = asyncio.run(serve(told, on_url=typer.echo))

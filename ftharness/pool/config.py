@@ -284,7 +284,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     pools: list[PoolConfig] = msgspec.field(name="pool", default_factory=list)
     host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8650
     token_file: str = ""
     token_env: str = ""
     state_dir: str = ".ftharness-pool"

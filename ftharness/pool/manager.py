@@ -6,6 +6,7 @@ import random as random_module
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from contextvars import Context
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -294,7 +295,9 @@ class Manager:
             self._expiry[1].cancel()
             self._expiry = None
         if at is not None:
-            handle = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._expire)
+            handle = asyncio.get_running_loop().call_later(
+                max(0.0, at - self._clock()), self._expire, context=Context()
+            )
             self._expiry = at, handle
 
     def _expire(self) -> None:

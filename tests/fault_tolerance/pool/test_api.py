@@ -300,10 +300,14 @@ async def test_a_calls_id_is_in_every_line_that_it_caused(kit: Any, served: Any)
     headers = {"x-correlation-id": "call-1"}
     answer = await one.client.post("/v1/pools/p/leases", json={"holder": "me"}, headers=headers)
     assert answer.headers["x-correlation-id"] == "call-1"
-    (granted,) = one.lines("lease_granted")
+    (granted,) = one.lines("lease_granted")[:1]
     assert (granted["correlation_id"], granted["holder"], granted["pool_id"]) == ("call-1", "me", "p")
     request = one.lines("request")[-1]
     assert (request["correlation_id"], request["status"], request["path"]) == ("call-1", 201, "/v1/pools/p/leases")
+    soon = await one.client.post("/v1/pools/p/leases", json={"ttl_ms": 50}, headers=headers)
+    assert (await one.get(soon.headers["location"], wait_ms=20_000))["state"] == "expired"
+    (expired,) = one.lines("lease_expired")
+    assert expired["correlation_id"] is None  # time did that
     operation = await one.client.post("/v1/pools/p/drain", json={"deadline_ms": 0}, headers=headers)
     await one.until_over(operation.json())
     (revoked,) = one.lines("lease_revoked")
