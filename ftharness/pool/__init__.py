@@ -3,6 +3,9 @@
 A library in its own right: it knows nothing of scenarios. One event loop in one manager process holds it all.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ftharness.pool.changes import Change
 from ftharness.pool.config import ManagerConfig, PoolConfig, load_config
 from ftharness.pool.devices import Devices, DeviceSnapshot, discover
@@ -12,15 +15,24 @@ from ftharness.pool.masks import Mask, MaskError
 from ftharness.pool.prepared import PreparedEngine
 from ftharness.pool.registry import Refused, Registry, UnknownEngine, UnknownPool
 
+if TYPE_CHECKING:
+    from ftharness.pool.api import Api
+    from ftharness.pool.manager import Manager
+    from ftharness.pool.operations import Busy, Operation, UnknownOperation
+
 __all__ = [
+    "Api",
+    "Busy",
     "Change",
     "DeviceSnapshot",
     "Devices",
     "Lease",
     "LeaseEnded",
+    "Manager",
     "ManagerConfig",
     "Mask",
     "MaskError",
+    "Operation",
     "PoolConfig",
     "PoolHealth",
     "PoolSummary",
@@ -29,7 +41,24 @@ __all__ = [
     "Registry",
     "UnknownEngine",
     "UnknownLease",
+    "UnknownOperation",
     "UnknownPool",
     "discover",
     "load_config",
 ]
+
+
+#: What is imported when it is asked for: who reads a registry's data needs neither processes nor a web server.
+_LATER = {
+    "Api": "api",
+    "Busy": "operations",
+    "Manager": "manager",
+    "Operation": "operations",
+    "UnknownOperation": "operations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,15 +11,13 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from ftharness.logs import TomlError
 from ftharness.pool.config import PoolConfig
 from ftharness.pool.container import ContainerError, contained
 from ftharness.pool.devices import Devices
 from ftharness.pool.masks import Mask, mask
 from ftharness.pool.prepared import PreparedEngine
-from ftharness.pool.privileges import PrivilegesError, privileges
+from ftharness.pool.privileges import PrivilegesError, advisory
 from ftharness.pool.profile import EngineProfile, filled, find_profile
 from ftharness.pool.staging import Staged
 from ftharness.process import PortReservation
@@ -61,7 +59,7 @@ def prepare(
             raise PrepareError(f"pool {config.id!r}: the profile {config.engine} needs a model, and none is set")
         if profile.needs_device and not its_mask.devices:
             raise PrepareError(f"pool {config.id!r}: the profile {config.engine} needs a GPU: set device_mask")
-        privileges(config.user)  # whether there is such a user; who starts it asks again
+        advised = advisory(config.user)  # which tells of a user that there is not; who starts it asks again
         folder = Path(config.workdir) if config.workdir else state_dir / "work"
         workdir = folder.absolute() / engine_id
         slots = config.slots_per_engine or profile.slots
@@ -95,6 +93,7 @@ def prepare(
             slots_at=profile.slots_at,
             supports=profile.supports,
             stop_grace_s=config.stop_grace_s,
+            advisory=advised if config.container is None else "",
         )
         if config.container is not None:
             prepared = contained(prepared, config.container, model=staged.path, mask=its_mask, environ=environ)
@@ -141,10 +140,3 @@ def _free_port(*, held: bool) -> int:
     """A port that nobody else gets for a minute: the engine binds it, and may take as long as that to come to it."""
     with PortReservation(held=held) as reserved:
         return reserved.port
-
-
-def shown(prepared: PreparedEngine) -> dict[str, object]:
-    """For people and for logs: without the variables, which may hold secrets."""
-    plain = msgspec.to_builtins(prepared)
-    plain["env"] = sorted(prepared.env)
-    return dict(plain)

@@ -58,6 +58,7 @@ class PreparedEngine(msgspec.Struct, frozen=True, kw_only=True):
         container: The container's name, where it runs in one.
         stop: What ends its container, where ending the process may not be enough.
         stop_grace_s: Seconds from SIGTERM to SIGKILL.
+        advisory: What somebody should know of it; "": nothing.
     """
 
     engine_id: str
@@ -79,6 +80,7 @@ class PreparedEngine(msgspec.Struct, frozen=True, kw_only=True):
     container: str = ""
     stop: tuple[str, ...] = ()
     stop_grace_s: float = 10.0
+    advisory: str = ""
 
     @property
     def argv(self) -> list[str]:

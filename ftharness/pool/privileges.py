@@ -74,8 +74,13 @@ def privileges(user: str) -> Privileges:
 
 
 def advisory(user: str) -> str:
-    """What to say of engines that would run as root; "" where they do not."""
-    if os.geteuid() == 0 and privileges(user).uid in (None, 0):
+    """What to say of engines that would run as root; "" where they do not.
+
+    Raises:
+        PrivilegesError: As :func:`privileges`.
+    """
+    its = privileges(user)
+    if os.geteuid() == 0 and its.uid in (None, 0):
         return "the engine runs as root, without capabilities: set user to one that has nothing else"
     return ""
 

@@ -9,7 +9,7 @@ import pytest
 
 from ftharness.pool import Devices, DeviceSnapshot, PoolConfig
 from ftharness.pool.config import ContainerConfig, MountConfig
-from ftharness.pool.preparation import PrepareError, prepare, shown
+from ftharness.pool.preparation import PrepareError, prepare
 from ftharness.pool.prepared import PreparedEngine, Told
 from ftharness.pool.profile import FOLDER, find_profile
 from ftharness.pool.staging import Staged
@@ -65,7 +65,6 @@ def test_an_engine_gets_the_variables_that_are_named_and_no_other(tmp_path: Path
     assert engine.env["JSON"] == '{"a": 1}'
     passed = prepared(PoolConfig(id="p", engine="vllm", pass_env=["HF_TOKEN"]), tmp_path)
     assert passed.env["HF_TOKEN"] == SECRETS["HF_TOKEN"]
-    assert "hf_secret" not in str(shown(passed))
 
 
 def test_nothing_is_started_and_no_folder_is_made(tmp_path: Path) -> None:
@@ -75,6 +74,7 @@ def test_nothing_is_started_and_no_folder_is_made(tmp_path: Path) -> None:
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", engine.ports["http"])) != 0
     assert engine.url == f"http://127.0.0.1:{engine.ports['http']}"
+    assert ("runs as root" in engine.advisory) == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize(
