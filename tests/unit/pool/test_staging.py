@@ -118,14 +118,8 @@ async def test_a_provisioner_that_cannot_be_run_is_told() -> None:
 async def test_a_provisioner_has_its_time_and_leaves_nothing(tmp_path: Path) -> None:
     """It and what it started are killed: a child that holds its output is not waited for."""
     pid = tmp_path / "pid"
-    script = (
-        "import subprocess, sys, pathlib, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"path = pathlib.Path({str(pid)!r}); path.with_suffix('.new').write_text(str(child.pid))\n"
-        "path.with_suffix('.new').rename(path)\n"
-        "time.sleep(60)\n"
-    )
-    config = pool("m", provisioner=[sys.executable, "-c", script], provisioner_timeout_s=1.5)
+    script = 'sleep 60 & echo $! > "$0"; wait'
+    config = pool("m", provisioner=["/bin/sh", "-c", script, str(pid)], provisioner_timeout_s=1.5)
     async with asyncio.timeout(20.0):  # nobody waits for what holds its output
         with pytest.raises(StagingError, match=r"has not ended within 1\.5 s"):
             await stage(config)
