@@ -47,8 +47,9 @@ class AsyncCheckpointWriter:
         self._storage = storage
         self._pool = ThreadPoolExecutor(max_workers=max_workers, thread_name_prefix="checkpoint")
         self._room = threading.BoundedSemaphore(2 * max_workers)
-        self._busy = threading.Lock()
-        self._futures: dict[Future[None], Path] = {}  # those that succeeded are dropped, failed ones wait to be told of
+        # Those that succeeded are dropped, failed ones wait to be told of. Threads change it by single operations, which need no
+        # lock: one that an exit leaves held would hold up whoever ends in order.
+        self._futures: dict[Future[None], Path] = {}
         self._folders: set[Path] = set()  # they are on the disk
 
     def __enter__(self) -> Self:
@@ -83,17 +84,17 @@ class AsyncCheckpointWriter:
             ValueError: The embeddings are no rows for these ids.
             RuntimeError: The writer is shut down.
         """
-        path = Path(checkpoint_path)
+        path, future = Path(checkpoint_path), Future[None]()
         self._room.acquire()  # before the copy, so that there are never more of them
+        # SystemExit, from a handler of SIGTERM, may come between any two steps: then it is never written, or is waited for.
         try:
+            self._futures[future] = path
             what = contents.taken(embeddings, sequence_ids, metadata)
-            with self._busy:
-                future = self._pool.submit(self._write, path, what)
-                self._futures[future] = path
+            self._pool.submit(self._run, future, path, what)
         except BaseException:
-            self._room.release()
+            if future.cancel():
+                self._let_go(future)
             raise
-        future.add_done_callback(self._done)
         return future
 
     def wait_all(self, timeout: float | None = None) -> None:
@@ -106,24 +107,23 @@ class AsyncCheckpointWriter:
             CheckpointWriteError: A :class:`RuntimeError` with all that failed since the last call, and all that is not done yet.
                 What is not done stays pending; what failed is told once.
         """
-        with self._busy:
-            waited = dict(self._futures)
+        waited = dict(self._futures)
         _, late = wait(waited, timeout)
         failed = [f"{waited[future]}: still being written after {timeout} s" for future in waited if future in late]
         for future, path in waited.items():
-            if future not in late and (error := future.exception()) is not None:
+            if future in late or future.cancelled():
+                continue
+            if (error := future.exception()) is not None:
                 failed.append(f"{path}: {error}")
-        with self._busy:
-            for future in waited:
-                if future not in late:
-                    self._futures.pop(future, None)
+        for future in waited:
+            if future not in late:
+                self._futures.pop(future, None)
         if failed:
             raise CheckpointWriteError(f"{len(failed)} checkpoint write(s) failed:\n" + "\n".join(failed))
 
     def has_pending(self) -> bool:
         """Whether something is not written yet."""
-        with self._busy:
-            return any(not future.done() for future in self._futures)
+        return any(not future.done() for future in list(self._futures))
 
     def shutdown(self) -> None:
         """Write what is pending, and end; a second time does nothing.
@@ -134,11 +134,23 @@ class AsyncCheckpointWriter:
         self._pool.shutdown(wait=True)
         self.wait_all()
 
-    def _done(self, future: Future[None]) -> None:
-        self._room.release()
-        if not future.cancelled() and future.exception() is None:
-            with self._busy:
-                self._futures.pop(future, None)
+    def _run(self, future: Future[None], path: Path, what: contents.Contents) -> None:
+        if not future.set_running_or_notify_cancel():
+            self._let_go(future)
+            return
+        try:
+            self._write(path, what)
+        except BaseException as error:  # noqa: BLE001 - it is told to who waits, and this thread has more to write
+            self._room.release()
+            future.set_exception(error)
+        else:
+            self._let_go(future)
+            future.set_result(None)
+
+    def _let_go(self, future: Future[None]) -> None:
+        """Forget it, and make room for another; one that was given up before it was begun may come by here twice."""
+        if self._futures.pop(future, None) is not None:
+            self._room.release()
 
     def _write(self, path: Path, what: contents.Contents) -> None:
         try:
