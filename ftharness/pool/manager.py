@@ -163,9 +163,11 @@ class Manager:
         """
         pool = self.pool(pool_id)
         limit_s = pool.model.config.drain_deadline_s if deadline_s is None else deadline_s
-        return self.operations.begin(
+        operation = self.operations.begin(
             "drain", pool_id, lambda progress: pool.drain(progress, limit_s, on_timeout), instead_of=_A_START
         )
+        self.registry.draining(pool_id, draining=True)  # from now on, not from its first step on
+        return operation
 
     def resume(self, pool_id: str) -> Operation:
         """Begin to take leases again, after a drain or in the middle of one, which is called off.
@@ -189,9 +191,15 @@ class Manager:
             Busy: It is at something else.
         """
         pool = self.pool(pool_id)
-        return self.operations.begin(
-            "reload", pool_id, lambda progress: pool.reload(progress, new_model_ref), instead_of=_A_START
+        was_draining = self.registry.pool(pool_id).draining
+        operation = self.operations.begin(
+            "reload",
+            pool_id,
+            lambda progress: pool.reload(progress, new_model_ref, was_draining=was_draining),
+            instead_of=_A_START,
         )
+        self.registry.draining(pool_id, draining=True)
+        return operation
 
     def reset_breaker(self, pool_id: str) -> Operation:
         """Begin to allow restarts again after a storm of them: what waits is started now.

@@ -101,10 +101,15 @@ class PoolEngines:
             self._ended("drain_ended", outcome, began)
         return outcome
 
-    async def reload(self, progress: Progress, reference: str) -> str:
+    async def reload(self, progress: Progress, reference: str, *, was_draining: bool) -> str:
         """Serve another model; the old one again where that fails.
 
         It is staged while leases end: a model that cannot be had costs the old engine nothing.
+
+        Args:
+            progress: Gets what it is at.
+            reference: The other model.
+            was_draining: Whether the pool took no leases before: as it stays where the model cannot be had.
 
         Raises:
             OperationFailed: The other model is not served; says what is instead.
@@ -113,7 +118,7 @@ class PoolEngines:
         outcome = "cancelled"
         self._house.log.event("reload_begun", pool_id=self._id, model=reference)
         try:
-            outcome = await self._reload(progress, reference)
+            outcome = await self._reload(progress, reference, was_draining=was_draining)
         except OperationFailed as error:
             outcome = error.outcome
             self._house.registry.error(self._id, str(error))
@@ -122,13 +127,13 @@ class PoolEngines:
             self._ended("reload_ended", outcome, began)
         return outcome
 
-    async def _reload(self, progress: Progress, reference: str) -> str:
+    async def _reload(self, progress: Progress, reference: str, *, was_draining: bool) -> str:
         try:
             new = self.model.other(reference)
         except ValueError as error:
+            self._house.registry.draining(self._id, draining=was_draining)
             raise OperationFailed(f"reload to {reference}: {error}") from error
         old = self.model
-        was_draining = self._house.registry.pool(self._id).draining
         was_up = any(one.is_wanted for one in self.supervisors.values())
         staging = asyncio.ensure_future(new.staged())
         emptying = asyncio.ensure_future(self._empty(progress, new.config.drain_deadline_s, "stop", event=False))

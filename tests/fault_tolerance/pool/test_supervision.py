@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ftharness.pool.adoption import AnotherManager, StateError
-from ftharness.pool.config import BackoffConfig, BreakerConfig, ProbeConfig
+from ftharness.pool.config import BackoffConfig, BreakerConfig, ProbeConfig, WarmupConfig
 from ftharness.pool.registry import Refused
 
 _ASKS_OFTEN = {"interval_s": 0.05, "timeout_s": 0.3}
@@ -98,8 +98,10 @@ async def test_a_crash_loop_follows_the_backoff(kit: Any) -> None:
 
 async def test_a_stable_run_resets_the_backoff(kit: Any) -> None:
     """An engine that ran for long enough comes back after the first wait, however often it had failed before."""
-    policy = BackoffConfig(initial_s=0.05, factor=4.0, max_s=10.0, jitter=0.0, stable_s=0.3)
-    async with kit.manager(kit.pool(args=["--crash-after-s", "0.5"], backoff=policy)) as (_, told):
+    policy = BackoffConfig(initial_s=0.05, factor=4.0, max_s=10.0, jitter=0.0, stable_s=0.05)
+    async with kit.manager(
+        kit.pool(args=["--crash-after-s", "0.6"], backoff=policy, warmup=WarmupConfig(requests=0))
+    ) as (_, told):
         await told.until("restart_scheduled", 3)
         assert [line["delay_ms"] for line in told.all("restart_scheduled")] == [50, 50, 50]
 
