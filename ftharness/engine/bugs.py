@@ -1,7 +1,8 @@
 """Planted bugs: one flag makes the stack misbehave in one way, so that an oracle can be seen to fail.
 
 Each lives at the place in the code where such a bug would be, behind a test of its name, and shows only where a fault
-strikes: the control run of the same scenario passes.
+strikes: the control run of the same scenario passes. Of a library that is put under fault as it is, such as the pool manager, the
+bugs are apart from it: a worse function takes the place of one of its own.
 """
 
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ _CORRUPTED = "checkpoint/corruption"
 _FULL = "checkpoint/full_disk"
 _STORM = "coordinator/preemption_storm"
 _POISON = "coordinator/poison_batch"
+_CRASHES = "pool/crash_loop"
+_ADOPTED = "pool/manager_killed_adopted"
 _FAST: dict[str, Any] = {"speed": 1000}
 _AT_ONCE: dict[str, Any] = {**_FAST, "at_s": 0}
 _MIGRATION = "frontend_migration.py"
@@ -56,6 +59,8 @@ _SHADOW = "shadow_bugs.py"
 _SHARD = "job_shard.py"
 _JOB = "job_inference.py"
 _JOB_BUGS = "job_bugs.py"
+#: Of the pool manager, which knows nothing of them: :mod:`ftharness.pool.planted`.
+PLANTED = "planted.py"
 
 _ALL = (
     Bug(
@@ -438,6 +443,47 @@ _ALL = (
         "All that is left of a shard is given up with one batch of it.",
         _JOB,
         ("results_exact",),
+    ),
+    Bug(
+        "kept-leases", _CRASHES, "leases_conserved", "The leases on an engine that has died stay as they are.", PLANTED
+    ),
+    Bug(
+        "revoked-as-released",
+        "pool/drain_under_load",
+        "leases_conserved",
+        "A holder who gives back a lease that was taken from it is told that all is well.",
+        PLANTED,
+    ),
+    Bug(
+        "blind-probe",
+        "pool/probe_flap",
+        "ready_only_when_healthy",
+        "An engine whose probe fails stays ready, and is leased.",
+        PLANTED,
+    ),
+    Bug(
+        "ready-at-start",
+        _ADOPTED,
+        "ready_only_when_healthy",
+        "An engine that was lost is ready as soon as it is started again, whether it answers or not.",
+        PLANTED,
+    ),
+    Bug("flat-backoff", _CRASHES, "backoff_follows_policy", "Each wait before a restart is the first one.", PLANTED),
+    Bug("no-breaker", _CRASHES, "backoff_follows_policy", "The breaker lets every restart through.", PLANTED),
+    Bug(
+        "second-start",
+        _ADOPTED,
+        "no_double_start",
+        "A manager starts engines beside those that the one before it has left.",
+        PLANTED,
+        ("no_leaks",),
+    ),
+    Bug(
+        "no-rollback",
+        "pool/reload_rollback",
+        "operations_come_to",
+        "When the new model's engine fails, the old one's is not started again.",
+        PLANTED,
     ),
 )
 

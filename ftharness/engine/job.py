@@ -1,21 +1,20 @@
 """A job: work that one process does to its end, such as inference with checkpoints: ``python -m ftharness.engine.job PROGRAM``.
 
 Unlike workers of the simulated stack it runs the libraries that it is there to put under fault, ``ftharness.checkpoint`` and
-``ftharness.coordinator``, as anybody would who uses them. It ends with 0 where all is done, with 3 where something had to
-be given up, which it names, and with 1 where it failed.
+``ftharness.coordinator``, as anybody would who uses them; or it leases engines of ``ftharness.pool``, as anybody would. It ends
+with 0 where all is done, with 3 where something had to be given up, which it names, and with 1 where it failed.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ftharness.engine.bugs import BUGS
 from ftharness.engine.job_inference import inference
 from ftharness.engine.job_log import speak_by_logging
 from ftharness.engine.job_settings import JobSettings
-
-PROGRAMS = {"inference": inference}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,10 +22,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftharness.engine.job", description=__doc__, allow_abbrev=False)
     programs = parser.add_subparsers(dest="program", required=True)
     _inference(programs.add_parser("inference", help="inference over items, with checkpoints", allow_abbrev=False))
+    _leases(programs.add_parser("leases", help="leases of a pool's engines, again and again", allow_abbrev=False))
     given = vars(parser.parse_args(argv))
-    program = PROGRAMS[given.pop("program")]
     speak_by_logging()
-    return program(JobSettings(**given))
+    if given.pop("program") == "inference":
+        return inference(JobSettings(**given))
+    return _leased(given)
+
+
+def _leased(given: dict[str, Any]) -> int:
+    from ftharness.engine.job_leases import LeasesSettings, leases  # noqa: PLC0415 - what inference does without
+
+    return leases(LeasesSettings(**given))
 
 
 def _inference(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +60,29 @@ def _inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-retries-poison", type=_at_least(1), default=default.max_retries_poison, help="strikes on one batch"
     )
+
+
+def _leases(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="what the process is called")
+    parser.add_argument("--data", type=Path, required=True, help="its folder, in which it keeps nothing")
+    parser.add_argument("--url", required=True, help="the manager's")
+    parser.add_argument("--pool", default="main", help="of which pool")
+    parser.add_argument("--count", type=_at_least(1), default=40, help="leases after which it ends")
+    parser.add_argument("--concurrency", type=_at_least(1), default=4, help="holders at once")
+    parser.add_argument("--hold-ms", type=float, default=50.0, help="how long a lease is held")
+    parser.add_argument("--tokens", type=_at_least(0), default=0, help="that an engine is asked for with each lease")
+    parser.add_argument("--ttl-ms", type=float, default=10_000.0, help="how long a lease may last")
+    parser.add_argument("--retry-ms", type=float, default=50.0, help="until one who was refused asks again")
+    parser.add_argument("--patience-s", type=float, default=20.0, help="without an answer of the manager")
+    parser.add_argument("--gather", type=_yes_or_no, default=False, help="true: none is given back before all have one")
+    parser.add_argument("--until-told", type=_yes_or_no, default=False, help="true: it goes on until SIGTERM")
+    parser.add_argument("--control", action="store_true", help="nobody will tell it to end: its count does")
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text}: true or false")
+    return text == "true"
 
 
 def _at_least(least: int) -> Callable[[str], int]:

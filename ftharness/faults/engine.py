@@ -1,4 +1,7 @@
-"""Faults that hit a process below a worker: ``kill_engine``, ``freeze_engine``, ``kill_rank``. The worker itself is not hit."""
+"""Faults that hit a process below a worker: ``kill_engine``, ``freeze_engine``, ``kill_rank``. The worker itself is not hit.
+
+A manager of pools has several engines, each in a slot; those of one that was killed may be another one's now.
+"""
 
 import asyncio
 import os
@@ -14,13 +17,16 @@ from ftharness.process import Ended, Entry
 from ftharness.process.pidfd import wait_status
 from ftharness.process.process_table import below, command_line, read_entry, send_signal
 
+#: What a manager says of the process that it has in a slot.
+_IN_SLOT = ("engine_started", "engine_adopted")
 _EXIT_S = 10.0
 _STATE_S = 2.0
 
 
 async def kill_engine(strike: Strike) -> None:
     """SIGKILL to the engine child: the handler lives on, and has to notice."""
-    await _kill(strike, engine_of(strike), "engine")
+    slot = _slot(strike)
+    await _kill(strike, engine_of(strike), f"engine {slot}" if slot else "engine", signal.SIGKILL, **_said(strike))
 
 
 async def kill_rank(strike: Strike) -> None:
@@ -34,10 +40,11 @@ async def freeze_engine(strike: Strike) -> None:
     """SIGSTOP to the engine child and to what is below it; the evidence is its state T in /proc."""
     engine = engine_of(strike)
     if engine is None:
-        strike.missed(f"{strike.process.name} has no engine child process")
+        slot = _slot(strike)
+        strike.missed(f"{strike.process.name} has no engine child process{f' in the slot {slot}' if slot else ''}")
         return
     # Of what is the worker's alone: the pid of an engine that ended meanwhile may be a stranger's.
-    frozen = [engine, *below(engine.pid, {entry.pid: entry for entry in strike.process.descendants()})]
+    frozen = [engine, *below(engine.pid, {entry.pid: entry for entry in _descendants(strike)})]
     at = time.monotonic_ns()
     for entry in frozen:
         send_signal(entry, signal.SIGSTOP)
@@ -48,7 +55,7 @@ async def freeze_engine(strike: Strike) -> None:
             f"SIGSTOP was sent to the engine child {engine.pid}, but its state is {now.state if now else 'gone'}"
         )
         return
-    strike.landed(at=at, engine_pid=engine.pid, signal="SIGSTOP", state="T", processes=len(frozen))
+    strike.landed(at=at, engine_pid=engine.pid, **_said(strike), signal="SIGSTOP", state="T", processes=len(frozen))
     duration_s = strike.args.get("duration_s")
     if duration_s is not None:
         await asyncio.sleep(float(duration_s))  # the fault's own length
@@ -72,8 +79,12 @@ async def go_on(frozen: list[Entry]) -> dict[str, Any]:
 def engine_of(strike: Strike) -> Entry | None:
     """The worker's engine process: the one that its log names, else its only or first child.
 
-    Python's own helper of multiprocessing, which is the first child of many, is none.
+    Python's own helper of multiprocessing, which is the first child of many, is none. Of a manager of pools the one in the slot
+    that is meant, by what it said last of that.
     """
+    if slot := _slot(strike):
+        found = _descendants(strike)
+        return next(iter(_named(strike, found, *_IN_SLOT, engine=slot)[::-1]), None)
     found = [entry for entry in strike.process.descendants() if not _is_a_helper(entry)]
     by_log = _named(strike, found, "engine_started")
     children = [descendant for descendant in found if descendant.ppid == strike.process.pid]
@@ -84,18 +95,32 @@ def _is_a_helper(entry: Entry) -> bool:
     return any("multiprocessing.resource_tracker" in word for word in command_line(entry))
 
 
+def _slot(strike: Strike) -> str:
+    return str(strike.args.get("engine", ""))
+
+
+def _said(strike: Strike) -> dict[str, object]:
+    """The slot, for the evidence, where one is meant."""
+    return {"engine": slot} if (slot := _slot(strike)) else {}
+
+
+def _descendants(strike: Strike) -> list[Entry]:
+    """What the process started, and what its earlier lives did: an engine may outlive its manager."""
+    return [entry for process in (strike.process, *strike.earlier) for entry in process.descendants()]
+
+
 def _rank_of(strike: Strike, number: int) -> Entry | None:
     """The process of that rank; only a log tells which it is."""
     found = strike.process.descendants()
     return next(iter(_named(strike, found, "rank_started", rank=str(number))), None)
 
 
-def _named(strike: Strike, found: list[Entry], event: str, **captures: str) -> list[Entry]:
-    """Those of ``found`` whose pid stands in a line of that meaning."""
+def _named(strike: Strike, found: list[Entry], *events: str, **captures: str) -> list[Entry]:
+    """Those of ``found`` whose pid stands in a line of such a meaning."""
     said = {
         line.captures.get("pid")
-        for line in strike.history.select(Log, source=strike.process.name, event=event)
-        if all(line.captures.get(name) == value for name, value in captures.items())
+        for line in strike.history.select(Log, source=strike.process.name)
+        if line.event in events and all(line.captures.get(name) == value for name, value in captures.items())
     }
     return [entry for entry in found if str(entry.pid) in said]
 
@@ -137,7 +162,7 @@ def _pidfd(entry: Entry) -> Iterator[int | None]:
 
 
 def _is_there(strike: Strike, entry: Entry) -> bool:
-    return any((one.pid, one.start_time) == (entry.pid, entry.start_time) for one in strike.process.descendants())
+    return any((one.pid, one.start_time) == (entry.pid, entry.start_time) for one in _descendants(strike))
 
 
 async def _state(entry: Entry, state: str, *, wanted: bool = True) -> bool:

@@ -1,6 +1,6 @@
 """The faults' short names, as they are written in a scenario."""
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -23,13 +23,17 @@ OF_PROCESSES = (
     "corrupt_checkpoint",
     "fill_disk",
     "free_disk",
+    "ask",
+    "count_engines",
 )
 #: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
-HARMLESS = ("start_standby", "restart", "check_health", "free_disk")
+HARMLESS = ("start_standby", "restart", "check_health", "free_disk", "ask", "count_engines")
 _FIRST = client_of(0)
 #: What is asked by a look at a process's health, and the seconds that an answer may take: a probe of Kubernetes gives 1 by
 #: default, and people more.
 HEALTH_PATH, HEALTH_S = "/health", 2.0
+#: How long a call that an operator makes may take, with what it begins, in seconds.
+ASK_S = 10.0
 # What cannot be asked, or answered in no time, would be a failure of whoever is looked at.
 _Path = Annotated[str, msgspec.Meta(pattern="^/")]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -102,9 +106,12 @@ def thaw(target: Target | _Named, *, tree: bool = True) -> Fault:
     return Fault(kind="thaw", target=_target(target), args={"tree": tree})
 
 
-def kill_engine(target: Target | _Named) -> Fault:
-    """SIGKILL to the worker's engine process only; its handler lives on, and has to notice."""
-    return Fault(kind="kill_engine", target=_target(target))
+def kill_engine(target: Target | _Named, *, engine: str = "") -> Fault:
+    """SIGKILL to the worker's engine process only; its handler lives on, and has to notice.
+
+    Of a manager of pools, which has several, to the one in the slot ``engine``, such as ``main-1``.
+    """
+    return Fault(kind="kill_engine", target=_target(target), args={"engine": engine} if engine else {})
 
 
 def kill_rank(target: Target | _Named, rank: int = 0, *, signal: RankSignal = "SIGKILL") -> Fault:
@@ -116,9 +123,13 @@ def kill_rank(target: Target | _Named, rank: int = 0, *, signal: RankSignal = "S
     return Fault(kind="kill_rank", target=_target(target), args=args)
 
 
-def freeze_engine(target: Target | _Named, *, duration_s: float | None = None) -> Fault:
-    """SIGSTOP to the worker's engine process and what is below it; its handler lives on. SIGCONT as for ``freeze``."""
-    return Fault(kind="freeze_engine", target=_target(target), args={"duration_s": duration_s})
+def freeze_engine(target: Target | _Named, *, duration_s: float | None = None, engine: str = "") -> Fault:
+    """SIGSTOP to the worker's engine process and what is below it; its handler lives on. SIGCONT as for ``freeze``.
+
+    Of a manager of pools to the one in the slot ``engine``, as for ``kill_engine``.
+    """
+    args = {"duration_s": duration_s, "engine": engine} if engine else {"duration_s": duration_s}
+    return Fault(kind="freeze_engine", target=_target(target), args=args)
 
 
 def restart(target: Target | _Named = _HIT_FIRST) -> Fault:
@@ -147,6 +158,28 @@ def fill_disk(target: Target | _Named) -> Fault:
 def free_disk(target: Target | _Named = _HIT_FIRST) -> Fault:
     """No harm, but what has to follow one: what ``fill_disk`` took is given back."""
     return Fault(kind="free_disk", target=_target(target))
+
+
+def ask(
+    target: Target | _Named,
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
+    path: _Path,
+    body: dict[str, Any] | None = None,
+    *,
+    status: int = 200,
+    within_s: _Seconds = ASK_S,
+) -> Fault:
+    """No harm, but what an operator does: a call of the process's HTTP API, which has to be answered with ``status``.
+
+    Of an answer 202 the operation that it began is followed to its end, for at most ``within_s`` seconds.
+    """
+    args = {"method": method, "path": path, "body": body, "status": status, "within_s": within_s}
+    return Fault(kind="ask", target=_target(target), args=args)
+
+
+def count_engines(target: Target | _Named) -> Fault:
+    """No harm, but a look: which processes are in each slot of a manager of pools, by the kernel's word."""
+    return Fault(kind="count_engines", target=_target(target))
 
 
 def start_standby(beside: Target | _Named = active) -> Fault:

@@ -1,6 +1,6 @@
 """One fault being injected: what its code gets, and how it says what came of it."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ class Strike:
         restarts: Starts the process again, which has ended.
         data: The folder where it keeps what it may not lose.
         undoes: Heals what a fault of a kind, by its name, has done to it; returns the evidence, None where there is nothing.
+        earlier: The lives that it had before it was started again, on this machine.
 
     Attributes:
         id: This fault's name in the history.
@@ -44,6 +45,7 @@ class Strike:
         args: The fault's own arguments.
         request: The id of the request that it is aimed at, or "".
         undo: As ``undoes``.
+        earlier: As given.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Strike:
         holds: Callable[[str, int], bool] = lambda *_: True,
         data: Path | None = None,
         undoes: Undo = _nothing_to_undo,
+        earlier: Sequence[Process] = (),
     ) -> None:
         self.id = fault_id
         self.source = "client" if isinstance(hits, Stream) else hits.name
@@ -72,6 +75,7 @@ class Strike:
         self._restarts = restarts
         self._data = data
         self.undo = undoes
+        self.earlier = earlier
         self._heal: Heal | None = None
 
     @property

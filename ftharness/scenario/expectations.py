@@ -299,3 +299,31 @@ def retries_follow_policy() -> Expect:
 def poison_given_up(*, strikes: int = 2) -> Expect:
     """A batch at which faults struck so often was tried just so often, then given up by name; all else was done."""
     return Expect(oracle="poison_given_up", args={"strikes": strikes})
+
+
+def leases_conserved() -> Expect:
+    """Every lease of a pool that was granted ended once, as its holder was told; never more than slots, none on a dead engine."""
+    return Expect(oracle="leases_conserved")
+
+
+def ready_only_when_healthy() -> Expect:
+    """No engine was leased that was not ready; one that died or was frozen was said to be so in time."""
+    return Expect(oracle="ready_only_when_healthy")
+
+
+def backoff_follows_policy() -> Expect:
+    """Each wait before an engine was started again is the policy's, and was kept; while the breaker was open none started."""
+    return Expect(oracle="backoff_follows_policy")
+
+
+def no_double_start() -> Expect:
+    """No slot of a pool had two processes at a time, also not across the end of a manager."""
+    return Expect(oracle="no_double_start")
+
+
+def operations_come_to(outcomes: Sequence[str]) -> Expect:
+    """The drains and reloads of the fault phase came to this, in order, and what was done is what these words say.
+
+    Of a drain ``drained``, ``stopped`` or ``aborted``; of a reload ``succeeded`` or ``rolled_back``.
+    """
+    return Expect(oracle="operations_come_to", args={"outcomes": list(outcomes)})

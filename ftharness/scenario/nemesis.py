@@ -18,7 +18,7 @@ from ftharness.history import (
     RequestChunk,
     RequestSent,
 )
-from ftharness.process import Living
+from ftharness.process import Living, Process
 from ftharness.scenario.moments import CLAIM, Moment, moment_of
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
@@ -177,7 +177,9 @@ class Nemesis:
         by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
         holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
         undoes = partial(self._undo, target.name)
-        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data, undoes)
+        lives = self._stack.lives(target.name.partition(".")[0])
+        earlier = [life for life in lives if isinstance(life, Process) and life is not target]
+        return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data, undoes, earlier)
 
     async def _undo(self, process: str, kind: str) -> dict[str, Any] | None:
         """Heal the last fault of that kind that a life of the process was hit by, and that is not healed yet."""

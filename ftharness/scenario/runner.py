@@ -226,6 +226,8 @@ class Run:
             about["tokens_told"] = plan.ids is not None  # so each token is counted as one
         if scenario.topology.standbys:  # the names of the processes tell who is in which
             about["groups"] = scenario.topology.workers
+        if scenario.topology.pool is not None:  # the policies that what a manager does is judged by
+            about["pool"] = msgspec.to_builtins(scenario.topology.pool.manager)
         if plan.exact and not any(one.startswith("--speed") for one in scenario.topology.worker_args):
             about["speed"] = scenario.topology.speed
         self._begins(engine, version, about)

@@ -5,10 +5,10 @@ A stack is a :class:`StackKind`, found by the entry point group ``ftharness.stac
 
 from ftharness.stack.choice import find_stack
 from ftharness.stack.dynamo_behaviour import known_behaviours
-from ftharness.stack.job import Job, inference
+from ftharness.stack.job import Job, inference, leases
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Plan, Settings, StackKind
 from ftharness.stack.running import RunningStack, StackFailed
-from ftharness.stack.topology import Topology, aggregated, alone, disaggregated, jobs_only
+from ftharness.stack.topology import Topology, aggregated, alone, disaggregated, jobs_only, pooled
 
 __all__ = [
     "Job",
@@ -28,4 +28,6 @@ __all__ = [
     "inference",
     "jobs_only",
     "known_behaviours",
+    "leases",
+    "pooled",
 ]

@@ -74,6 +74,14 @@ def inference(*, disk_mb: int | None = None, **args: Any) -> Job:
     return Job(program="inference", args=args, disk_mb=disk_mb)
 
 
+def leases(**args: Any) -> Job:
+    """Leases of a pool's engines, again and again; ``args`` are those of ``python -m ftharness.engine.job leases --help``.
+
+    With ``until_told`` it goes on, in the fault phase, until a ``terminate`` tells it to end.
+    """
+    return Job(program="leases", args=args)
+
+
 def job_name(place: int, *, control: bool = False) -> str:
     """What the process of the job at that place of the scenario, from 0, is called."""
     return f"{_CONTROL if control else ''}job-{place + 1}"

@@ -31,6 +31,7 @@ from ftharness.process.small_disk import enter_argv, seen_by
 from ftharness.stack.holders import Holders
 from ftharness.stack.job import DISK, JOB, JobPlan
 from ftharness.stack.plan import Launch, Plan
+from ftharness.stack.pool_setup import MANAGER
 from ftharness.stack.reading import log_reader
 from ftharness.stack.turns import engine_for
 
@@ -38,7 +39,7 @@ _READ_METRICS_S = 2.0
 _CLAIM_S = 2.0
 _JOINS_S = 30.0
 #: Those of processes that serve requests, or stand by to, are none of these.
-_NO_WORKERS = ("frontend", JOB, DISK)
+_NO_WORKERS = ("frontend", JOB, DISK, MANAGER)
 
 
 _PORT_TAKEN = re.compile(r"address already in use|EADDRINUSE|(?:os )?error 98\b|errno 98\b", re.IGNORECASE)
@@ -250,9 +251,9 @@ class RunningStack:
         Raises:
             LookupError: Nobody serves requests.
         """
-        serving = [process for process in self.processes if process.role not in (JOB, DISK)]
+        serving = [process for process in self.processes if process.role not in (JOB, DISK, MANAGER)]
         if not serving:
-            raise LookupError("nobody in this stack serves requests: there are only jobs")
+            raise LookupError("nobody in this stack serves requests: there are only jobs, and what they need")
         return next((process for process in serving if process.role == "frontend"), serving[0])
 
     def __getitem__(self, name: str) -> Living:

@@ -2,15 +2,18 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ftharness
 from ftharness.engine import tokens
 from ftharness.logs import load_contract
-from ftharness.process import http_ok, listening_socket, log_event
+from ftharness.process import Condition, PortReservation, http_ok, listening_socket, log_event
 from ftharness.stack.groups import Groups
+from ftharness.stack.job import JobPlans
 from ftharness.stack.plan import Launch, Plan, Settings, StackKind, has_frontend
 from ftharness.stack.sim_jobs import sim_jobs
+from ftharness.stack.sim_pool import sim_pool
 from ftharness.stack.topology import Topology
 
 MODEL = "ftharness-sim"
@@ -40,12 +43,21 @@ def worker_arguments(name: str, topology: Topology, settings: Settings, *, role:
     return [*arguments, *topology.worker_args]
 
 
+def _serving_nobody(
+    launches: list[Launch], ready: Condition, jobs: JobPlans, close: Callable[[], None] = lambda: None
+) -> Plan:
+    """A stack that has no frontend, and no requests."""
+    return Plan(
+        launches=launches, url="", model="", ready=ready, count=count_tokens, exact=True, jobs=jobs, close=close
+    )
+
+
 class SimStack(StackKind):
     """Everything ours, and everything real: processes, sockets, signals."""
 
     name = "sim"
     bugs = True
-    programs = ("inference",)
+    programs = ("inference", "leases")
 
     def version(self, sut_python: Path | None) -> str:
         """The harness's own version: the simulation ships with it."""
@@ -59,7 +71,7 @@ class SimStack(StackKind):
             NotApplicable: The topology has no frontend.
         """
         if not topology.serves:
-            return self._jobs_only(settings)
+            return self._jobs_only(topology, settings)
         has_frontend(topology, self.name)
         http, plane = listening_socket(), listening_socket()
         http_port, plane_port = http.getsockname()[1], plane.getsockname()[1]
@@ -112,10 +124,14 @@ class SimStack(StackKind):
             close=close,
         )
 
-    def _jobs_only(self, settings: Settings) -> Plan:
-        return Plan(
-            launches=[], url="", model="", ready=http_ok(""), count=count_tokens, exact=True, jobs=sim_jobs(settings)
-        )
+    def _jobs_only(self, topology: Topology, settings: Settings) -> Plan:
+        if topology.pool is None:
+            return _serving_nobody([], http_ok(""), sim_jobs(settings))
+        # Not a socket that we have bound: a manager that was killed is started again, and needs its port once more.
+        port = PortReservation(held=settings.hold_ports)
+        url = f"http://127.0.0.1:{port.port}"
+        pool = sim_pool(topology.pool, settings, port.port)
+        return _serving_nobody([pool], http_ok(f"{url}/health"), sim_jobs(settings, url), port.close)
 
     def _worker(
         self,

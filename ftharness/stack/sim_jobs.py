@@ -9,31 +9,45 @@ import ftharness
 from ftharness.logs import load_contract
 from ftharness.process import log_event
 from ftharness.process.small_disk import hold_argv
-from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, job_name
-from ftharness.stack.plan import Launch, NotAvailable, Settings
+from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, is_control, job_name
+from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Settings
 
 
-def sim_jobs(settings: Settings) -> JobPlans:
+def sim_jobs(settings: Settings, manager_url: str = "") -> JobPlans:
     """What is launched for the jobs of a scenario.
+
+    Args:
+        settings: The run's.
+        manager_url: Where the manager of pools is asked; "": there is none.
 
     Raises:
         NotAvailable: torch is not installed.
+        NotApplicable: A job leases engines, and there is no manager.
     """
-    if settings.jobs and find_spec("torch") is None:
+    if any(job.program == "leases" for job in settings.jobs) and not manager_url:
+        raise NotApplicable("it has a job that leases engines, and no pool manager: topology=pooled(PoolConfig(…))")
+    if any(job.program == "inference" for job in settings.jobs) and find_spec("torch") is None:
         raise NotAvailable(
             "the jobs of this scenario need torch, which is not installed: pip install 'ftharness[torch]'"
         )
     return JobPlans(
-        control=[_planned(job, job_name(place, control=True), settings) for place, job in enumerate(settings.jobs)],
-        fault=[_planned(job, job_name(place), settings) for place, job in enumerate(settings.jobs)],
+        control=[
+            _planned(job, job_name(place, control=True), settings, manager_url)
+            for place, job in enumerate(settings.jobs)
+        ],
+        fault=[_planned(job, job_name(place), settings, manager_url) for place, job in enumerate(settings.jobs)],
     )
 
 
-def _planned(job: Job, name: str, settings: Settings) -> JobPlan:
+def _planned(job: Job, name: str, settings: Settings, manager_url: str) -> JobPlan:
     data = (settings.folder / "jobs" / name).absolute()
     argv = [sys.executable, "-m", "ftharness.engine.job", job.program]
-    argv += ["--name", name, "--data", str(data), "--seed", str(settings.seed)]
-    argv += ["--bug", settings.bug] if settings.bug else []
+    argv += ["--name", name, "--data", str(data)]
+    if job.program == "leases":
+        # Nobody tells the run without the faults to end: it does when its count is full.
+        argv += ["--url", manager_url, *(["--control"] if is_control(name) else [])]
+    else:
+        argv += ["--seed", str(settings.seed), *(["--bug", settings.bug] if settings.bug else [])]
     disk = _disk(name.replace(JOB, DISK), data, job.disk_mb) if job.disk_mb is not None else None
     return JobPlan(
         job=Launch(

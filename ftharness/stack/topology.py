@@ -4,6 +4,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from ftharness.pool.config import PoolConfig
+from ftharness.stack.pool_setup import PoolSetup, pool_setup
 from ftharness.suggest import nearest
 
 #: More than a machine is likely to carry: a slip of the finger must not take it down.
@@ -43,6 +45,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         drain_s: Seconds that a worker gives its requests after SIGTERM: the worker's own limit, not the fault's grace.
         frontend_args: More arguments for the frontend.
         worker_args: More arguments for each worker.
+        pool: A manager of engine pools, which serves no requests but leases engines to jobs; None: there is none.
     """
 
     workers: int = 2
@@ -65,6 +68,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_s: float = 60.0
     frontend_args: list[str] = []
     worker_args: list[str] = []
+    pool: PoolSetup | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be launched.
@@ -168,6 +172,17 @@ def alone(**fields: Any) -> Topology:
 def jobs_only() -> Topology:
     """Nobody who serves requests: what runs are the scenario's jobs."""
     return Topology(workers=0, frontend=False)
+
+
+def pooled(*pools: PoolConfig, models: dict[str, dict[str, Any]] | None = None, **manager: Any) -> Topology:
+    """A manager of engine pools, of which jobs lease engines.
+
+    Args:
+        pools: The pools, as in the manager's file.
+        models: Folders of models that are made for them, by path, and how their engines misbehave; see :class:`PoolSetup`.
+        manager: More fields of :class:`ftharness.pool.ManagerConfig`, such as ``engines_survive``.
+    """
+    return Topology(workers=0, frontend=False, pool=pool_setup(*pools, models=models, **manager))
 
 
 def disaggregated(

@@ -23,8 +23,8 @@ def test_every_oracle_has_a_bug_that_fails_it() -> None:
 
 
 # What these rest on is what clients and a supervisor see; the few words of engines that they need, the others need too. And a
-# job has no engine.
-ONE_ENGINE = ("gateway/", "checkpoint/", "coordinator/")
+# job has no engine, nor has a pool manager more than one kind.
+ONE_ENGINE = ("gateway/", "checkpoint/", "coordinator/", "pool/")
 REVEALING = {bug.scenario: bug.params for bug in BUGS.values()}
 ENGINES = [
     (name, engine)

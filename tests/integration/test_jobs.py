@@ -107,7 +107,7 @@ def test_a_job_that_a_stack_does_not_have() -> None:
     """It is not applicable there, and says what there is."""
     sim, vllm = find_stack("sim"), find_stack("vllm")
     assert not_for(scenario(job=Job(program="training")), sim) == (
-        "it is about the job 'training', which sim does not have; there is inference"
+        "it is about the job 'training', which sim does not have; there is inference, leases"
     )
     assert not_for(scenario(), vllm) == "it is about the job 'inference', which vllm does not have"
 

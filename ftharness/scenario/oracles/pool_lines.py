@@ -1,0 +1,112 @@
+"""What managers of engine pools said, and what faults did to their engines, as the oracles of pools see it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ftharness.history import Log, ProcessExited
+from ftharness.pool.config import ManagerConfig, PoolConfig
+from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.views import FaultView
+from ftharness.stack.pool_setup import MANAGER
+
+#: What an oracle says of a run that has no manager.
+NO_POOL = Finding("unknown", "no manager of engine pools was run")
+#: The lines by which an engine's process is there, and those by which it is not.
+BEGINS, ENDS = ("engine_started", "engine_adopted"), ("engine_lost", "engine_stopped", "engine_gone")
+
+
+class Hurt(NamedTuple):
+    """A fault that landed on an engine of a pool.
+
+    Attributes:
+        engine: Its slot.
+        pid: The process's.
+        landed: When, in ns.
+        over: When it was undone, in ns; None: it was not, before the teardown.
+        fault: The fault.
+    """
+
+    engine: str
+    pid: str
+    landed: int
+    over: int | None
+    fault: FaultView
+
+
+def policy(case: Case) -> ManagerConfig | None:
+    """What the managers were told; None where there is none."""
+    told = case.params.get("pool")
+    return None if told is None else msgspec.convert(told, ManagerConfig)
+
+
+def pool_of(config: ManagerConfig, engine: str) -> PoolConfig:
+    """The pool that has a slot."""
+    return next(pool for pool in config.pools if engine in pool.engine_ids)
+
+
+def managers(case: Case) -> list[str]:
+    """The managers of the run, one after the other: ``pool``, ``pool.2``."""
+    return [source for source, role in case.roles.items() if role == MANAGER]
+
+
+def said(case: Case, *events: str, engine: str = "", source: str = "") -> Iterator[Log]:
+    """What managers said of such a meaning, in the order in which it was read; all of it where none is named.
+
+    Not what they said in the teardown, in which all that they have is ended.
+    """
+    teardown = case.phase_t("teardown")
+    for line in case.select(Log):
+        if case.roles.get(line.source) != MANAGER or (teardown is not None and line.t >= teardown):
+            continue
+        if events and line.event not in events:
+            continue
+        if engine in ("", line.captures.get("engine")) and source in ("", line.source):
+            yield line
+
+
+def engines(case: Case) -> list[str]:
+    """The slots of all pools that something was said of."""
+    return sorted({name for line in said(case) if (name := line.captures.get("engine"))})
+
+
+def at(line: Log) -> float:
+    """When a manager said a line, by its own clock, in seconds: what it did between two lines is not the time of our reads."""
+    return datetime.fromisoformat(line.captures["at"]).timestamp()
+
+
+def killed_t(case: Case, manager: str) -> int | None:
+    """When a manager ended, before the teardown; in ns."""
+    return case.gone_t(manager)
+
+
+def manager_ended(case: Case, manager: str) -> ProcessExited | None:
+    """How it ended before the teardown; None: it did not."""
+    return case.exits.get(manager) if case.ended_in_phase(manager) else None
+
+
+def hurt(case: Case, *kinds: str) -> list[Hurt]:
+    """The faults of those kinds that landed on engines in slots."""
+    teardown = case.phase_t("teardown")
+    found = []
+    for fault in case.faults:
+        if fault.landed is None or fault.requested.fault not in kinds or "engine" not in fault.landed.evidence:
+            continue
+        evidence = fault.landed.evidence
+        healed = fault.healed.t if fault.healed is not None else None
+        over = healed if healed is not None and (teardown is None or healed < teardown) else None
+        found.append(Hurt(str(evidence["engine"]), str(evidence["engine_pid"]), fault.landed.t, over, fault))
+    return found
+
+
+def in_fault_phase(case: Case, line: Log) -> bool:
+    """Whether it was said once faults could strike."""
+    begin = case.phase_t("fault")
+    return begin is not None and line.t >= begin
+
+
+def seconds(ns: int) -> str:
+    """For a person."""
+    return f"{ns / 1e9:.2f} s"

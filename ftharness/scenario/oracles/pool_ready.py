@@ -1,0 +1,150 @@
+"""That engines are leased only while they are well: ``ready_only_when_healthy``."""
+
+from collections.abc import Iterator
+
+from ftharness.history import Log
+from ftharness.pool.config import ManagerConfig
+from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.oracles.pool_lines import (
+    BEGINS,
+    ENDS,
+    NO_POOL,
+    Hurt,
+    hurt,
+    in_fault_phase,
+    manager_ended,
+    policy,
+    pool_of,
+    said,
+    seconds,
+)
+from ftharness.stack.job import JOB
+
+_NS = 1_000_000_000
+#: Seconds that a manager may take, on a busy machine, beyond what its policy says.
+_LATE_S = 1.0
+#: How much later than it was written a line may be read, in ns.
+_READ_NS = 100_000_000
+_STATES = (*BEGINS, *ENDS, "engine_ready", "engine_unready")
+_OK = "200"
+
+
+def ready_only_when_healthy(case: Case) -> Finding:
+    """No engine was leased that was not ready; one that died or was frozen was said to be so in time, and ready again only then.
+
+    In time is, for one that died, a second; for one that is frozen as many bad answers as its probe's policy says, and a second.
+    An engine that was leased answers its holder, unless something befell it meanwhile.
+    """
+    config = policy(case)
+    if config is None:
+        return NO_POOL
+    hurts = hurt(case, "kill_engine", "freeze_engine")
+    found = [*_granted_when_ready(case, config), *_noticed(case, config, hurts), *_answered(case, hurts)]
+    if finding := short_of_passing(found):
+        return finding
+    granted = [line for line in said(case, "lease_granted") if in_fault_phase(case, line)]
+    if not granted:
+        return Finding("unknown", "no lease was granted in the fault phase")
+    told = [one for one in found if one.reason]
+    reasons = [f"{len(granted):,} leases, each on an engine that was ready", *(one.reason for one in told)]
+    return Finding("pass", "; ".join(reasons), tuple(n for one in told for n in one.evidence))
+
+
+def _granted_when_ready(case: Case, config: ManagerConfig) -> Iterator[Finding]:
+    """By the managers' own lines: what each engine was said to be when a lease on it was granted."""
+    state: dict[tuple[str, str], Log] = {}
+    for line in said(case, *_STATES, "lease_granted"):
+        slot = (line.source, line.captures["engine"])
+        before = state.get(slot)
+        was = before.event if before is not None else "never started"
+        evidence = (*([before.n] if before is not None else []), line.n)
+        if line.event == "lease_granted":
+            fits = was == "engine_ready" or (was == "engine_unready" and config.fail_mode == "open")
+            if not fits:
+                lease = line.captures["lease"]
+                what = f"lease {lease} was granted on {slot[1]}, of which the last word was {_word(was)}"
+                yield Finding("fail", what, evidence, invariant=True)
+            continue
+        if line.event == "engine_ready" and was not in (*BEGINS, "engine_unready", "engine_ready"):
+            yield Finding(
+                "fail", f"{slot[1]} was ready, of which the last word was {_word(was)}", evidence, invariant=True
+            )
+        state[slot] = line
+
+
+def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Finding]:
+    """Each engine that a fault hit was said to be lost, or not ready, in time; and not ready again before it was well."""
+    teardown = case.phase_t("teardown") or (case.events[-1].t if case.events else 0)
+    for one in hurts:
+        assert one.fault.landed is not None
+        n = one.fault.landed.n
+        frozen = one.fault.requested.fault == "freeze_engine"
+        bound_s = _bound_s(config, one.engine) if frozen else _LATE_S
+        gone = [end.t for name in case.roles if (end := manager_ended(case, name)) is not None and end.t > one.landed]
+        until = min([teardown, *gone, *([one.over] if frozen and one.over is not None else [])])
+        what = f"{one.engine} (process {one.pid}) was {'frozen' if frozen else 'killed'}"
+        lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.landed]
+        seen = next((line for line in lines if line.event in (*ENDS, "engine_unready")), None)
+        if until - one.landed < bound_s * _NS and (seen is None or seen.t > until):
+            continue  # it was not so for long enough
+        if seen is None or seen.t - one.landed > bound_s * _NS:
+            said_so = "nobody said so" if seen is None else f"that was said after {seconds(seen.t - one.landed)}"
+            yield Finding("fail", f"{what}, and {said_so}; {bound_s:.1f} s were due", (n,), invariant=True)
+            continue
+        if frozen and (early := _early(lines, seen, until)):
+            yield Finding("fail", f"{what}, and was said to be ready meanwhile", (n, early.n), invariant=True)
+            continue
+        yield Finding("pass", f"{what}, and that was said after {seconds(seen.t - one.landed)}", (n, seen.n))
+
+
+def _early(lines: list[Log], seen: Log, until: int) -> Log | None:
+    """The line by which a process that is frozen is ready again; one that was started in its place may be."""
+    for line in lines:
+        if line.n <= seen.n:
+            continue
+        if line.event in BEGINS or line.t >= until:
+            return None
+        if line.event == "engine_ready":
+            return line
+    return None
+
+
+def _bound_s(config: ManagerConfig, engine: str) -> float:
+    """How long a manager may take to see that an engine does not answer, in seconds."""
+    probe = pool_of(config, engine).probe
+    return probe.unready_after * (probe.interval_s + probe.timeout_s) + _LATE_S
+
+
+def _answered(case: Case, hurts: list[Hurt]) -> Iterator[Finding]:
+    """Each holder's engine answered, unless its end was said after the lease was granted, or a fault hit it, or its manager."""
+    granted = {line.captures["lease"]: line for line in said(case, "lease_granted")}
+    for used in case.select(Log, event="lease_used"):
+        given = granted.get(used.captures["lease"])
+        if case.roles.get(used.source) != JOB or used.captures["status"] == _OK or given is None:
+            continue
+        engine = used.captures["engine"]
+        ends = list(said(case, *ENDS, engine=engine))
+        gone = manager_ended(case, given.source)
+        if (
+            any(line.n > given.n and line.t <= used.t + _READ_NS for line in ends)
+            or any(one.engine == engine and _befell(one, given, used, ends) for one in hurts)
+            or (gone is not None and gone.t <= used.t + _NS)
+        ):
+            continue
+        how = f"its engine, {engine}, did not answer ({used.captures['status']})"
+        what = f"lease {used.captures['lease']} was granted, and {how}; nothing had befallen it"
+        yield Finding("fail", what, (given.n, used.n), invariant=True)
+
+
+def _befell(one: Hurt, given: Log, used: Log, ends: list[Log]) -> bool:
+    """Whether a fault hit the engine that a lease was granted on, and not one before it in its slot."""
+    if one.landed > used.t:
+        return False
+    if one.fault.requested.fault == "freeze_engine":
+        return one.over is None or one.over >= given.t
+    noticed = next((line for line in ends if line.t >= one.landed), None)
+    return noticed is not None and noticed.n > given.n
+
+
+def _word(event: str) -> str:
+    return event.removeprefix("engine_")

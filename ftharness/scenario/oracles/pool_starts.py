@@ -1,0 +1,82 @@
+"""That there is one process to a slot: ``no_double_start``, by what managers said and by what the kernel shows."""
+
+from typing import Any
+
+from ftharness.history import Log
+from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.oracles.pool_lines import (
+    BEGINS,
+    ENDS,
+    NO_POOL,
+    engines,
+    hurt,
+    in_fault_phase,
+    policy,
+    said,
+)
+
+
+def no_double_start(case: Case) -> Finding:
+    """No slot of a pool had two processes at a time, also not across the end of a manager.
+
+    What a manager finds of an earlier one's it adopts, or finds gone, as it was configured. A ``count_engines`` shows by the
+    kernel's word what managers did not say.
+    """
+    config = policy(case)
+    if config is None:
+        return NO_POOL
+    looks = [fault for fault in case.faults if fault.requested.fault == "count_engines" and fault.landed is not None]
+    for look in looks:
+        assert look.landed is not None
+        there: dict[str, Any] = look.landed.evidence.get("engines", {})
+        for slot, pids in there.items():
+            if len(pids) > 1:
+                two = " and ".join(map(str, pids))
+                # Whatever became of other faults: two processes are two.
+                return Finding("fail", f"{slot} has the processes {two} at once", (look.landed.n,), invariant=True)
+    found = [_one_slot(case, slot, survive=config.engines_survive) for slot in engines(case)]
+    if finding := short_of_passing(found):
+        return finding
+    again = [line for line in said(case, *BEGINS, "engine_gone") if in_fault_phase(case, line)]
+    if not again and not looks:
+        return Finding("unknown", "no engine was started, adopted or found gone in the fault phase")
+    counts = {event: sum(line.event == event for line in again) for event in (*BEGINS, "engine_gone")}
+    words = (
+        (counts["engine_started"], "started"),
+        (counts["engine_adopted"], "adopted"),
+        (counts["engine_gone"], "gone"),
+    )
+    told = ", ".join(f"{count} {word}" for count, word in words if count) or "none started"
+    looked = f"; {len(looks)} looks into /proc" if looks else ""
+    return Finding("pass", f"{len(found)} slots: {told}, never two at once{looked}", tuple(line.n for line in again))
+
+
+def _one_slot(case: Case, slot: str, *, survive: bool) -> Finding:
+    """What was said of one slot, line by line."""
+    killed = {one.pid: one.landed for one in hurt(case, "kill_engine") if one.engine == slot}
+    now: Log | None = None
+    for line in said(case, *BEGINS, *ENDS, engine=slot):
+        pid = line.captures.get("pid", "")
+        before = now.captures["pid"] if now is not None else ""
+        evidence = (*(() if now is None else (now.n,)), line.n)
+        if line.event == "engine_started":
+            if now is not None:
+                what = f"{slot}: process {pid} was started, and of {before} nobody had said that it had ended"
+                return Finding("fail", what, evidence, invariant=True)
+            now = line
+        elif line.event == "engine_adopted":
+            if not survive:
+                what = f"{slot}: process {pid} was adopted, and engines were to end with their manager"
+                return Finding("fail", what, evidence, invariant=True)
+            if pid != before:
+                what = f"{slot}: process {pid} was adopted, and {before or 'none'} was there before"
+                return Finding("fail", what, evidence, invariant=True)
+            now = line
+        elif line.event == "engine_gone":
+            if survive and pid == before and pid not in killed:
+                what = f"{slot}: process {pid} was gone, and was to outlive its manager"
+                return Finding("fail", what, evidence, invariant=True)
+            now = None
+        else:
+            now = None
+    return Finding("pass", slot)
