@@ -1,0 +1,636 @@
+"""The oracles of pools, on histories made by hand: what each passes, what each fails, and what it cannot know.
+
+Their lines are read by the contracts, as those of a real manager and of a real job are.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from ftharness.history import (
+    Event,
+    FaultHealed,
+    FaultLanded,
+    FaultRequested,
+    History,
+    Log,
+    ProcessExited,
+    ProcessSignalled,
+    ProcessStarted,
+    RunPhase,
+    RunStarted,
+)
+from ftharness.logs import Scanner, load_contract
+from ftharness.pool.config import BackoffConfig, BreakerConfig, ManagerConfig, PoolConfig, ProbeConfig
+from ftharness.pool.log_events import EVENTS, POOL_FIELDS
+from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.oracles.pool_leases import leases_conserved
+from ftharness.scenario.oracles.pool_operations import operations_come_to
+from ftharness.scenario.oracles.pool_ready import ready_only_when_healthy
+from ftharness.scenario.oracles.pool_restarts import backoff_follows_policy
+from ftharness.scenario.oracles.pool_starts import no_double_start
+
+NS = 1_000_000_000
+KILL = {"exit": "SIGKILL", "reason": "it ended by itself: SIGKILL; its last lines: serving main, reason=none"}
+
+
+class Pools:
+    """A run of a manager, whose two engines are ready when the fault phase begins, at 10 s; times are in seconds.
+
+    Waits are 1, 2 and 4 s, give or take a tenth; two restarts in 60 s are let through; a probe takes 1 s to see a frozen engine.
+    """
+
+    def __init__(self, **manager: Any) -> None:
+        pool = PoolConfig(
+            id="main",
+            engine="sim",
+            replicas=2,
+            slots_per_engine=2,
+            probe=ProbeConfig(interval_s=0.5, timeout_s=0.5),
+            backoff=BackoffConfig(initial_s=1, factor=2, max_s=4, jitter=0.1, stable_s=30),
+            breaker=BreakerConfig(restarts=2, window_s=60, half_open_s=10),
+        )
+        config = msgspec.to_builtins(ManagerConfig(pools=[pool], **manager))
+        self.events: list[tuple[float, Event]] = []
+        self._pid = 100
+        self._scanners = {name: Scanner(load_contract(name, "1")) for name in ("pool", "job")}
+        self.add(0, RunStarted(source="harness", scenario="a/b", stack="sim", params={"pool": config}))
+        self.add(0.1, ProcessStarted(source="pool", pid=1, role="manager"))
+        for engine in ("main-1", "main-2"):
+            self.starts(1, engine)
+            self.says(2, "engine_ready", engine, url="http://127.0.0.1:1")
+        self.add(10, RunPhase(source="harness", phase="fault"))
+        self.add(10, ProcessStarted(source="job-1", pid=3, role="job"))
+        self.add(100, RunPhase(source="harness", phase="teardown"))
+
+    def add(self, t: float, event: Event) -> None:
+        self.events.append((t, event))
+
+    def says(self, t: float, event: str, engine: str = "main-1", *, source: str = "pool", **says: Any) -> None:
+        """A line of the manager's, as it writes it."""
+        stamp = datetime.fromtimestamp(1_700_000_000 + t, UTC).isoformat(timespec="microseconds")
+        about = dict.fromkeys(POOL_FIELDS) | {"pool_id": "main", "engine_id": engine, "model_id": "old"}
+        about["last_error"] = 'main-1: it ended\nby itself; pid=7 said "lease_id=x"'
+        line = {"timestamp": stamp, "level": EVENTS[event].level, "event": event, **about, **says}
+        self._read(t, source, "pool", json.dumps(line))
+
+    def starts(self, t: float, engine: str = "main-1", *, source: str = "pool", pid: int = 0) -> int:
+        self._pid += 1
+        self.says(t, "engine_started", engine, source=source, pid=pid or self._pid)
+        return pid or self._pid
+
+    def is_ready(self, t: float, engine: str = "main-1", **more: Any) -> None:
+        self.says(t, "engine_ready", engine, url="http://127.0.0.1:1", **more)
+
+    def grants(self, t: float, lease: str, engine: str = "main-1", **more: Any) -> None:
+        self.says(t, "lease_granted", engine, lease_id=lease, holder="job-1/1", expires_ms=1, **more)
+
+    def ends(self, t: float, lease: str, how: str = "released", engine: str = "main-1", reason: str = "gone") -> None:
+        about = {"reason": reason} if how == "revoked" else {}
+        self.says(t, f"lease_{how}", engine, lease_id=lease, holder="job-1/1", **about)
+
+    def job(self, t: float, line: str) -> None:
+        self._read(t, "job-1", "job", f"[job] {line}")
+
+    def lease(self, t: float, lease: str, engine: str = "main-1") -> None:
+        """A lease as it should be: granted, got, used, given back."""
+        self.grants(t, lease, engine)
+        self.job(t + 0.01, f"lease_got lease={lease} engine={engine} holder=job-1/1")
+        self.job(t + 0.02, f"lease_used lease={lease} engine={engine} status=200")
+        self.ends(t + 0.03, lease, engine=engine)
+        self.job(t + 0.04, f"lease_returned lease={lease} engine={engine}")
+
+    def hit(self, t: float, fault: str, name: str = "pool", *, healed: float | None = None, **evidence: Any) -> None:
+        fault_id = f"fault-{len(self.events)}"
+        self.add(t, FaultRequested(source="harness", id=fault_id, fault=fault, target=name))
+        self.add(t, FaultLanded(source=name, id=fault_id, evidence=evidence))
+        if healed is not None:
+            self.add(healed, FaultHealed(source=name, id=fault_id))
+
+    def kills(self, t: float, engine: str, pid: int) -> None:
+        self.hit(t, "kill_engine", engine=engine, engine_pid=pid)
+        self.says(t + 0.01, "engine_lost", engine, **KILL)
+
+    def manager_dies(self, t: float) -> None:
+        self.hit(t, "kill")
+        self.add(t, ProcessSignalled(source="pool", pid=1, signal="SIGKILL", reason="fault"))
+        self.add(t, ProcessExited(source="pool", pid=1, signal="SIGKILL"))
+        self.add(t + 0.1, ProcessStarted(source="pool.2", pid=2, role="manager"))
+
+    def judged(self, oracle: Callable[..., Finding], **args: Any) -> Finding:
+        history = History(start_ns=0)
+        for t, event in sorted(self.events, key=lambda pair: pair[0]):
+            history.append(event, at=int(t * NS))
+        return oracle(Case(list(history.events)), **args)
+
+    def _read(self, t: float, source: str, contract: str, line: str) -> None:
+        (match,) = self._scanners[contract].feed(f"{line}\n".encode(), 0)
+        self.add(t, Log(source=source, event=match.event, captures=match.captures, line=match.line))
+
+
+@pytest.fixture
+def pools() -> Pools:
+    return Pools()
+
+
+ORACLES: list[Callable[..., Finding]] = [
+    leases_conserved,
+    ready_only_when_healthy,
+    backoff_follows_policy,
+    no_double_start,
+    lambda case: operations_come_to(case, ["drained"]),
+]
+
+
+@pytest.mark.parametrize("oracle", ORACLES)
+def test_without_a_manager_or_without_anything_that_happened_nothing_is_known(oracle: Callable[..., Finding]) -> None:
+    """A run of none says nothing of any, nor does one in which nobody leased and nothing ended."""
+    history = History(start_ns=0)
+    history.append(RunStarted(source="harness", scenario="a/b", stack="sim"))
+    assert oracle(Case(list(history.events))).verdict == "unknown"
+    assert Pools().judged(oracle).verdict == "unknown"
+
+
+def fails(finding: Finding, what: str) -> None:
+    assert (finding.verdict, what in finding.reason) == ("fail", True), finding
+    assert finding.evidence
+
+
+# Leases.
+
+
+def test_leases_that_end_as_their_holders_are_told_are_conserved(pools: Pools) -> None:
+    """Released, revoked and expired ones, and one that its holder still has."""
+    pools.lease(11, "a")
+    for lease, how in (("b", "revoked"), ("c", "expired")):
+        pools.grants(12, lease)
+        pools.job(12.1, f"lease_got lease={lease} engine=main-1 holder=job-1/1")
+        pools.ends(12.2, lease, how)
+        pools.job(12.3, f"lease_lost lease={lease} engine=main-1 state={how} why=so")
+    pools.grants(13, "d")
+    found = pools.judged(leases_conserved)
+    assert found.reason == "4 leases = 1 released + 1 revoked + 1 expired + 1 held; at most 2 at once"
+    assert found.verdict == "pass"
+
+
+def test_more_leases_than_slots(pools: Pools) -> None:
+    """Two are as many as an engine has; those of the other engine count for themselves."""
+    for lease, engine in (("a", "main-1"), ("b", "main-2"), ("c", "main-1")):
+        pools.grants(11, lease, engine)
+    assert pools.judged(leases_conserved).verdict == "pass"
+    pools.grants(12, "d", "main-1")
+    fails(pools.judged(leases_conserved), "main-1 has 2 slots, and 3 leases")
+
+
+@pytest.mark.parametrize(
+    "second,what",
+    [
+        (lambda pools: pools.grants(12, "a"), "lease a was granted twice"),
+        (lambda pools: pools.ends(12, "a", "expired"), "lease a was released, and then expired"),
+        (lambda pools: pools.ends(12, "b"), "lease b ended, and was never granted"),
+    ],
+)
+def test_a_lease_begins_and_ends_once(pools: Pools, second: Callable[[Pools], None], what: str) -> None:
+    """Whatever else is said of it cannot be."""
+    pools.lease(11, "a")
+    second(pools)
+    fails(pools.judged(leases_conserved), what)
+
+
+@pytest.mark.parametrize("end", ["engine_lost", "engine_stopped"])
+def test_no_lease_outlives_its_engine(pools: Pools, end: str) -> None:
+    """They are taken back before it is said that it ended."""
+    pools.grants(11, "a")
+    pools.says(12, end, **KILL)
+    fails(pools.judged(leases_conserved), "main-1 had ended, and lease a on it were not taken back")
+
+
+def test_no_lease_is_granted_while_a_pool_drains(pools: Pools) -> None:
+    """Before and afterwards they are."""
+    pools.lease(11, "a")
+    pools.says(12, "drain_begun", "", deadline_ms=1000, on_timeout="stop")
+    pools.says(13, "drain_ended", "", outcome="aborted", duration_ms=1000)
+    pools.lease(14, "b")
+    assert pools.judged(leases_conserved).verdict == "pass"
+    pools.lease(12.5, "c")
+    fails(pools.judged(leases_conserved), "lease c was granted while main was drained")
+
+
+@pytest.mark.parametrize(
+    "word,end,what",
+    [
+        ("lease_returned lease=a engine=main-1", "revoked", "is revoked to pool, and released to job-1"),
+        (
+            "lease_lost lease=a engine=main-1 state=revoked why=so",
+            "released",
+            "is released to pool, and revoked to job-1",
+        ),
+        (
+            "lease_lost lease=a engine=main-1 state=unknown why=so",
+            "released",
+            "is released to pool, and unknown to job-1",
+        ),
+        ("lease_returned lease=a engine=main-1", "", "is held to pool, and released to job-1"),
+    ],
+)
+def test_a_holder_is_told_what_became_of_its_lease(pools: Pools, word: str, end: str, what: str) -> None:
+    """What the manager thinks otherwise, one of the two has lost."""
+    pools.grants(11, "a")
+    pools.job(11.1, "lease_got lease=a engine=main-1 holder=job-1/1")
+    if end:
+        pools.ends(12, "a", end)
+    pools.job(12.1, word)
+    fails(pools.judged(leases_conserved), what)
+
+
+def test_what_a_holder_has_was_granted_and_what_was_granted_a_holder_has(pools: Pools) -> None:
+    """Once it is through, it has got all that was granted to it, and said what became of each."""
+    pools.job(11, "lease_got lease=a engine=main-1 holder=job-1/1")
+    fails(pools.judged(leases_conserved), "job-1 got lease a, which no manager said that it granted")
+    pools.grants(10.9, "a")
+    pools.lease(12, "b")
+    assert pools.judged(leases_conserved).verdict == "pass", "it still has it"
+    pools.job(13, "job_finished leases=2 returned=1 lost=0 most=1")
+    fails(pools.judged(leases_conserved), "job-1 is through, and never said what became of lease a; it is held")
+    pools.ends(12.5, "a")
+    pools.job(12.6, "lease_returned lease=a engine=main-1")
+    pools.grants(12.7, "c")
+    fails(pools.judged(leases_conserved), "lease c was granted to job-1, which never got it; it is held")
+
+
+def test_leases_end_with_the_manager_that_granted_them(pools: Pools) -> None:
+    """Its holder is told so by the next one; of one that it had not been told of, nobody knows."""
+    pools.grants(11, "a")
+    pools.job(11.1, "lease_got lease=a engine=main-1 holder=job-1/1")
+    pools.grants(11.2, "b")
+    pools.manager_dies(12)
+    pools.job(13, "lease_lost lease=a engine=main-1 state=unknown why=another manager's")
+    pools.job(14, "job_finished leases=1 returned=0 lost=1 most=1")
+    assert pools.judged(leases_conserved).reason == "2 leases = 2 held; at most 2 at once"
+
+
+# Readiness.
+
+
+def test_leases_on_engines_that_are_ready(pools: Pools) -> None:
+    """One died, which was said at once, and came back; another was frozen for shorter than anybody could see."""
+    pools.lease(11, "a")
+    pools.kills(12, "main-1", 101)
+    pools.starts(13.2)
+    pools.is_ready(14)
+    pools.lease(14.1, "b")
+    pools.hit(15, "freeze_engine", healed=15.4, engine="main-2", engine_pid=102)
+    found = pools.judged(ready_only_when_healthy)
+    assert found.verdict == "pass", found
+    assert found.reason == (
+        "2 leases, each on an engine that was ready; main-1 (process 101) was killed, and that was said after 0.01 s"
+    )
+
+
+@pytest.mark.parametrize(
+    "event,says,word",
+    [
+        ("engine_unready", {"reason": "no answer within 0.5 s"}, "unready"),
+        ("engine_lost", KILL, "lost"),
+        ("engine_stopped", KILL, "stopped"),
+        ("engine_started", {"pid": 7}, "started"),
+    ],
+)
+def test_a_lease_on_an_engine_that_is_not_ready(pools: Pools, event: str, says: dict[str, Any], word: str) -> None:
+    """What was last said of it decides; of an engine whose probe fails also whether the pool is to fail open."""
+    pools.says(11, event, **says)
+    pools.grants(11.5, "a")
+    fails(pools.judged(ready_only_when_healthy), f"lease a was granted on main-1, of which the last word was {word}")
+    opened = Pools(fail_mode="open")
+    opened.says(11, event, **says)
+    opened.grants(11.5, "a")
+    assert opened.judged(ready_only_when_healthy).verdict == ("pass" if word == "unready" else "fail")
+
+
+def test_ready_without_a_start(pools: Pools) -> None:
+    """An engine that has ended is ready only when another has been started in its slot."""
+    pools.lease(11, "a")
+    pools.kills(12, "main-1", 101)
+    pools.is_ready(13)
+    fails(pools.judged(ready_only_when_healthy), "main-1 was ready, of which the last word was lost")
+
+
+@pytest.mark.parametrize("said_s,verdict", [(0.9, "pass"), (1.2, "fail"), (None, "fail")])
+def test_an_engine_that_was_killed_is_missed_within_a_second(pools: Pools, said_s: float | None, verdict: str) -> None:
+    """Later, or never, is too late."""
+    pools.lease(11, "a")
+    pools.hit(12, "kill_engine", engine="main-1", engine_pid=101)
+    if said_s is not None:
+        pools.says(12 + said_s, "engine_lost", **KILL)
+    assert pools.judged(ready_only_when_healthy).verdict == verdict
+
+
+@pytest.mark.parametrize("said_s,verdict", [(1.9, "pass"), (2.1, "fail"), (None, "fail")])
+def test_an_engine_that_is_frozen_is_missed_by_its_probe(pools: Pools, said_s: float | None, verdict: str) -> None:
+    """After an interval and a timeout, of half a second each, and a second for the machine."""
+    pools.lease(11, "a")
+    pools.hit(12, "freeze_engine", healed=15, engine="main-1", engine_pid=101)
+    if said_s is not None:
+        pools.says(12 + said_s, "engine_unready", reason="no answer within 0.5 s")
+    assert pools.judged(ready_only_when_healthy).verdict == verdict
+
+
+def test_an_engine_that_is_frozen_is_not_ready_before_it_is_thawed(pools: Pools) -> None:
+    """But another that is started in its place may be."""
+    for replaced in (False, True):
+        one = Pools()
+        one.lease(11, "a")
+        one.hit(12, "freeze_engine", healed=15, engine="main-1", engine_pid=101)
+        one.says(12.5, "engine_unready", reason="no answer within 0.5 s")
+        if replaced:
+            one.says(13, "engine_stopped", exit="SIGKILL", reason="its probe failed 5 times in a row")
+            one.starts(14)
+        one.is_ready(14.5)
+        found = one.judged(ready_only_when_healthy)
+        assert found.verdict == ("pass" if replaced else "fail"), found
+
+
+@pytest.mark.parametrize(
+    "befell,verdict",
+    [
+        (lambda _: None, "fail"),
+        (lambda pools: pools.kills(11.01, "main-1", 101), "pass"),
+        (lambda pools: pools.says(11.03, "engine_stopped", **KILL), "pass"),
+        (lambda pools: pools.says(11.5, "engine_stopped", **KILL), "fail"),
+        (lambda pools: pools.hit(10.5, "freeze_engine", healed=11.3, engine="main-1", engine_pid=101), "pass"),
+        (lambda pools: pools.hit(10.5, "freeze_engine", healed=10.9, engine="main-1", engine_pid=101), "fail"),
+        (lambda pools: pools.kills(11.01, "main-2", 102), "fail"),
+        (lambda pools: pools.manager_dies(11.01), "pass"),
+    ],
+)
+def test_a_leased_engine_answers(pools: Pools, befell: Callable[[Pools], None], verdict: str) -> None:
+    """Unless something has befallen it, and not another, since it was leased."""
+    pools.grants(11, "a")
+    pools.job(11.02, "lease_used lease=a engine=main-1 status=ConnectionRefusedError")
+    befell(pools)
+    assert pools.judged(ready_only_when_healthy).verdict == verdict
+
+
+def test_the_fault_on_the_engine_before_it_excuses_nothing(pools: Pools) -> None:
+    """It was missed before the lease was granted: what was leased is the next engine."""
+    pools.kills(11, "main-1", 101)
+    pools.starts(12.1)
+    pools.is_ready(12.2)
+    pools.grants(12.3, "a")
+    pools.job(12.4, "lease_used lease=a engine=main-1 status=ConnectionRefusedError")
+    fails(pools.judged(ready_only_when_healthy), "lease a was granted, and its engine, main-1, did not answer")
+
+
+# Restarts.
+
+
+def ends(pools: Pools, t: float, delay_ms: int, starts_s: float | None = None, *, stopped: bool = False) -> None:
+    """An end, the wait that is told, and the next start, so many seconds after that."""
+    pools.says(t, "engine_stopped" if stopped else "engine_lost", **KILL)
+    pools.says(t + 0.01, "restart_scheduled", delay_ms=delay_ms, reason="it ended by itself")
+    pools.starts(t + 0.01 + (delay_ms / 1000 if starts_s is None else starts_s))
+
+
+def opens(pools: Pools, t: float) -> None:
+    pools.says(t, "engine_lost", **KILL)
+    pools.says(t + 0.01, "breaker_open", reason="it ended by itself")
+
+
+def test_waits_that_grow_and_a_breaker_that_opens_and_closes(pools: Pools) -> None:
+    """The third end within a minute opens it; its one try holds, and after a stable run the first wait comes again."""
+    ends(pools, 11, 1050)
+    ends(pools, 13, 1810, stopped=True)
+    opens(pools, 16)
+    pools.says(26.02, "breaker_half_open")
+    pools.starts(26.1)
+    pools.is_ready(27)
+    pools.says(27.01, "breaker_closed", reason="the engine is up")
+    ends(pools, 58, 950)
+    found = pools.judged(backoff_follows_policy)
+    assert (found.verdict, found.reason) == ("pass", "main-1: waits of 1050, 1810, 950 ms; its breaker opened once")
+
+
+@pytest.mark.parametrize(
+    "told,verdict",
+    [([1098], "pass"), ([1120], "fail"), ([880], "fail"), ([1000, 1000], "fail"), ([1000, 2190], "pass")],
+)
+def test_a_wait_is_the_policys_give_or_take_the_jitter(pools: Pools, told: list[int], verdict: str) -> None:
+    """The first is a second, the second two, by a tenth of each."""
+    for place, delay_ms in enumerate(told):
+        ends(pools, 11 + 5 * place, delay_ms)
+    assert pools.judged(backoff_follows_policy).verdict == verdict
+
+
+def test_a_run_that_is_not_stable_resets_nothing(pools: Pools) -> None:
+    """29 s are none of 30."""
+    ends(pools, 11, 1000)
+    pools.is_ready(13)
+    ends(pools, 42, 1000)
+    fails(
+        pools.judged(backoff_follows_policy),
+        "end number 2 in a row was followed by a wait of 1000 ms, not of 2000 ms ± 10%",
+    )
+
+
+def test_a_wait_that_was_not_kept(pools: Pools) -> None:
+    """It was told, and nobody waited; or it was not even told."""
+    ends(pools, 11, 1000, starts_s=0.9)
+    fails(pools.judged(backoff_follows_policy), "was started 900 ms after a wait of 1000 ms had begun")
+    other = Pools()
+    other.says(11, "engine_lost", **KILL)
+    other.starts(11.1)
+    fails(other.judged(backoff_follows_policy), "it was started again without a wait")
+
+
+def test_a_wait_that_never_ends(pools: Pools) -> None:
+    """It was to be started again; where its manager was killed meanwhile it cannot have been."""
+    pools.says(11, "engine_lost", **KILL)
+    pools.says(11.01, "restart_scheduled", delay_ms=1000, reason="it ended")
+    fails(pools.judged(backoff_follows_policy), "it was to be started again after 1.00 s, and was not within 89 s")
+    pools.manager_dies(13)
+    assert pools.judged(backoff_follows_policy).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "third,what",
+    [
+        (lambda pools: ends(pools, 20, 4000), "restart number 3 within 60 s was let through"),
+        (lambda pools: (opens(pools, 20), pools.starts(25)), "it was started while its breaker was open"),
+        (
+            lambda pools: (opens(pools, 20), pools.says(25, "breaker_half_open")),
+            "its breaker was half open 4.99 s after it opened, not after 10.0 s",
+        ),
+        (lambda pools: (opens(pools, 20), ends(pools, 21, 4000)), "to be started again though its breaker was open"),
+    ],
+)
+def test_what_the_breaker_does_not_let_through(pools: Pools, third: Callable[[Pools], Any], what: str) -> None:
+    """Two restarts within a minute, then none for ten seconds."""
+    ends(pools, 11, 1000)
+    ends(pools, 14, 2000)
+    third(pools)
+    fails(pools.judged(backoff_follows_policy), what)
+
+
+def test_a_breaker_that_opens_too_early(pools: Pools) -> None:
+    """Two restarts are let through."""
+    ends(pools, 11, 1000)
+    opens(pools, 15)
+    fails(pools.judged(backoff_follows_policy), "its breaker opened after 1 restarts; it lets 2 through")
+
+
+def test_what_an_operator_asks_for_needs_no_wait(pools: Pools) -> None:
+    """Stopped by a drain, started by a resume; a reload whose engine fails brings the old one back at once."""
+    ends(pools, 11, 1000)
+    pools.says(13, "drain_begun", "", deadline_ms=1000, on_timeout="stop")
+    pools.says(13.1, "engine_stopped", exit="exit status 0", reason="drained")
+    pools.says(13.2, "drain_ended", "", outcome="drained", duration_ms=200)
+    pools.starts(13.3)
+    pools.says(14, "reload_begun", "", model="models/new")
+    for event, at_s in (("engine_stopped", 14.1), ("engine_lost", 14.3)):
+        pools.says(at_s, event, **KILL)
+        pools.starts(at_s + 0.1)
+    pools.says(15, "reload_ended", "", outcome="rolled_back", duration_ms=1000)
+    ends(pools, 16, 1000)
+    found = pools.judged(backoff_follows_policy)
+    assert (found.verdict, found.reason) == ("pass", "main-1: waits of 1000, 1000 ms")
+
+
+# Starts.
+
+
+def test_one_process_to_a_slot(pools: Pools) -> None:
+    """It ends before the next is started; the kernel's word is the same."""
+    pools.kills(11, "main-1", 101)
+    pools.starts(12.1)
+    pools.hit(13, "count_engines", engines={"main-1": [103], "main-2": [102]})
+    found = pools.judged(no_double_start)
+    assert (found.verdict, found.reason) == ("pass", "2 slots: 1 started, never two at once; 1 looks into /proc")
+
+
+def test_two_processes_in_a_slot(pools: Pools) -> None:
+    """By what is said of them, or by what is there."""
+    pools.starts(12)
+    fails(pools.judged(no_double_start), "process 103 was started, and of 101 nobody had said that it had ended")
+    other = Pools()
+    other.hit(13, "count_engines", engines={"main-1": [101, 103], "main-2": [102]})
+    fails(other.judged(no_double_start), "main-1 has the processes 101 and 103 at once")
+
+
+def after_its_death(pools: Pools, event: str, pid: int) -> Pools:
+    """The second manager says so of the engine that the first one had."""
+    pools.manager_dies(12)
+    about = {"reason": "it ended by SIGKILL"} if event == "engine_gone" else {}
+    pools.says(13, event, source="pool.2", pid=pid, **about)
+    return pools
+
+
+@pytest.mark.parametrize(
+    "survive,event,pid,what",
+    [
+        (True, "engine_adopted", 101, ""),
+        (True, "engine_adopted", 555, "process 555 was adopted, and 101 was there before"),
+        (True, "engine_gone", 101, "process 101 was gone, and was to outlive its manager"),
+        (True, "engine_started", 103, "process 103 was started, and of 101 nobody had said that it had ended"),
+        (False, "engine_gone", 101, ""),
+        (False, "engine_adopted", 101, "process 101 was adopted, and engines were to end with their manager"),
+        (False, "engine_started", 103, "process 103 was started, and of 101 nobody had said that it had ended"),
+    ],
+)
+def test_engines_across_the_end_of_their_manager(survive: bool, event: str, pid: int, what: str) -> None:
+    """Adopted or gone, as it was configured; never beside another."""
+    found = after_its_death(Pools(engines_survive=survive), event, pid).judged(no_double_start)
+    if what:
+        fails(found, what)
+    else:
+        assert found.verdict == "pass", found
+
+
+def test_an_engine_that_was_killed_with_its_manager_is_gone(pools: Pools) -> None:
+    """Nobody can adopt it."""
+    survive = Pools(engines_survive=True)
+    survive.hit(11.9, "kill_engine", engine="main-1", engine_pid=101)
+    assert after_its_death(survive, "engine_gone", 101).judged(no_double_start).verdict == "pass"
+
+
+# Operations.
+
+
+def drained(
+    pools: Pools, outcome: str, *, revoked_s: float | None = None, reason: str = "the drain's deadline is over"
+) -> None:
+    """A drain with a deadline of a second, in which a lease may be taken back."""
+    pools.lease(11, "a")
+    pools.grants(12, "b")
+    pools.says(13, "drain_begun", "", deadline_ms=1000, on_timeout="stop")
+    if revoked_s is not None:
+        pools.ends(13 + revoked_s, "b", "revoked", reason=reason)
+    pools.says(14.1, "drain_ended", "", outcome=outcome, duration_ms=1100)
+
+
+@pytest.mark.parametrize(
+    "outcome,revoked_s,what",
+    [
+        ("drained", None, ""),
+        ("stopped", 1.01, ""),
+        ("aborted", None, ""),
+        ("stopped", 0.5, "took a lease back after 0.50 s, and its deadline was 1 s"),
+        ("stopped", None, "was stopped at its deadline, and no lease was taken back"),
+        ("drained", 1.01, "was drained, and took 1 leases back"),
+        ("aborted", 1.01, "was aborted, and took 1 leases back"),
+    ],
+)
+def test_what_a_drain_comes_to_and_what_that_means(
+    pools: Pools, outcome: str, revoked_s: float | None, what: str
+) -> None:
+    """Leases are taken back where it stops by force, and no earlier than its deadline."""
+    drained(pools, outcome, revoked_s=revoked_s)
+    found = pools.judged(operations_come_to, outcomes=[outcome])
+    if what:
+        fails(found, what)
+    else:
+        assert found.reason == f"a drain of main: {outcome} after 1.10 s"
+
+
+def test_a_lease_of_an_engine_that_died_is_not_the_drains(pools: Pools) -> None:
+    """It was taken back for that."""
+    drained(pools, "drained", revoked_s=0.5, reason="it ended by itself: SIGKILL")
+    assert pools.judged(operations_come_to, outcomes=["drained"]).verdict == "pass"
+
+
+def test_what_was_expected_of_operations(pools: Pools) -> None:
+    """Another outcome fails, one that does not end fails, and of others than those nothing is known."""
+    drained(pools, "drained")
+    fails(pools.judged(operations_come_to, outcomes=["stopped"]), "a drain of main came to drained, not to stopped")
+    assert pools.judged(operations_come_to, outcomes=["drained", "drained"]).verdict == "unknown"
+    pools.says(20, "reload_begun", "", model="models/new")
+    found = pools.judged(operations_come_to, outcomes=["drained", "succeeded"])
+    fails(found, "a reload of main was begun, and never ended")
+    assert found.pending
+
+
+@pytest.mark.parametrize(
+    "outcome,served,what",
+    [
+        ("succeeded", "new", ""),
+        ("rolled_back", "old", ""),
+        ("succeeded", "old", "succeeded, and old is served, not new"),
+        ("rolled_back", "new", "rolled back, and new is served, not old"),
+        ("rolled_back", "", "rolled back, and nothing was leased afterwards"),
+    ],
+)
+def test_what_is_served_after_a_reload(pools: Pools, outcome: str, served: str, what: str) -> None:
+    """The next lease says it."""
+    pools.lease(11, "a")
+    pools.says(12, "reload_begun", "", model="models/new@sha256:00")
+    pools.says(13, "reload_ended", "", outcome=outcome, duration_ms=1000)
+    if served:
+        pools.grants(14, "b", model_id=served)
+    found = pools.judged(operations_come_to, outcomes=[outcome])
+    if what:
+        fails(found, what)
+    else:
+        assert found.verdict == "pass", found
