@@ -45,12 +45,11 @@ async def launch(
     if slot.is_held():
         await _clear(slot)
     await stop_container(prepared)
-    # A container's program has its own ways, which need root's: what runs inside has none of its rights.
-    rights = None if prepared.container else privileges(prepared.user)
-    if rights is None:
-        Path(prepared.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
-    else:
-        make_workdir(Path(prepared.workdir), rights)
+    if prepared.advisory:
+        house.log.event("advisory", pool_id=model.config.id, engine_id=engine_id, reason=prepared.advisory)
+    # Of the pool's configuration: what is prepared for a container names the user in the container's arguments.
+    rights = privileges(model.config.user)
+    make_workdir(Path(prepared.workdir), rights)
     registry.engine_state(engine_id, "starting")
     engine = await start(
         slot,
@@ -60,7 +59,8 @@ async def launch(
         survive=house.survive,
         about=_about(model, prepared, engine_id, house),
         on_line=on_line,
-        privileges=None if rights is None else rights.plain(),
+        # A container's program has its own ways, which need root's: what runs inside has none of its rights.
+        privileges=None if prepared.container else rights.plain(),
     )
     return engine, prepared
 

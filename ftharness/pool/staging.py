@@ -52,9 +52,13 @@ async def stage(config: PoolConfig) -> Staged:
     """
     if not config.model:
         return Staged()
-    path = await _provisioned(config) if config.provisioner else Path(config.model).expanduser().absolute()
-    if not path.exists():
-        by = "the provisioner said that it lies at" if config.provisioner else "the model is to lie at"
+    path = await _provisioned(config) if config.provisioner else _local(config.model)
+    by = "the provisioner said that it lies at" if config.provisioner else "the model is to lie at"
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that no disk can have, a folder that may not be entered
+        raise StagingError(f"{by} {path}, where nobody can look: {error.strerror}") from error
+    if not there:
         hint = "" if config.provisioner else "; a provisioner could bring it"
         raise StagingError(f"{by} {path}, and there is nothing{hint}")
     name = Path(config.model).name
@@ -70,6 +74,13 @@ async def stage(config: PoolConfig) -> Staged:
     if found != wanted:
         raise StagingError(f"{path} is another model than the configuration says: its digest is {found}, not {wanted}")
     return Staged(model_id=name, path=str(path), digest_verified=True, digest=f"sha256:{found}")
+
+
+def _local(model: str) -> Path:
+    try:
+        return Path(model).expanduser().absolute()
+    except RuntimeError as error:
+        raise StagingError(f"{model}: {error}") from error  # ~somebody, of whom this machine knows nothing
 
 
 def digest(path: Path) -> str:

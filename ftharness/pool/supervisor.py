@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import Any
 
 from ftharness.pool.engine_errors import recognise
@@ -87,8 +88,9 @@ class Supervisor:
                 return settled
         else:
             self._model = model
+            # A context of its own: its later crashes are no work of the call that had it started.
             self._life = asyncio.get_running_loop().create_task(
-                self._live(retry=retry), name=f"engine {self.engine_id}"
+                self._live(retry=retry), name=f"engine {self.engine_id}", context=Context()
             )
         self._waiting.append(settled)
         return settled

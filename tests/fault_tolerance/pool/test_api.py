@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -312,6 +313,18 @@ async def test_a_calls_id_is_in_every_line_that_it_caused(kit: Any, served: Any)
     await one.until_over(operation.json())
     (revoked,) = one.lines("lease_revoked")
     assert revoked["correlation_id"] == "call-1"
+
+
+async def test_a_later_crash_has_no_calls_id(kit: Any, served: Any) -> None:
+    """The call had the engine started, and was answered; that it dies afterwards is not its doing."""
+    one = await served(kit.pool(preload=False), wait=False)
+    headers = {"x-correlation-id": "call-3"}
+    operation = await one.client.post("/v1/pools/p/preload", headers=headers)
+    await one.until_over(operation.json())
+    await one.post("p/leases", 201)
+    os.kill(one.told.all("engine_started")[0]["pid"], signal.SIGKILL)
+    await one.told.until("engine_lost")
+    assert [line["correlation_id"] for line in one.lines("lease_revoked")] == [None]
 
 
 async def test_a_mistake_of_our_own_costs_one_call(kit: Any, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:

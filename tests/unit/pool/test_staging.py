@@ -85,6 +85,20 @@ async def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
         await stage(pool(str(tmp_path / "none")))
 
 
+@pytest.mark.parametrize(
+    "model, why",
+    [
+        (f"/{'x' * 256}", "the model is to lie at /x{256}, where nobody can look: File name too long"),
+        ("~nobody-of-that-name/model", "~nobody-of-that-name/model: Could not determine home directory"),
+    ],
+    ids=["long", "nobody's"],
+)
+async def test_a_model_where_nobody_can_look_is_said(model: str, why: str) -> None:
+    """As one that is not there: a reload to it costs the old engine nothing."""
+    with pytest.raises(StagingError, match=why):
+        await stage(pool(model))
+
+
 async def test_a_provisioner_says_where_the_model_lies(folder: Path) -> None:
     """Its last line; it gets the reference, and is no shell. The model keeps the reference's name."""
     script = f"import sys; print('fetching', sys.argv[1]); print({str(folder)!r}); print()"

@@ -1,0 +1,76 @@
+"""As whom an engine is started, and what is said of it."""
+
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftharness.pool.config import ContainerConfig
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, which alone can start a process as somebody else"
+)
+#: In docker's place, which is not everywhere: like its daemon it runs what it starts as the user that it was told, in the
+#: folder that is mounted, and says how it was started itself.
+_DOCKER = """#!{python}
+import os, sys, time
+if sys.argv[1] == "run":
+    uid, _, gid = sys.argv[sys.argv.index("--user") + 1].partition(":")
+    os.chdir(sys.argv[sys.argv.index("--volume") + 1].partition(":")[0])
+    open("started-by", "w").write(str(os.geteuid()))
+    os.setgroups([]), os.setgid(int(gid)), os.setuid(int(uid))
+    open("written", "w").write("by the engine")
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def passable(tmp_path: Path) -> Path:
+    """A folder that every user can pass on the way to its own; pytest's are for root alone."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and folder != folder.parent and not folder.stat().st_mode & 0o001:
+            folder.chmod(0o711)
+    return tmp_path
+
+
+@needs_root
+async def test_an_engine_in_a_container_can_write_its_folder(
+    kit: Any, passable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is its user's, and nobody else's; docker itself, which needs root, is started as who we are."""
+    programs = passable / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(_DOCKER.format(python=sys.executable))
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    config = kit.pool(
+        engine="command",
+        command=["/engine"],
+        user="nobody",
+        container=ContainerConfig(image="any", program="docker"),
+        stop_grace_s=0.1,
+    )
+    async with kit.manager(config, fail_mode="open") as (_, told):
+        await told.until("engine_started")
+        folder = kit.state / "work" / "p-1"
+        await told.holds((folder / "written").exists, "the engine wrote into its folder")
+        state = folder.stat()
+        nobody = pwd.getpwnam("nobody")
+        assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (nobody.pw_uid, nobody.pw_gid, 0o700)
+        assert (folder / "written").stat().st_uid == nobody.pw_uid
+        assert (folder / "started-by").read_text() == "0"
+
+
+@needs_root
+@pytest.mark.parametrize("user, said", [("", 1), ("nobody", 0)], ids=["root", "nobody"])
+@pytest.mark.usefixtures("passable")
+async def test_an_engine_that_runs_as_root_is_told_of(kit: Any, user: str, said: int) -> None:
+    """Once a start, with its name, before it runs; not one that runs as somebody."""
+    config = kit.pool(engine="command", command=["/bin/sleep", "600"], user=user, stop_grace_s=0.1)
+    async with kit.manager(config, fail_mode="open") as (_, told):
+        await told.until("engine_started")
+        advised = [line for line in told.all("advisory") if "runs as root" in line["reason"]]
+        assert [(line["pool_id"], line["engine_id"]) for line in advised] == [("p", "p-1")] * said
