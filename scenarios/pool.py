@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ftharness.faults import Fault, ask, count_engines, freeze_engine, kill, kill_engine, named, restart, terminate
+from ftharness.faults import Fault, ask, count_engines, end_job, freeze_engine, kill, kill_engine, named, restart
 from ftharness.pool.config import BackoffConfig, BreakerConfig, PoolConfig, ProbeConfig, WarmupConfig
 from ftharness.scenario import (
     Injection,
@@ -20,7 +20,7 @@ from ftharness.scenario import (
 from ftharness.stack import Topology, leases, pooled
 
 MANAGER, SECOND = named("pool"), named("pool.2")
-END = terminate(named("job-1"))  # the holders are told to end, and give back what they have
+END = end_job(named("job-1"))  # its holders give back what they have
 
 
 def pool(models: dict[str, dict[str, Any]] | None = None, *, survive: bool = False, **fields: Any) -> Topology:

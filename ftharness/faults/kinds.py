@@ -25,9 +25,10 @@ OF_PROCESSES = (
     "free_disk",
     "ask",
     "count_engines",
+    "end_job",
 )
 #: Those that break nothing: what has to follow a fault, or a look at what is broken. They are aimed at no request.
-HARMLESS = ("start_standby", "restart", "check_health", "free_disk", "ask", "count_engines")
+HARMLESS = ("start_standby", "restart", "check_health", "free_disk", "ask", "count_engines", "end_job")
 _FIRST = client_of(0)
 #: What is asked by a look at a process's health, and the seconds that an answer may take: a probe of Kubernetes gives 1 by
 #: default, and people more.
@@ -180,6 +181,11 @@ def ask(
 def count_engines(target: Target | _Named) -> Fault:
     """No harm, but a look: which processes are in each slot of a manager of pools, by the kernel's word."""
     return Fault(kind="count_engines", target=_target(target))
+
+
+def end_job(target: Target | _Named) -> Fault:
+    """No harm, but the end of a job that goes on until it is told: SIGTERM, at which it does what it has begun, and ends."""
+    return Fault(kind="end_job", target=_target(target))
 
 
 def start_standby(beside: Target | _Named = active) -> Fault:

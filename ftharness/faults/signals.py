@@ -1,4 +1,4 @@
-"""Faults that are signals: kill, terminate, interrupt, freeze, thaw."""
+"""Faults that are signals: kill, terminate, interrupt, freeze, thaw; and ``end_job``, which harms nobody."""
 
 import asyncio
 import signal
@@ -45,6 +45,17 @@ async def interrupt(strike: Strike) -> None:
     at = _send(strike, signal.SIGINT)
     if at is not None and await _taken(strike, signal.SIGINT):
         strike.landed(at=at, signal="SIGINT", **evidence)
+
+
+async def end_job(strike: Strike) -> None:
+    """SIGTERM to what goes on until it is told to end; the evidence is that it is taken, and that the process handles it."""
+    disposition = _dispositions(strike.process.pid, signal.SIGTERM)["disposition"]
+    if disposition != "handled":
+        strike.missed(f"{strike.process.name} does not end by itself at SIGTERM, which is {disposition} there")
+        return
+    at = _send(strike, signal.SIGTERM)
+    if at is not None and await _taken(strike, signal.SIGTERM):
+        strike.landed(at=at, told="to end", signal="SIGTERM")
 
 
 async def freeze(strike: Strike) -> None:

@@ -35,6 +35,7 @@ from ftharness.report.units import NS_PER_MS, amount, milliseconds, pairs
 _ALWAYS = ("fault", "look", "exit", "end", "leak", "phase")
 # What ``check_health`` has as evidence: nothing was broken by it.
 _OF_A_LOOK = {"path", "took_ms"}
+_OF_A_CALL = {"asked", "engines", "told"}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +187,8 @@ def _told(event: Event, names: dict[str, str]) -> tuple[str, str, str, str] | No
             proof = pairs(event.evidence, 200)
             if event.evidence.keys() >= _OF_A_LOOK:
                 return "look", f"answered: {proof}", "", ""
+            if event.evidence.keys() & _OF_A_CALL:
+                return "look", proof, "", ""
             return "fault", f"fault landed{': ' if proof else ''}{proof}{aim}", "", ""
         case FaultMissed():
             return "fault", f"fault did not land: {one_line(event.reason, 200)}", "", ""

@@ -37,7 +37,9 @@ def lead(stored: Stored) -> str:
     """Of the faults and the tokens; why the verdict is not ``pass`` is the record's own reason, and not said here."""
     alone, crowd = crowd_of(stored.faults)
     broke = next((one.struck for one in stored.faults if one.struck is not None and not one.harmless), None)
-    sentences = [_look(one, broke) if one.looked else _fault(one) for one in alone[:_MOST_FAULTS]]
+    sentences = [
+        _look(one, broke) if one.looked else _call(one) if one.asked else _fault(one) for one in alone[:_MOST_FAULTS]
+    ]
     if more := [one for one in alone[_MOST_FAULTS:] if not one.harmless]:
         sentences.append(f"{amount(len(more), 'more fault')} {'was' if len(more) == 1 else 'were'} injected.")
     if crowd:
@@ -130,6 +132,21 @@ def _look(one: Moments, broke: int | None) -> str:
     return f"{who} {said}{f', {milliseconds(late / NS_PER_MS)} after that' if late >= 0 else ''}."
 
 
+def _call(one: Moments) -> str:
+    """What a process was asked or told, and what came of it."""
+    who, evidence = one_line(one.process or one.fault.target, 60), one.fault.evidence
+    trigger = one_line(one.fault.trigger, 100)
+    when = f" {trigger}" if trigger.startswith("on ") else ""
+    if one.fault.kind == "end_job":
+        return f"{who} was told to end{when}."
+    if one.fault.kind == "count_engines":
+        return f"The processes in the slots of {who} were counted{when}: {one.call.partition(': ')[2]}."
+    took = evidence.get("took_ms")
+    time = f" after {milliseconds(took)}" if isinstance(took, int | float) else ""
+    answer = one_line(str(evidence.get("detail") or evidence.get("status", "")), 40)
+    return f"{who} was asked for {one_line(str(evidence.get('asked', '')), 80)}{when}: {answer}{time}."
+
+
 def _phase(one: Moments) -> str:
     """``in kv_transfer in decode-1``; of a process that was hit ``with request 0 in decode``."""
     phase = one_line(one.phase, 60)
@@ -143,7 +160,7 @@ def _fault(one: Moments) -> str:
     if one.left and one.request:
         who = f"the client of {one.request.name}"
     kind = one_line(one.fault.kind, 40)
-    happened = _lost_rank(one) or _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
+    happened = _lost_rank(one) or _of_a_slot(one) or _HAPPENED.get(one.fault.kind, f"was hit by {kind}")
     if one.landed is None:
         why = one_line(one.fault.missed or "no evidence that it did", 200)
         return f"The fault {kind} on {who} did not land: {why}."
@@ -181,6 +198,12 @@ def _lost_rank(one: Moments) -> str:
     evidence = one.fault.evidence
     rank, by = (one_line(str(evidence.get(name, other)), 20) for name, other in (("rank", 0), ("signal", "SIGKILL")))
     return f"lost its rank {rank} by {by}"
+
+
+def _of_a_slot(one: Moments) -> str:
+    """Of a manager of pools: ``lost its engine main-1``."""
+    happened = _HAPPENED.get(one.fault.kind, "")
+    return happened.replace("its engine", f"its engine {one.slot}") if one.slot else ""
 
 
 def _steps(one: Moments) -> list[str]:

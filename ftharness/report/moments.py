@@ -24,6 +24,8 @@ _CLIENT_NOTICED = ("client_disconnected",)
 # What starts a process rather than breaks one, and how that is said.
 _LOOK = "check_health"
 _JOINS = {"start_standby": "joins", "restart": "starts"}
+# What an operator does, or whoever ends what goes on until it is told.
+_ASKS = ("ask", "count_engines", "end_job")
 
 
 class Moments(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,10 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.fault.evidence.get('started', 'one more')} {_JOINS.get(self.fault.kind, 'joins')}"
         if self.looked:
             return f"health of {self.process or self.fault.target}: {self.answer}"
+        if self.asked:
+            return self.call
+        if slot := self.slot:
+            return f"{self.fault.kind} {slot} of {self.process or self.fault.target}"
         if self.left and self.request:
             return f"{self.fault.kind} client of {self.request.name}"
         return f"{self.fault.kind} {self.process or self.fault.target}"
@@ -84,6 +90,29 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         return self.fault.kind == _LOOK and self.landed is not None
 
     @property
+    def asked(self) -> bool:
+        """Whether nothing was broken: somebody asked a process for something, or told it something."""
+        return self.fault.kind in _ASKS and self.landed is not None
+
+    @property
+    def slot(self) -> str:
+        """Of an engine of a pool the slot that was hit; else empty."""
+        return one_line(str(self.fault.evidence.get("engine", "")), 40)
+
+    @property
+    def call(self) -> str:
+        """Of what was asked or told, for a label: ``POST /v1/pools/main/drain: drained``."""
+        evidence, who = self.fault.evidence, self.process or self.fault.target
+        if self.fault.kind == "ask":
+            came_to = evidence.get("detail") or evidence.get("status", "")
+            return one_line(f"{evidence.get('asked', '')}: {came_to}", 100)
+        if self.fault.kind == "count_engines":
+            engines = evidence.get("engines")
+            counts = [f"{slot} {len(pids)}" for slot, pids in engines.items()] if isinstance(engines, dict) else []
+            return one_line(f"engines of {who}: {', '.join(counts) or 'none'}", 100)
+        return f"{who} told to end"
+
+    @property
     def answer(self) -> str:
         """What a process answered that was asked how it is: a status, or ``no answer``."""
         status = one_line(str(self.fault.evidence.get("status", "none")), 20)
@@ -92,7 +121,7 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def harmless(self) -> bool:
         """Whether nothing was broken by it, so that nothing follows from it."""
-        return self.joined or self.looked
+        return self.joined or self.looked or self.asked
 
     @property
     def left(self) -> bool:

@@ -311,7 +311,7 @@ def _box(one: Moments) -> FaultBox:
         Row("given up", given_up(fault.recovery)),
         Row("let go on" if one.at_end else "healed", _healed(one)),
     ]
-    what = "A look: " if one.looked else "Started: " if one.joined else "The fault: "
+    what = "A look: " if one.looked else "Started: " if one.joined else "Asked: " if one.asked else "The fault: "
     return FaultBox(
         what=what, name=one_line(one.what, 80), landed=one.landed is not None, rows=[row for row in rows if row.text]
     )

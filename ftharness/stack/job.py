@@ -77,7 +77,7 @@ def inference(*, disk_mb: int | None = None, **args: Any) -> Job:
 def leases(**args: Any) -> Job:
     """Leases of a pool's engines, again and again; ``args`` are those of ``python -m ftharness.engine.job leases --help``.
 
-    With ``until_told`` it goes on, in the fault phase, until a ``terminate`` tells it to end.
+    With ``until_told`` it goes on, in the fault phase, until an ``end_job`` tells it to.
     """
     return Job(program="leases", args=args)
 

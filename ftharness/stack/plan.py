@@ -89,6 +89,7 @@ class Launch:
         status_event: The log event whose capture ``port`` tells where it serves ``/metrics``; "" if nowhere.
         metrics_url: Where it serves ``/metrics``, if that is known beforehand.
         fresh: Files that may not be there when it starts: those of its last life are removed.
+        files: What is written for it before it starts, by path; folders are made as needed.
         group: Of those that share a failover lock, the name of their worker; "" where it is in none.
         data: The folder where it keeps what it may not lose; None where there is no such.
         inside: The process whose view of the disks it is given, which is there before; "" where it needs none.
@@ -106,6 +107,7 @@ class Launch:
     status_event: str = ""
     metrics_url: str = ""
     fresh: Sequence[Path] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
     group: str = ""
     data: Path | None = None
     inside: str = ""

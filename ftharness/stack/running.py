@@ -133,6 +133,9 @@ class RunningStack:
     async def _start(self, launch: Launch, deadline_s: float) -> Living:
         for path in launch.fresh:
             path.unlink(missing_ok=True)
+        for path, text in launch.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         process = await self.processes.start(
             launch.name,
             [*(enter_argv(self[launch.inside].pid) if launch.inside else ()), *launch.argv],

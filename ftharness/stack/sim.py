@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import ftharness
@@ -128,10 +129,11 @@ class SimStack(StackKind):
         if topology.pool is None:
             return _serving_nobody([], http_ok(""), sim_jobs(settings))
         # Not a socket that we have bound: a manager that was killed is started again, and needs its port once more.
-        port = PortReservation(held=settings.hold_ports)
-        url = f"http://127.0.0.1:{port.port}"
-        pool = sim_pool(topology.pool, settings, port.port)
-        return _serving_nobody([pool], http_ok(f"{url}/health"), sim_jobs(settings, url), port.close)
+        with ExitStack() as held:
+            port = held.enter_context(PortReservation(held=settings.hold_ports))
+            url = f"http://127.0.0.1:{port.port}"
+            pool, jobs = sim_pool(topology.pool, settings, port.port), sim_jobs(settings, url)
+            return _serving_nobody([pool], http_ok(f"{url}/health"), jobs, held.pop_all().close)
 
     def _worker(
         self,

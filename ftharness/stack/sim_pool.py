@@ -21,17 +21,15 @@ def sim_pool(setup: PoolSetup, settings: Settings, port: int) -> Launch:
 
     Raises:
         NotAvailable: structlog is not installed.
-        OSError: The folder cannot be written.
     """
     if find_spec("structlog") is None:
         raise NotAvailable("the pool manager needs structlog, which is not installed: pip install 'ftharness[pool]'")
     folder = (settings.folder / POOL).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, misbehaves in setup.models.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name / "misbehave.json").write_bytes(msgspec.json.encode(misbehaves))
     config = folder / "pool.toml"
-    config.write_text(_toml(setup), encoding="utf-8")
+    models = {
+        folder / name / "misbehave.json": msgspec.json.encode(misbehaves).decode()
+        for name, misbehaves in setup.models.items()
+    }
     bug = BUGS.get(settings.bug)
     planted = bug is not None and bug.where == PLANTED
     command = ["ftharness.pool.planted", settings.bug] if planted else ["ftharness", "pool", "serve"]
@@ -45,6 +43,7 @@ def sim_pool(setup: PoolSetup, settings: Settings, port: int) -> Launch:
         ready=[_all_ready(url, pool) for pool in setup.manager.pools if pool.preload],
         ports={"http": port},
         cwd=folder,
+        files={config: _toml(setup), **models},
     )
 
 

@@ -16,6 +16,7 @@ from ftharness.scenario.oracles.pool_lines import (
 )
 from ftharness.stack.job import JOB
 
+_HELD, _GONE = "held", "gone with their manager"
 _OVER = {"lease_released": "released", "lease_revoked": "revoked", "lease_expired": "expired"}
 
 
@@ -36,12 +37,12 @@ def leases_conserved(case: Case) -> Finding:
     if not granted:
         return Finding("unknown", "no lease was granted in the fault phase")
     ended = Counter(
-        _OVER[book.over[lease].event] if lease in book.over else "held"
+        _OVER[book.over[lease].event] if lease in book.over else book.open_word
         for book in books
         for lease, line in book.granted.items()
         if in_fault_phase(case, line)
     )
-    sums = " + ".join(f"{ended[how]:,} {how}" for how in ("released", "revoked", "expired", "held") if ended[how])
+    sums = " + ".join(f"{ended[how]:,} {how}" for how in (*_OVER.values(), _HELD, _GONE) if ended[how])
     most = max(book.most for book in books)
     return Finding(
         "pass", f"{len(granted):,} leases = {sums}; at most {most:,} at once", tuple(line.n for line in granted[:1])
@@ -56,6 +57,8 @@ class _Book:
         over: And that by which it ended.
         most: Those that were held at once, at most.
         wrong: What its own lines say that cannot be.
+        manager: Whose.
+        open_word: What those are that have not ended.
     """
 
     def __init__(self, case: Case, manager: str) -> None:
@@ -66,6 +69,7 @@ class _Book:
         config = policy(case)
         assert config is not None, "it has pools"
         self.manager = manager
+        self.open_word = _HELD if manager_ended(case, manager) is None else _GONE
         self._config = config
         self._on: defaultdict[str, set[str]] = defaultdict(set)
         self._held = 0

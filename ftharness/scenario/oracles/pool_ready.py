@@ -1,6 +1,7 @@
 """That engines are leased only while they are well: ``ready_only_when_healthy``."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ftharness.history import Log
 from ftharness.pool.config import ManagerConfig
@@ -13,6 +14,7 @@ from ftharness.scenario.oracles.pool_lines import (
     hurt,
     in_fault_phase,
     manager_ended,
+    managers,
     policy,
     pool_of,
     said,
@@ -39,15 +41,38 @@ def ready_only_when_healthy(case: Case) -> Finding:
     if config is None:
         return NO_POOL
     hurts = hurt(case, "kill_engine", "freeze_engine")
-    found = [*_granted_when_ready(case, config), *_noticed(case, config, hurts), *_answered(case, hurts)]
-    if finding := short_of_passing(found):
+    noticed = list(_noticed(case, config, hurts))
+    wrong = [one for one in noticed if isinstance(one, Finding)]
+    if finding := short_of_passing([*_granted_when_ready(case, config), *wrong, *_answered(case, hurts)]):
         return finding
     granted = [line for line in said(case, "lease_granted") if in_fault_phase(case, line)]
     if not granted:
         return Finding("unknown", "no lease was granted in the fault phase")
-    told = [one for one in found if one.reason]
-    reasons = [f"{len(granted):,} leases, each on an engine that was ready", *(one.reason for one in told)]
-    return Finding("pass", "; ".join(reasons), tuple(n for one in told for n in one.evidence))
+    seen = [one for one in noticed if isinstance(one, _Noticed)]
+    reasons = [f"{len(granted):,} leases, each on an engine that was ready", *_told(seen)]
+    return Finding("pass", "; ".join(reasons), tuple(n for one in seen for n in one.evidence))
+
+
+class _Noticed(NamedTuple):
+    """What befell an engine, and was said in time.
+
+    Attributes:
+        what: ``main-1 was killed``.
+        after_ns: How long after.
+        evidence: The events.
+    """
+
+    what: str
+    after_ns: int
+    evidence: tuple[int, int]
+
+
+def _told(seen: list[_Noticed]) -> Iterator[str]:
+    """For a person: how often each befell, and how late that was said at most."""
+    for what in dict.fromkeys(one.what for one in seen):
+        times = [one.after_ns for one in seen if one.what == what]
+        often = f" {len(times)} times" if len(times) > 1 else ""
+        yield f"{what}{often}, which was said after {seconds(max(times))}{' at most' if often else ''}"
 
 
 def _granted_when_ready(case: Case, config: ManagerConfig) -> Iterator[Finding]:
@@ -72,7 +97,7 @@ def _granted_when_ready(case: Case, config: ManagerConfig) -> Iterator[Finding]:
         state[slot] = line
 
 
-def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Finding]:
+def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Finding | _Noticed]:
     """Each engine that a fault hit was said to be lost, or not ready, in time; and not ready again before it was well."""
     teardown = case.phase_t("teardown") or (case.events[-1].t if case.events else 0)
     for one in hurts:
@@ -80,9 +105,11 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
         n = one.fault.landed.n
         frozen = one.fault.requested.fault == "freeze_engine"
         bound_s = _bound_s(config, one.engine) if frozen else _LATE_S
-        gone = [end.t for name in case.roles if (end := manager_ended(case, name)) is not None and end.t > one.landed]
+        gone = [
+            end.t for name in managers(case) if (end := manager_ended(case, name)) is not None and end.t > one.landed
+        ]
         until = min([teardown, *gone, *([one.over] if frozen and one.over is not None else [])])
-        what = f"{one.engine} (process {one.pid}) was {'frozen' if frozen else 'killed'}"
+        what = f"{one.engine} was {'frozen' if frozen else 'killed'}"
         lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.landed]
         seen = next((line for line in lines if line.event in (*ENDS, "engine_unready")), None)
         if until - one.landed < bound_s * _NS and (seen is None or seen.t > until):
@@ -94,7 +121,7 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
         if frozen and (early := _early(lines, seen, until)):
             yield Finding("fail", f"{what}, and was said to be ready meanwhile", (n, early.n), invariant=True)
             continue
-        yield Finding("pass", f"{what}, and that was said after {seconds(seen.t - one.landed)}", (n, seen.n))
+        yield _Noticed(what, seen.t - one.landed, (n, seen.n))
 
 
 def _early(lines: list[Log], seen: Log, until: int) -> Log | None:
