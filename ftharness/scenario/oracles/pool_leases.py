@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ftharness.history import Log
+from ftharness.pool.config import ManagerConfig
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.pool_lines import (
     NO_POOL,
@@ -24,60 +25,64 @@ def leases_conserved(case: Case) -> Finding:
     """Every lease that was granted ended once, as its holder was told; never more at once than slots, and none on a dead engine.
 
     Granted is released, revoked, expired and held, together; while a pool drains none is granted; what its holder gave back is
-    released; what was taken from a holder, the holder sees. When all holders are through, none is held.
+    released; what was taken from a holder, the holder sees. When all holders are through, none is held. Leases end with their
+    manager, unless engines are to survive it: then the next one goes on with those on engines that it adopted.
     """
-    if policy(case) is None:
+    config = policy(case)
+    if config is None:
         return NO_POOL
-    books = [_Book(case, manager) for manager in managers(case)]
-    found = [finding for book in books for finding in book.wrong]
-    found += list(_with_holders(case, books))
-    if finding := short_of_passing(found):
+    book = _Book(case, config)
+    if finding := short_of_passing([*book.wrong, *_with_holders(case, book)]):
         return finding
-    granted = [line for book in books for line in book.granted.values() if in_fault_phase(case, line)]
+    granted = {lease: line for lease, line in book.granted.items() if in_fault_phase(case, line)}
     if not granted:
         return Finding("unknown", "no lease was granted in the fault phase")
-    ended = Counter(
-        _OVER[book.over[lease].event] if lease in book.over else book.open_word
-        for book in books
-        for lease, line in book.granted.items()
-        if in_fault_phase(case, line)
-    )
+    ended = Counter(book.became(lease) for lease in granted)
     sums = " + ".join(f"{ended[how]:,} {how}" for how in (*_OVER.values(), _HELD, _GONE) if ended[how])
-    most = max(book.most for book in books)
-    return Finding(
-        "pass", f"{len(granted):,} leases = {sums}; at most {most:,} at once", tuple(line.n for line in granted[:1])
-    )
+    first = next(iter(granted.values()))
+    return Finding("pass", f"{len(granted):,} leases = {sums}; at most {book.most:,} at once", (first.n,))
 
 
 class _Book:
-    """The leases of one manager, line by line.
+    """The leases of all managers, line by line.
 
     Attributes:
         granted: The line by which each was granted.
         over: And that by which it ended.
+        left: Those that were held when their manager ended, and that no later one said that it took over.
         most: Those that were held at once, at most.
-        wrong: What its own lines say that cannot be.
-        manager: Whose.
-        open_word: What those are that have not ended.
+        wrong: What the lines say that cannot be.
     """
 
-    def __init__(self, case: Case, manager: str) -> None:
+    def __init__(self, case: Case, config: ManagerConfig) -> None:
         self.granted: dict[str, Log] = {}
         self.over: dict[str, Log] = {}
+        self.left: set[str] = set()
         self.most = 0
         self.wrong: list[Finding] = []
-        config = policy(case)
-        assert config is not None, "it has pools"
-        self.manager = manager
-        self.open_word = _HELD if manager_ended(case, manager) is None else _GONE
         self._config = config
         self._on: defaultdict[str, set[str]] = defaultdict(set)
         self._held = 0
         self._draining: dict[str, Log] = {}
-        for line in said(case, source=manager):
-            wrong, others = self._take(line)
-            if wrong:
-                self.wrong.append(Finding("fail", f"{manager}: {wrong}", (*others, line.n), invariant=True))
+        for manager in managers(case):
+            for line in said(case, source=manager):
+                wrong, others = self._take(line)
+                if wrong:
+                    self.wrong.append(Finding("fail", f"{manager}: {wrong}", (*others, line.n), invariant=True))
+            if manager_ended(case, manager) is not None:
+                self._end_of_manager()
+
+    def became(self, lease: str) -> str:
+        """How a lease that was granted ended; or that it is held, or went with its manager."""
+        if lease in self.over:
+            return _OVER[self.over[lease].event]
+        return _GONE if lease in self.left else _HELD
+
+    def _end_of_manager(self) -> None:
+        self.left |= {lease for on in self._on.values() for lease in on}
+        self._on.clear()
+        self._draining.clear()
+        self._held = 0
 
     def _take(self, line: Log) -> tuple[str, tuple[int, ...]]:
         """What is wrong with a line, and the lines before that show it."""
@@ -85,6 +90,8 @@ class _Book:
         match line.event:
             case "lease_granted":
                 return self._grant(line, lease, engine, pool)
+            case "lease_taken_over":
+                return self._take_over(line, lease, engine)
             case "lease_released" | "lease_revoked" | "lease_expired":
                 return self._end(line, lease, engine)
             case "engine_lost" | "engine_stopped" if self._on[engine]:
@@ -101,11 +108,22 @@ class _Book:
         if lease in self.granted:
             return f"lease {lease} was granted twice", (self.granted[lease].n,)
         self.granted[lease] = line
+        if pool in self._draining:
+            return f"lease {lease} was granted while {pool} was drained", (self._draining[pool].n,)
+        return self._hold(lease, engine)
+
+    def _take_over(self, line: Log, lease: str, engine: str) -> tuple[str, tuple[int, ...]]:
+        if lease in self.over:
+            return f"lease {lease} was taken over, and had been {_OVER[self.over[lease].event]}", (self.over[lease].n,)
+        # Of one that was granted in its manager's last instant there may be no line.
+        self.granted.setdefault(lease, line)
+        self.left.discard(lease)
+        return self._hold(lease, engine)
+
+    def _hold(self, lease: str, engine: str) -> tuple[str, tuple[int, ...]]:
         self._on[engine].add(lease)
         self._held += 1
         self.most = max(self.most, self._held)
-        if pool in self._draining:
-            return f"lease {lease} was granted while {pool} was drained", (self._draining[pool].n,)
         slots = pool_of(self._config, engine).slots_per_engine
         if slots and len(self._on[engine]) > slots:
             return f"{engine} has {slots} slots, and {len(self._on[engine])} leases", ()
@@ -114,6 +132,8 @@ class _Book:
     def _end(self, line: Log, lease: str, engine: str) -> tuple[str, tuple[int, ...]]:
         if lease not in self.granted:
             return f"lease {lease} ended, and was never granted", ()
+        if lease in self.left:
+            return f"lease {lease} was {_OVER[line.event]}, and was another manager's", (self.granted[lease].n,)
         if lease in self.over:
             before = self.over[lease]
             return f"lease {lease} was {_OVER[before.event]}, and then {_OVER[line.event]}", (before.n,)
@@ -123,33 +143,38 @@ class _Book:
         return "", ()
 
 
-def _with_holders(case: Case, books: list[_Book]) -> Iterator[Finding]:
+def _with_holders(case: Case, book: _Book) -> Iterator[Finding]:
     """What the holders say that their manager does not, or the other way round."""
     got = {line.captures["lease"]: line for line in _of_jobs(case, "lease_got")}
     last = {line.captures["lease"]: line for line in _of_jobs(case, "lease_returned", "lease_lost")}
     through = {line.source for line in _of_jobs(case, "job_finished")}
-    granted = {lease: book for book in books for lease in book.granted}
     for lease, line in got.items():
-        if lease not in granted:
+        if lease not in book.granted:
             yield _fails(f"{line.source} got lease {lease}, which no manager said that it granted", line)
-    for lease, book in granted.items():
-        given, end = book.granted[lease], book.over.get(lease)
+    for lease, given in book.granted.items():
+        end, word, how = book.over.get(lease), last.get(lease), book.became(lease)
         holder = given.captures.get("holder", "").partition("/")[0]
-        outlived = manager_ended(case, book.manager) is not None
-        how = _OVER[end.event] if end is not None else "held"
-        word = last.get(lease)
+        # What its manager did in its last instant, it may not have said, nor answered.
+        outlived = manager_ended(case, given.source) is not None
         if word is None:
-            if holder in through and lease not in got and not outlived:
-                yield _fails(f"lease {lease} was granted to {holder}, which never got it; it is {how}", given)
-            elif holder in through and lease in got:
-                yield _fails(f"{holder} is through, and never said what became of lease {lease}; it is {how}", given)
+            if holder in through and not outlived:
+                never = "never said what became of it" if lease in got else "never got it"
+                yield _fails(
+                    f"lease {lease} was granted to {holder}, which is through, and {never}; it is {how}", given
+                )
             continue
         told = "released" if word.event == "lease_returned" else word.captures["state"]
-        if told == "unknown" and outlived:
+        if told == how or (outlived and end is None and not (told == "unknown" and _was_to_stay(case, given))):
             continue
-        if told != how and not (outlived and end is None):
-            what = f"lease {lease} on {given.captures['engine']} is {how} to {book.manager}, and {told} to {holder}"
-            yield _fails(what, given, *([end] if end is not None else []), word)
+        what = f"lease {lease} on {given.captures['engine']} is {how} to {given.source}, and {told} to {holder}"
+        yield _fails(what, given, *([end] if end is not None else []), word)
+
+
+def _was_to_stay(case: Case, given: Log) -> bool:
+    """Whether the engine of a lease was adopted by a manager that goes on with its leases: an older one does not."""
+    engine = given.captures["engine"]
+    adopted = (line for line in said(case, "engine_adopted", engine=engine) if line.t > given.t)
+    return case.in_contract("lease_taken_over") and next(adopted, None) is not None
 
 
 def _of_jobs(case: Case, *events: str) -> Iterator[Log]:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from ftharness.history import (
+    ContractChosen,
     Event,
     FaultHealed,
     FaultLanded,
@@ -89,9 +90,11 @@ class Pools:
     def grants(self, t: float, lease: str, engine: str = "main-1", **more: Any) -> None:
         self.says(t, "lease_granted", engine, lease_id=lease, holder="job-1/1", expires_ms=1, **more)
 
-    def ends(self, t: float, lease: str, how: str = "released", engine: str = "main-1", reason: str = "gone") -> None:
+    def ends(
+        self, t: float, lease: str, how: str = "released", engine: str = "main-1", reason: str = "gone", **more: Any
+    ) -> None:
         about = {"reason": reason} if how == "revoked" else {}
-        self.says(t, f"lease_{how}", engine, lease_id=lease, holder="job-1/1", **about)
+        self.says(t, f"lease_{how}", engine, lease_id=lease, holder="job-1/1", **about, **more)
 
     def job(self, t: float, line: str) -> None:
         self._read(t, "job-1", "job", f"[job] {line}")
@@ -255,11 +258,16 @@ def test_what_a_holder_has_was_granted_and_what_was_granted_a_holder_has(pools: 
     pools.lease(12, "b")
     assert pools.judged(leases_conserved).verdict == "pass", "it still has it"
     pools.job(13, "job_finished leases=2 returned=1 lost=0 most=1")
-    fails(pools.judged(leases_conserved), "job-1 is through, and never said what became of lease a; it is held")
+    fails(
+        pools.judged(leases_conserved),
+        "lease a was granted to job-1, which is through, and never said what became of it; it is held",
+    )
     pools.ends(12.5, "a")
     pools.job(12.6, "lease_returned lease=a engine=main-1")
     pools.grants(12.7, "c")
-    fails(pools.judged(leases_conserved), "lease c was granted to job-1, which never got it; it is held")
+    fails(
+        pools.judged(leases_conserved), "lease c was granted to job-1, which is through, and never got it; it is held"
+    )
 
 
 def test_leases_end_with_the_manager_that_granted_them(pools: Pools) -> None:
@@ -271,6 +279,43 @@ def test_leases_end_with_the_manager_that_granted_them(pools: Pools) -> None:
     pools.job(13, "lease_lost lease=a engine=main-1 state=unknown why=another manager's")
     pools.job(14, "job_finished leases=1 returned=0 lost=1 most=1")
     assert pools.judged(leases_conserved).reason == "2 leases = 2 gone with their manager; at most 2 at once"
+
+
+def outlived(pools: Pools, *, kept: bool = True) -> None:
+    """A lease of a manager that is killed, whose engine the next one adopts, and which that goes on with, or does not."""
+    pools.add(0.2, ContractChosen(source="pool", backend="pool", events=["lease_taken_over"] if kept else []))
+    pools.grants(11, "a")
+    pools.job(11.1, "lease_got lease=a engine=main-1 holder=job-1/1")
+    pools.manager_dies(12)
+    pools.says(13, "engine_adopted", source="pool.2", pid=101)
+
+
+@pytest.mark.skipif("lease_taken_over" not in EVENTS, reason="this manager does not go on with leases")
+def test_leases_go_on_with_engines_that_outlive_their_manager() -> None:
+    """The next one knows them, counts them, and ends them; not those that had ended."""
+    pools = Pools(engines_survive=True)
+    outlived(pools)
+    about: dict[str, Any] = {"lease_id": "a", "holder": "job-1/1", "expires_ms": 1}
+    pools.says(13.1, "lease_taken_over", source="pool.2", **about)
+    found = pools.judged(leases_conserved)
+    assert (found.verdict, found.reason) == ("pass", "1 leases = 1 held; at most 1 at once")
+    pools.ends(14, "a", source="pool.2")
+    pools.job(14.1, "lease_returned lease=a engine=main-1")
+    assert pools.judged(leases_conserved).reason == "1 leases = 1 released; at most 1 at once"
+    pools.says(15, "lease_taken_over", source="pool.2", **about)
+    fails(pools.judged(leases_conserved), "lease a was taken over, and had been released")
+
+
+def test_a_lease_that_the_next_manager_does_not_know_though_it_has_its_engine() -> None:
+    """Its holder is told so: that is what it was to keep. A manager that does not know of any has promised nothing."""
+    for kept in (True, False):
+        pools = Pools(engines_survive=True)
+        outlived(pools, kept=kept)
+        pools.job(14, "lease_lost lease=a engine=main-1 state=unknown why=another manager's")
+        found = pools.judged(leases_conserved)
+        assert found.verdict == ("fail" if kept else "pass"), found
+        pools.ends(15, "a", source="pool.2")
+        fails(pools.judged(leases_conserved), "lease a was released, and was another manager's")
 
 
 # Readiness.
