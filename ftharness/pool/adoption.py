@@ -2,6 +2,7 @@
 
 STATE/manager.lock     held by the manager for as long as it lives, and who that is
       owner            the folder's own mark, by which its engines' processes are known
+      leases           what it granted, for the next one (ftharness.pool.lease_file)
       engines/         a folder for each slot (ftharness.pool.slot)
 """
 

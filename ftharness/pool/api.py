@@ -28,7 +28,7 @@ from ftharness.pool.endpoints import (
     Renew,
 )
 from ftharness.pool.lease_news import LeaseNews
-from ftharness.pool.leases import Lease, LeaseEnded, UnknownLease
+from ftharness.pool.leases import Lease, LeaseEnded, NotKept, UnknownLease
 from ftharness.pool.log_events import Log
 from ftharness.pool.manager import Manager
 from ftharness.pool.metrics import PoolMetrics
@@ -122,6 +122,8 @@ class Api:
             return _answer(self._registry.renew(lease.id, self._ttl_s(lease.pool_id, wanted.ttl_ms)))
         except LeaseEnded as ended:
             raise Refusal(409, f"lease_{ended.lease.state}", str(ended), lease=ended.lease) from None
+        except NotKept as error:
+            raise Refusal(409, "not_kept", f"it is not renewed: {error}", lease=lease) from None
 
     async def _lease(self, request: Request) -> Response:
         wait_s = _wait_s(request)

@@ -19,8 +19,9 @@ class Change(NamedTuple):
     ready    a pool                "false", "true", or the other way round       why
     draining a pool                the same                                      ""
     lease    a lease               "" → held (granted), held → held (renewed),   why it ended
-                                   held → released, expired, revoked
-    refused  a pool                "", ""                                        unknown, draining, full, not_ready
+                                   held → released, expired, revoked,
+                                   earlier → held (an earlier manager's)
+    refused  a pool                "", ""                                        unknown, draining, full, not_ready, not_kept
     error    a pool                two errors                                    ""
     version  a pool                two versions, "VERSION MODEL" each            ""
     perf     an engine             "", ""                                        ""

@@ -82,6 +82,11 @@ class EngineProcess:
         return f"<EngineProcess {self.slot.engine_id} pid={self.pid} {self.exit.how if self.exit else 'alive'}>"
 
     @property
+    def process(self) -> tuple[int, int]:
+        """Its pid and start time: which process of this boot it is."""
+        return self.identity.pid, self.identity.started
+
+    @property
     def exit(self) -> Exit | None:
         """How it ended; None while it lives."""
         return self.exited.result() if self.exited.done() else None

@@ -80,9 +80,9 @@ async def _keep(calls: Calls, lease: dict[str, Any], say: Callable[[str], None])
             asked = time.monotonic()
             await calls.call("PATCH", *_path(lease), body={"ttl_ms": ttl_ms})
             until, away = asked + ttl_ms / 1000, False
-        except NotDone as refused:
-            return str(refused)
-        except NotReached as error:
+        except (NotDone, NotReached) as error:
+            if isinstance(error, NotDone) and error.code != "not_kept":  # a full disk may be emptied
+                return str(error)
             if not away:
                 say(f"{error}; trying again until the lease's time is over")
             away = True

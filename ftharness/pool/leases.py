@@ -1,13 +1,19 @@
 """Leases: the right to one slot of one engine, for a while. The book of them, which knows nothing of engines' states."""
 
+import contextlib
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 State = Literal["held", "released", "expired", "revoked"]
+#: Which process an engine is: its pid, and the clock ticks from the boot to its start.
+Process = tuple[int, int]
+
+#: Of an engine of which nobody has said which process it is.
+NO_PROCESS: Final[Process] = (0, 0)
 
 #: Ended leases that are kept, so that a holder who asks late still sees how its lease ended.
 KEPT = 4096
@@ -57,6 +63,44 @@ class LeaseEnded(Exception):  # noqa: N818 - says what is the case
         self.lease = lease
 
 
+class NotKept(Exception):  # noqa: N818 - says what is the case
+    """It cannot be written down, so a manager after this one would not know of it; the message says why."""
+
+
+class Holding(NamedTuple):
+    """A lease that is held.
+
+    Attributes:
+        lease: The lease.
+        left_s: Seconds until it ends unless it is renewed.
+        process: The engine that it is on.
+    """
+
+    lease: Lease
+    left_s: float
+    process: Process
+
+
+class Keeping(Protocol):
+    """Where leases are written down, for the manager after this one; :class:`ftharness.pool.lease_file.LeaseFile`."""
+
+    @property
+    def grown(self) -> bool:
+        """Whether it is time to write it anew."""
+
+    def granted(self, lease: Lease, ttl_s: float, process: Process) -> None:
+        """Write down a grant; raises :class:`NotKept`."""
+
+    def renewed(self, lease: Lease, ttl_s: float) -> None:
+        """Write down a renewal; raises :class:`NotKept`."""
+
+    def ended(self, lease: Lease) -> None:
+        """Write down an end, if that can be."""
+
+    def write_anew(self, held: Iterable[Holding], over: Iterable[Lease]) -> None:
+        """Write all of it in the place of what was; raises :class:`NotKept`."""
+
+
 class Leases:
     """All leases of a manager. Each call is one step: nothing in it waits.
 
@@ -76,10 +120,11 @@ class Leases:
         self._zero_s = zero_s
         self._manager = manager
         self._kept = kept
-        self._held: dict[str, tuple[Lease, float]] = {}
+        self._held: dict[str, tuple[Lease, float, Process]] = {}
         self._over: OrderedDict[str, Lease] = OrderedDict()
         self._deadlines: list[tuple[float, str]] = []
         self._serial = 0
+        self._keeping: Keeping | None = None
         self.granted: Counter[str] = Counter()
         self.ended: Counter[tuple[str, State]] = Counter()
 
@@ -87,8 +132,35 @@ class Leases:
         """How many are held."""
         return len(self._held)
 
-    def grant(self, *, pool_id: str, engine_id: str, url: str, holder: str, ttl_s: float) -> Lease:
-        """A new one, for ``ttl_s`` seconds."""
+    def keep(self, keeping: Keeping | None) -> None:
+        """Write down what becomes of leases from now on; None: no more.
+
+        Raises:
+            NotKept: What is the case now cannot be written.
+        """
+        self._keeping = keeping
+        if keeping is not None:
+            self._write_anew(keeping)
+
+    def take_over(self, holding: Holding) -> None:
+        """Go on with one that an earlier manager granted; one whose time was over meanwhile is due at once."""
+        self.granted[holding.lease.pool_id] += 1
+        self._hold(holding.lease, self._clock() + holding.left_s, holding.process)
+
+    def remember(self, lease: Lease) -> None:
+        """One that had ended before this manager came: whoever asks is told, and nothing counts it."""
+        self._over[lease.id] = lease
+        if len(self._over) > self._kept:
+            self._over.popitem(last=False)
+
+    def grant(
+        self, *, pool_id: str, engine_id: str, url: str, holder: str, ttl_s: float, process: Process = NO_PROCESS
+    ) -> Lease:
+        """A new one, for ``ttl_s`` seconds, on an engine that is that process.
+
+        Raises:
+            NotKept: It cannot be written down; there is none then.
+        """
         self._serial += 1
         now = self._clock()
         until = now + ttl_s
@@ -101,8 +173,10 @@ class Leases:
             granted_ms=self._ms(now),
             expires_ms=self._ms(until),
         )
+        if self._keeping is not None:
+            self._keeping.granted(lease, ttl_s, process)
         self.granted[pool_id] += 1
-        self._hold(lease, until)
+        self._hold(lease, until, process)
         return lease
 
     def renew(self, lease_id: str, ttl_s: float) -> Lease:
@@ -111,13 +185,16 @@ class Leases:
         Raises:
             UnknownLease: There is none.
             LeaseEnded: It is over.
+            NotKept: It cannot be written down; the lease has the time that it had.
         """
         lease = self.get(lease_id)
         if lease.state != "held":
             raise LeaseEnded(lease)
         until = self._clock() + ttl_s
         lease = msgspec.structs.replace(lease, expires_ms=self._ms(until))
-        self._hold(lease, until)
+        if self._keeping is not None:
+            self._keeping.renewed(lease, ttl_s)
+        self._hold(lease, until, self._held[lease_id][2])
         return lease
 
     def end(self, lease_id: str, state: State, reason: str = "") -> Lease:
@@ -131,9 +208,10 @@ class Leases:
             return self.get(lease_id)
         lease = msgspec.structs.replace(held[0], state=state, reason=reason)
         self.ended[lease.pool_id, state] += 1
-        self._over[lease_id] = lease
-        if len(self._over) > self._kept:
-            self._over.popitem(last=False)
+        self.remember(lease)
+        if self._keeping is not None:
+            self._keeping.ended(lease)
+            self._keep_short()
         return lease
 
     def get(self, lease_id: str) -> Lease:
@@ -152,7 +230,7 @@ class Leases:
         why = (
             "it ended long ago, or never was"
             if ours
-            else "this manager did not grant it; leases end with their manager"
+            else "this manager did not grant it, and no manager before it left it"
         )
         raise UnknownLease(f"no lease {lease_id!r}: {why}")
 
@@ -172,13 +250,25 @@ class Leases:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def _hold(self, lease: Lease, until: float) -> None:
-        self._held[lease.id] = lease, until
+    def _hold(self, lease: Lease, until: float, process: Process) -> None:
+        self._held[lease.id] = lease, until, process
         heapq.heappush(self._deadlines, (until, lease.id))
         # Leases that were released or renewed leave their deadlines behind; a heap of those alone would grow for an hour.
         if len(self._deadlines) > 2 * len(self._held) + _SLACK:
-            self._deadlines = [(deadline, one.id) for one, deadline in self._held.values()]
+            self._deadlines = [(deadline, one.id) for one, deadline, _ in self._held.values()]
             heapq.heapify(self._deadlines)
+        if self._keeping is not None:
+            self._keep_short()
+
+    def _keep_short(self) -> None:
+        if self._keeping is not None and self._keeping.grown:
+            with contextlib.suppress(NotKept):  # it goes on growing, and is tried again
+                self._write_anew(self._keeping)
+
+    def _write_anew(self, keeping: Keeping) -> None:
+        now = self._clock()
+        held = (Holding(lease, until - now, process) for lease, until, process in self._held.values())
+        keeping.write_anew(held, self._over.values())
 
     def _is_deadline(self, until: float, lease_id: str) -> bool:
         held = self._held.get(lease_id)

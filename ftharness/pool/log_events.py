@@ -55,6 +55,9 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "breaker_half_open": LogEvent("warning", (), "One restart is tried."),
     "breaker_closed": LogEvent("info", ("reason",), "Restarts are allowed again."),
     "lease_granted": LogEvent("info", ("lease_id", "holder", "expires_ms"), "A slot of an engine has a holder."),
+    "lease_taken_over": LogEvent(
+        "info", ("lease_id", "holder", "expires_ms"), "An earlier manager granted it, and nobody had ended it."
+    ),
     "lease_released": LogEvent("info", ("lease_id", "holder"), "Its holder gave it back."),
     "lease_revoked": LogEvent("warning", ("lease_id", "holder", "reason"), "Its engine is gone, or was stopped."),
     "lease_expired": LogEvent("warning", ("lease_id", "holder"), "Nobody renewed it in time."),

@@ -16,6 +16,8 @@ from ftharness.pool.changes import Change
 from ftharness.pool.config import ManagerConfig, PoolConfig
 from ftharness.pool.devices import discover
 from ftharness.pool.house import House, Sleep
+from ftharness.pool.lease_file import LEASES, LeaseFile, read
+from ftharness.pool.leases import NotKept
 from ftharness.pool.log_events import Log, Silent
 from ftharness.pool.operations import Kind, Operation, Operations, Progress
 from ftharness.pool.pool_engines import OnTimeout, PoolEngines
@@ -81,6 +83,7 @@ class Manager:
             fail_open=config.fail_mode == "open",
         )
         self._pools: dict[str, PoolEngines] = {}
+        self._gone: dict[str, str] = {}  # of an earlier manager's engines, why they are not there any more
         self._expiry: tuple[float, asyncio.TimerHandle] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._end = ExitStack()
@@ -98,12 +101,14 @@ class Manager:
             self._pools = {config.id: self._pool(config) for config in self.config.pools}
             try:
                 await self._find()
+                self._take_over_leases(end)
             except OSError as error:
                 raise StateError(
                     f"what an earlier manager left in {self._state.path} cannot be told: {error}"
                 ) from error
             end.callback(self.registry.subscribe(self._changed))
             self._end = end.pop_all()
+        self._wait_for_expiry()
         for pool_id, pool in self._pools.items():
             if pool.model.config.preload or any(one.process for one in pool.supervisors.values()):
                 self._keep(self._preload_first(pool_id))
@@ -240,6 +245,7 @@ class Manager:
         wanted = {engine_id: pool for pool in self._pools.values() for engine_id in pool.supervisors}
         for slot in self._state.slots():
             if slot.engine_id not in wanted:
+                self._gone[slot.engine_id] = "no pool of the configuration has it"
                 pid = await clear(slot, 0)
                 if pid:
                     _LOG.warning("%s (pid %d) was ended: no pool of the configuration has it", slot.engine_id, pid)
@@ -250,6 +256,7 @@ class Manager:
         about = {"pool_id": pool.model.config.id, "engine_id": engine_id}
         found = await take_over(supervisor.slot, supervisor.line)
         if found.engine is None:
+            self._gone[engine_id] = found.reason
             if found.pid:
                 self._log.event("engine_gone", **about, pid=found.pid, reason=found.reason)
             return
@@ -259,9 +266,31 @@ class Manager:
                 pool.model = pool.model.other(reference)
             self._log.event("engine_adopted", **about, pid=found.engine.pid)
             return
+        self._gone[engine_id] = "it was started with another configuration"
         how = await found.engine.stop(pool.model.config.stop_grace_s)
         found.engine.close()
-        self._log.event("engine_stopped", **about, exit=str(how), reason="it was started with another configuration")
+        self._log.event("engine_stopped", **about, exit=str(how), reason=self._gone[engine_id])
+
+    def _take_over_leases(self, end: ExitStack) -> None:
+        """Leases go on with their engines, whoever granted them; written down are those that can outlive this manager, too."""
+        path = self._state.path / LEASES
+        found = read(path)
+        if found.unreadable:
+            self._advise(f"{path}: {found.unreadable} lines are half written; what they said of a lease is lost")
+        self.registry.take_over(found.held, found.over, self._gone)
+        if not self.config.engines_survive:
+            path.unlink(missing_ok=True)
+            return
+        file = LeaseFile(path, self._advise)
+        end.callback(file.close)
+        end.callback(self.registry.keep, None)
+        try:
+            self.registry.keep(file)
+        except NotKept as error:
+            self._advise(f"{error}: no leases are granted as long as they cannot be written down")
+
+    def _advise(self, reason: str) -> None:
+        self._log.event("advisory", reason=reason)
 
     async def _preload_first(self, pool_id: str) -> None:
         operation = self.preload(pool_id)

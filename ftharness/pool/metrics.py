@@ -24,7 +24,7 @@ _BREAKER: Final = {"breaker_closed": "closed", "breaker_open": "open", "breaker_
 #: What a label says of a word that is not among its own.
 OTHER: Final = "other"
 OUTCOMES: Final = ("drained", "stopped", "aborted", "succeeded", "rolled_back", "failed", "cancelled")
-REFUSED: Final = ("unknown", "draining", "full", "not_ready")
+REFUSED: Final = ("unknown", "draining", "full", "not_ready", "not_kept")
 
 
 class PoolMetrics:

@@ -8,6 +8,7 @@ from ftharness.pool.config import PoolConfig
 from ftharness.pool.devices import Devices, DeviceSnapshot
 from ftharness.pool.engine_states import EngineState
 from ftharness.pool.health import EngineHealth, PoolHealth, PoolSummary
+from ftharness.pool.leases import NO_PROCESS, Process
 from ftharness.pool.masks import Mask
 from ftharness.pool.perf import Hint
 from ftharness.pool.prepared import Supports
@@ -32,6 +33,7 @@ class EngineEntry:
         restarts: How often it was lost.
         backoff_ms: The wait before its next start.
         heartbeat_ms: Its last good answer.
+        process: Which process it is, or was last.
     """
 
     id: str
@@ -48,6 +50,7 @@ class EngineEntry:
     restarts: int = 0
     backoff_ms: int = 0
     heartbeat_ms: int | None = None
+    process: Process = NO_PROCESS
 
     @property
     def free(self) -> int:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 import msgspec
 
 from ftharness.pool.config import PoolConfig
+from ftharness.pool.engine_states import HOLDING
 from ftharness.pool.house import House
 from ftharness.pool.prepared import PreparedEngine, Told
 from ftharness.pool.probe import look
@@ -63,7 +64,10 @@ class Readiness:
 
     async def _become_ready(self, *, warm: bool) -> str:
         """Returns why it cannot; "" when it is."""
-        self._registry.engine_state(self._engine_id, "starting")
+        if (
+            self._registry.engine(self._engine_id).state not in HOLDING
+        ):  # one that was adopted with its leases keeps them
+            self._registry.engine_state(self._engine_id, "starting")
         reason = await self._until_it_answers()
         if reason:
             return reason

@@ -6,7 +6,7 @@ who subscribed when the change is whole.
 
 import random as random_module
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -16,17 +16,18 @@ from ftharness.pool.config import PoolConfig
 from ftharness.pool.devices import NO_DEVICES, Devices
 from ftharness.pool.engine_states import BEFORE_READY, HOLDING, EngineState, NotPrepared
 from ftharness.pool.health import PoolHealth, PoolSummary
-from ftharness.pool.leases import Lease, Leases, State
+from ftharness.pool.leases import NO_PROCESS, Holding, Keeping, Lease, Leases, NotKept, Process, State
 from ftharness.pool.masks import mask
 from ftharness.pool.perf import Hint, Key, PerfHints
 from ftharness.pool.pool_entry import EngineEntry, PoolEntry
 from ftharness.pool.prepared import Supports
 from ftharness.suggest import nearest
 
-Why = Literal["unknown", "draining", "full", "not_ready"]
+Why = Literal["unknown", "draining", "full", "not_ready", "not_kept"]
 
 #: Characters of an error that are kept: an engine's last words may be a page.
 LONGEST_ERROR = 2000
+_LATE = "it was not renewed in time"
 
 
 class UnknownPool(LookupError):  # noqa: N818 - says what is the case
@@ -41,7 +42,7 @@ class Refused(Exception):  # noqa: N818 - says what is the case
     """No lease is to be had.
 
     Attributes:
-        reason: ``unknown``, ``draining``, ``not_ready`` or ``full``.
+        reason: ``unknown``, ``draining``, ``not_ready``, ``full`` or ``not_kept``.
     """
 
     def __init__(self, reason: Why, message: str) -> None:
@@ -164,6 +165,14 @@ class Registry:
         if state == "ready":
             raise NotPrepared(f"{engine_id}: ready is said by engine_ready, with the address and the version")
         return self._to_state(self.engine(engine_id), state, reason, backoff_ms=backoff_ms)
+
+    def engine_runs(self, engine_id: str, process: Process) -> None:
+        """Which process it is from now on.
+
+        Raises:
+            UnknownEngine: There is none of that name.
+        """
+        self.engine(engine_id).process = process
 
     def engine_ready(
         self,
@@ -312,7 +321,13 @@ class Registry:
                 best, most = one, free
         if pool.draining or best is None:
             raise self._refused(pool)
-        lease = self._leases.grant(pool_id=pool_id, engine_id=best.id, url=best.url, holder=holder, ttl_s=ttl_s)
+        try:
+            lease = self._leases.grant(
+                pool_id=pool_id, engine_id=best.id, url=best.url, holder=holder, ttl_s=ttl_s, process=best.process
+            )
+        except NotKept as error:
+            self._changes.tell([Change(pool_id, "", "refused", "", "", "not_kept")])
+            raise Refused("not_kept", f"no lease that cannot be written down: {error}") from error
         best.leases[lease.id] = None
         pool.held += 1
         pool.idle.clear()
@@ -326,6 +341,7 @@ class Registry:
         Raises:
             UnknownLease: There is none.
             LeaseEnded: It is over; says how.
+            NotKept: It cannot be written down; the lease has the time that it had.
             ValueError: ``ttl_s`` cannot be had.
         """
         self._end_due()
@@ -398,6 +414,35 @@ class Registry:
         self._changes.tell(changes)
         return ended
 
+    def keep(self, keeping: Keeping | None) -> None:
+        """Write down what becomes of leases from now on; None: no more.
+
+        Raises:
+            NotKept: What is the case now cannot be written; what follows is tried.
+        """
+        self._leases.keep(keeping)
+
+    def take_over(self, held: Iterable[Holding], over: Iterable[Lease], gone: Mapping[str, str]) -> None:
+        """What an earlier manager left: leases on engines that are still the same processes go on, all others are revoked.
+
+        An engine with leases is not ready for that: it is asked first.
+
+        Args:
+            held: Leases that nobody had ended.
+            over: And those that had.
+            gone: Why engines are not there any more, as far as that is known.
+        """
+        changes: list[Change] = []
+        for lease in over:
+            self._leases.remember(lease)
+        for one in held:
+            changes += self._take_over(one, gone)
+        for engine in self._engines.values():
+            if engine.leases and engine.state not in HOLDING:
+                changes += self._moved(engine, "unready", "it was adopted, and has not answered yet", leasable=False)
+        self._changes.tell(changes)
+        self._end_due()
+
     def lease_counts(self, pool_id: str) -> dict[str, int]:
         """How many leases of a pool were ever granted, are held, and how the others ended."""
         ended: Sequence[State] = ("released", "expired", "revoked")
@@ -454,11 +499,28 @@ class Registry:
             pool.idle.set()
         return lease, Change(lease.pool_id, lease.engine_id, "lease", "held", state, lease.reason, lease_id)
 
+    def _take_over(self, holding: Holding, gone: Mapping[str, str]) -> list[Change]:
+        lease = holding.lease
+        self._leases.take_over(holding)
+        taken = Change(lease.pool_id, lease.engine_id, "lease", "earlier", "held", "", lease.id)
+        one = self._engines.get(lease.engine_id)
+        if one is not None and one.pool_id == lease.pool_id and holding.process == one.process != NO_PROCESS:
+            pool = self._pools[one.pool_id]
+            one.leases[lease.id] = None
+            pool.held += 1
+            pool.idle.clear()
+            one.url = lease.url
+            return [taken]
+        state: State = "expired" if holding.left_s <= 0 else "revoked"
+        why = gone.get(lease.engine_id) or "its engine did not outlive its manager"
+        ended = self._leases.end(lease.id, state, _LATE if state == "expired" else why)
+        return [taken, taken._replace(before="held", after=state, reason=ended.reason)]
+
     def _end_due(self) -> list[Lease]:
         due = self._leases.due()
         if not due:
             return []
-        both = [self._over(lease_id, "expired", "it was not renewed in time") for lease_id in due]
+        both = [self._over(lease_id, "expired", _LATE) for lease_id in due]
         self._changes.tell([change for _, change in both])
         return [lease for lease, _ in both]
 

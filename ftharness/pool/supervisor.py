@@ -67,6 +67,7 @@ class Supervisor:
         if prepared is None:
             return False
         engine.survive(yes=self._house.survive)
+        self._registry.engine_runs(self.engine_id, engine.process)
         self._engine, self._prepared, self._adopted = engine, prepared, True
         return True
 
@@ -172,6 +173,7 @@ class Supervisor:
                 self._engine, self._prepared = await launch(
                     self._model, self.engine_id, self.slot, self._house, self.line
                 )
+                self._registry.engine_runs(self.engine_id, self._engine.process)
                 self._say("engine_started", pid=self._engine.pid)
         except NOT_STARTED as error:
             self._model.forget()

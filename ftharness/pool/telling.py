@@ -85,7 +85,8 @@ class Teller:
             return  # renewed: every few seconds, by every holder
         lease = self._registry.lease(change.lease_id)
         says: dict[str, Any] = {"lease_id": lease.id, "holder": lease.holder}
-        name = "lease_granted" if change.after == "held" else f"lease_{change.after}"
+        begins = "lease_taken_over" if change.before == "earlier" else "lease_granted"
+        name = begins if change.after == "held" else f"lease_{change.after}"
         if change.after == "held":
             says["expires_ms"] = lease.expires_ms
         elif change.after == "revoked":

@@ -148,6 +148,7 @@ class Program:
     def __init__(self, config: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(_PROGRAM), str(config)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -169,6 +170,16 @@ class Program:
                 return said
         raise AssertionError(f"the manager ended without {name}: {self.lines}")
 
+    def ask(self, *words: object) -> None:
+        """Have it do something; what it answers is read like its log."""
+        assert self.process.stdin is not None
+        print(*words, file=self.process.stdin, flush=True)
+
+    def lease(self, pool_id: str = "p", seconds: float = 600) -> str:
+        """Take a lease of it."""
+        self.ask("lease", pool_id, seconds)
+        return str(self.until("answered")["lease_id"])
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -185,8 +196,9 @@ class Program:
         self.close()
 
     def close(self) -> None:
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @pytest.fixture

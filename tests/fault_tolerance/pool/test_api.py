@@ -18,8 +18,12 @@ import pytest
 from ftharness import __version__
 from ftharness.logs import read_metrics
 from ftharness.pool.api import Api
+from ftharness.pool.calls import Calls
 from ftharness.pool.config import WarmupConfig
 from ftharness.pool.endpoints import ENDPOINTS
+from ftharness.pool.lease_command import hold
+from ftharness.pool.lease_file import LeaseFile
+from ftharness.pool.leases import NotKept
 from ftharness.pool.log_sink import LineSink
 from ftharness.pool.logs import PoolLog
 from ftharness.pool.metrics import PoolMetrics
@@ -194,7 +198,7 @@ async def test_a_holder_is_told_at_once_when_its_engine_dies(kit: Any, served: A
         await kit.misbehave(lease["url"], crash_after_s=0.0)
         over = await waiting
     assert over["state"] == "revoked"
-    assert "exit status 1" in over["reason"]
+    assert over["reason"] == "it ended by itself"
     renewed = await one.client.patch(where)
     assert (renewed.status_code, renewed.json()["error"]["code"]) == (409, "lease_revoked")
     assert renewed.json()["error"]["lease"] == over
@@ -313,6 +317,29 @@ async def test_a_calls_id_is_in_every_line_that_it_caused(kit: Any, served: Any)
     await one.until_over(operation.json())
     (revoked,) = one.lines("lease_revoked")
     assert revoked["correlation_id"] == "call-1"
+
+
+async def test_a_lease_that_cannot_be_kept_is_refused_by_name(kit: Any, served: Any, tmp_path: Path) -> None:
+    """Also its renewal, which a command's holder tries again: a full disk may be emptied before the lease's time is over."""
+    one = await served(kit.pool())
+    lease = await one.post("p/leases", 201, ttl_ms=2000)
+    with pytest.raises(NotKept):
+        one.manager.registry.keep(LeaseFile(tmp_path / "gone" / "leases"))  # as a disk that takes nothing more
+    refused = (await one.post("p/leases", 409))["error"]
+    assert (refused["code"], refused["pool_id"]) == ("not_kept", "p")
+    answer = await one.client.patch(f"/v1/pools/p/leases/{lease['id']}", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_kept")
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        (tmp_path / "gone").mkdir()
+
+    async with Calls(one.url) as calls:
+        assert await hold(calls, lease, ["sleep", "2.5"], hear) == 0, "it was renewed after all"
+    assert len(said) == 1
+    assert "gone/leases: No such file or directory; trying again until the lease's time is over" in said[0]
+    assert one.lines("lease_refused")[-1]["reason"] == "not_kept"
 
 
 async def test_a_later_crash_has_no_calls_id(kit: Any, served: Any) -> None:

@@ -151,9 +151,7 @@ def test_a_command_whose_engine_dies_is_told_to_end(serving: Callable[..., Servi
     os.kill(started["pid"], signal.SIGKILL)
     _, error = held.communicate(timeout=20)
     assert held.returncode == 1
-    assert "was revoked: " in error
-    assert "SIGKILL" in error
-    assert "the command is told to end" in error
+    assert "was revoked: it ended by itself; the command is told to end" in error
 
 
 def test_a_signal_goes_to_the_command_and_the_lease_is_given_back(serving: Callable[..., Serving]) -> None:
