@@ -155,7 +155,7 @@ def _with_holders(case: Case, book: _Book) -> Iterator[Finding]:
         end, word, how = book.over.get(lease), last.get(lease), book.became(lease)
         holder = given.captures.get("holder", "").partition("/")[0]
         # What its manager did in its last instant, it may not have said, nor answered.
-        outlived = manager_ended(case, given.source) is not None
+        outlived = given.event == "lease_taken_over" or manager_ended(case, given.source) is not None
         if word is None:
             if holder in through and not outlived:
                 never = "never said what became of it" if lease in got else "never got it"

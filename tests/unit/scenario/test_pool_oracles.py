@@ -306,6 +306,20 @@ def test_leases_go_on_with_engines_that_outlive_their_manager() -> None:
     fails(pools.judged(leases_conserved), "lease a was taken over, and had been released")
 
 
+def test_a_lease_of_a_managers_last_instant_has_perhaps_no_holder() -> None:
+    """It was written down, and its manager was killed before it said or answered so; the next one ends it."""
+    pools = Pools(engines_survive=True)
+    outlived(pools)
+    for lease in ("a", "b"):
+        about: dict[str, Any] = {"lease_id": lease, "holder": "job-1/1", "expires_ms": 1}
+        pools.says(13.1, "lease_taken_over", source="pool.2", **about)
+        pools.ends(14, lease, source="pool.2")
+    pools.job(14.1, "lease_returned lease=a engine=main-1")
+    pools.job(14.2, "job_finished leases=1 returned=1 lost=0 most=1")
+    found = pools.judged(leases_conserved)
+    assert (found.verdict, found.reason) == ("pass", "2 leases = 2 released; at most 2 at once")
+
+
 def test_a_lease_that_the_next_manager_does_not_know_though_it_has_its_engine() -> None:
     """Its holder is told so: that is what it was to keep. A manager that does not know of any has promised nothing."""
     for kept in (True, False):
