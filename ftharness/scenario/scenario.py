@@ -75,8 +75,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def with_params(scenario: Scenario, params: dict[str, str]) -> Scenario:
     """The scenario with some of its numbers replaced: what ``--set KEY=VALUE`` does.
 
-    A key is a field of the topology, of every request, of every trigger (``token``, ``delay_s``), an argument of a
-    fault or of a job, an argument of an expectation as ``oracle.argument``, or one of the scenario's own.
+    A key is a field of the topology, of every pool as ``pool.field``, of every request, of every trigger (``token``,
+    ``delay_s``), an argument of a fault or of a job, an argument of an expectation as ``oracle.argument``, or one of the
+    scenario's own.
 
     Raises:
         ValueError: No such key (names the nearest), or the value does not fit; says which.
@@ -140,6 +141,8 @@ def _places(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
     offer(data, "idle_s", "deadline_s", "ready_s", "stop_grace_s", "seed")
     offer(data["topology"], *data["topology"])
+    for pool in (data["topology"]["pool"] or {"manager": {"pool": []}})["manager"]["pool"]:
+        offer(pool, *pool, prefix="pool.")
     for request in data["workload"]:
         offer(request, *request)
     for job in data["jobs"]:

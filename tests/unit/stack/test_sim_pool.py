@@ -10,6 +10,7 @@ from ftharness.faults import kill, named
 from ftharness.pool.config import BackoffConfig, ManagerConfig, PoolConfig, ProbeConfig, load_config
 from ftharness.pool.planted import PLANTED as FUNCTIONS
 from ftharness.scenario import Scenario, on_log
+from ftharness.scenario.scenario import with_params
 from ftharness.scenario.words import check_words
 from ftharness.stack import NotApplicable, NotAvailable, Settings, find_stack, jobs_only, leases, pooled, sim_pool
 
@@ -78,3 +79,15 @@ def test_without_structlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_each_bug_of_a_manager_is_planted() -> None:
     """What ``list --bugs`` tells of is there, and nothing else is."""
     assert {bug.name for bug in BUGS.values() if bug.where == PLANTED} == set(FUNCTIONS)
+
+
+def test_what_can_be_set_of_a_pool() -> None:
+    """Each field of each, by ``pool.NAME``; what the manager would refuse is refused."""
+    one = Scenario(name="pool/test", topology=pooled(*POOLS), workload=[], jobs=[leases()])
+    changed = with_params(one, {"pool.slots_per_engine": "7", "pool.probe": '{"interval_s": 9}'}).topology.pool
+    assert changed is not None
+    assert [(pool.slots_per_engine, pool.probe.interval_s) for pool in changed.manager.pools] == [(7, 9.0), (7, 9.0)]
+    with pytest.raises(ValueError, match=r"nothing named 'pool.replica' to set; did you mean pool.replicas"):
+        with_params(one, {"pool.replica": "7"})
+    with pytest.raises(ValueError, match="replicas"):
+        with_params(one, {"pool.replicas": "0"})
