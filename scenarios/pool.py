@@ -57,7 +57,7 @@ INVARIANTS = [job_completes(), leases_conserved(), ready_only_when_healthy(), no
 crash_loop = Scenario(
     name="pool/crash_loop",
     description="An engine dies at each of its starts: its waits grow, then its breaker opens; leases go to the other one.",
-    topology=pool(args=["--slow-start-s", "0.2"], breaker=BreakerConfig(restarts=4, window_s=20, half_open_s=0.5)),
+    topology=pool(breaker=BreakerConfig(restarts=4, window_s=20, half_open_s=0.5)),
     workload=[],
     jobs=[HOLDERS],
     faults=[

@@ -455,6 +455,13 @@ _ALL = (
         PLANTED,
     ),
     Bug(
+        "forgotten-leases",
+        _ADOPTED,
+        "leases_conserved",
+        "A manager adopts engines, and knows nothing of the leases on them.",
+        PLANTED,
+    ),
+    Bug(
         "blind-probe",
         "pool/probe_flap",
         "ready_only_when_healthy",

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ftharness.pool.backoff import Backoff
 from ftharness.pool.breaker import Breaker
 from ftharness.pool.changes import Change
 from ftharness.pool.config import load_config
-from ftharness.pool.leases import Lease
+from ftharness.pool.leases import Holding, Lease
 from ftharness.pool.pool_engines import PoolEngines
 from ftharness.pool.pool_entry import EngineEntry
 from ftharness.pool.pool_model import PoolModel
@@ -73,6 +73,11 @@ def _second_start(self: StateFolder, engine_id: str) -> Slot:
     return Slot(self.path / f"engines-{os.getpid()}" / engine_id, engine_id, f"{self._owner}-{os.getpid()}")
 
 
+def _forgotten_leases(_: Registry, held: Iterable[Holding], over: Iterable[Lease], gone: Mapping[str, str]) -> None:
+    """The next manager does not go on with the leases of the one before."""
+    del held, over, gone
+
+
 async def _no_rollback(self: PoolEngines, model: PoolModel, *, retry: bool = True) -> dict[str, str]:
     """When the new model's engine fails, the old one's is not started."""
     failed = getattr(self, "_failed", False)
@@ -92,6 +97,7 @@ PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "flat-backoff": (Backoff, "planned", _flat_backoff),
     "no-breaker": (Breaker, "restart", _no_breaker),
     "second-start": (StateFolder, "slot", _second_start),
+    "forgotten-leases": (Registry, "take_over", _forgotten_leases),
     "no-rollback": (PoolEngines, "_start", _no_rollback),
 }
 _of_the_manager = {name: getattr(owner, function) for name, (owner, function, _) in PLANTED.items()}

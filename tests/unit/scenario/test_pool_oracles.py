@@ -290,7 +290,6 @@ def outlived(pools: Pools, *, kept: bool = True) -> None:
     pools.says(13, "engine_adopted", source="pool.2", pid=101)
 
 
-@pytest.mark.skipif("lease_taken_over" not in EVENTS, reason="this manager does not go on with leases")
 def test_leases_go_on_with_engines_that_outlive_their_manager() -> None:
     """The next one knows them, counts them, and ends them; not those that had ended."""
     pools = Pools(engines_survive=True)
