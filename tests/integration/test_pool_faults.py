@@ -1,13 +1,15 @@
 """What hits a pool manager's engines by their slots, what is asked of it, and the job that leases: where these do not succeed."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ftharness.faults import ask, count_engines, end_job, freeze_engine, kill_engine, named
-from ftharness.history import FaultLanded, FaultMissed, FaultRequested, Log, read_history
+from ftharness.history import FaultLanded, FaultMissed, FaultRequested, Leak, Log, ProcessStarted, read_history
 from ftharness.pool.config import PoolConfig
 from ftharness.process import listening_socket
 from ftharness.pytest_plugin import Ft
@@ -61,6 +63,30 @@ def test_what_does_not_succeed_misses_and_says_why(ft: Ft) -> None:
     assert landed[1] == {"engines": {"main-1": [int(engine)]}}, "its child is no other engine"
     assert landed[2]["told"] == "to end"
     assert record.verdict == "unknown"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_engines_that_outlive_their_manager_do_not_outlive_the_harness(
+    tmp_path: Path,
+    number: signal.Signals,
+    until: Callable[..., None],
+    all_gone: Callable[[list[int], float], bool],
+) -> None:
+    """Interrupted, it ends them and says that they were left; killed, its guardian ends them. Nobody waits for a manager."""
+    argv = [sys.executable, "-m", "ftharness", "run", "pool/manager_killed_adopted", "--out", str(tmp_path / "run")]
+    run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    history = tmp_path / "run" / "history.jsonl"
+    until(lambda: history.exists() and b'"event":"engine_adopted"' in history.read_bytes(), run)
+    run.send_signal(number)
+    said, _ = run.communicate(timeout=30)
+    events = read_history(history)
+    pids = [event.pid for event in events if isinstance(event, ProcessStarted)]
+    pids += [int(e.captures["pid"]) for e in events if isinstance(e, Log) and e.event == "engine_started"]
+    assert len(pids) >= 6, said.decode()
+    assert all_gone(pids, 2.0)
+    if number == signal.SIGINT:
+        assert run.returncode == 130
+        assert {event.what for event in events if isinstance(event, Leak)} == {"process"}
 
 
 def job(*words: str) -> subprocess.CompletedProcess[str]:
