@@ -64,9 +64,8 @@ class Readiness:
 
     async def _become_ready(self, *, warm: bool) -> str:
         """Returns why it cannot; "" when it is."""
-        if (
-            self._registry.engine(self._engine_id).state not in HOLDING
-        ):  # one that was adopted with its leases keeps them
+        # One that was adopted with its leases keeps them.
+        if self._registry.engine(self._engine_id).state not in HOLDING:
             self._registry.engine_state(self._engine_id, "starting")
         reason = await self._until_it_answers()
         if reason:

@@ -128,7 +128,7 @@ def test_the_file_does_not_grow_with_what_was(tmp_path: Path, clock: Clock, monk
     monkeypatch.setattr("ftharness.pool.lease_file._SMALL", 4096)
     path = tmp_path / "leases"
     leases = book(clock, path, kept=3)
-    held = grant(leases, 3600.0)
+    untouched, held = grant(leases, 7200.0), grant(leases, 3600.0)
     largest = 0
     for _ in range(2000):
         last = leases.end(grant(leases).id, "released")
@@ -136,7 +136,7 @@ def test_the_file_does_not_grow_with_what_was(tmp_path: Path, clock: Clock, monk
         largest = max(largest, path.stat().st_size)
     assert 4096 < largest < 16 * 1024
     found = read(path, boottime_ns=clock.boottime_ns)
-    assert [(one.lease, one.left_s, one.process) for one in found.held] == [(held, 3600.0, PROCESS)]
+    assert [*found.held] == [(untouched, 7200.0, PROCESS), (held, 3600.0, PROCESS)]
     assert last in found.over
     assert [one.name for one in tmp_path.iterdir()] == ["leases"]
     assert path.stat().st_mode & 0o777 == 0o600  # who knows a lease's id can give it back
@@ -149,7 +149,7 @@ def test_a_disk_that_is_full_costs_no_lease_that_was_granted(tmp_path: Path, clo
     """
     path, said = tmp_path / "leases", list[str]()
     leases = book(clock, path, said.append)
-    held, given_back = grant(leases), grant(leases)
+    held, given_back, revoked = grant(leases), grant(leases), grant(leases)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_costs_no_lease_that_was_granted(tmp_path: Path, clo
         with pytest.raises(NotKept, match=f"{path}: File too large"):
             leases.renew(held.id, 99.0)
         assert leases.end(given_back.id, "released").state == "released"
-        leases.end(given_back.id, "released")
+        assert leases.end(revoked.id, "revoked").state == "revoked"
         clock.now = 1
         assert leases.get(held.id) == held
     finally:
@@ -168,9 +168,9 @@ def test_a_disk_that_is_full_costs_no_lease_that_was_granted(tmp_path: Path, clo
     assert len(said) == 1
     assert "would be held by a manager after this one until their time is over" in said[0]
     assert len(leases) == 1
-    assert leases.granted == {"p": 2}
+    assert leases.granted == {"p": 3}
     again = grant(leases)
-    assert told(path, clock) == {held.id: "held", given_back.id: "held", again.id: "held"}
+    assert told(path, clock) == dict.fromkeys((held.id, given_back.id, revoked.id, again.id), "held")
     assert read(path, boottime_ns=clock.boottime_ns).unreadable == 1
 
 
