@@ -5,7 +5,7 @@ client on one connection asks in turn, so that nothing waits in a queue; what is
 which is what one core would carry, and pairs a second as the clock has it, client included.
 
 The peer is the same server (uvicorn, the same parser) with an application that reads the call and answers a constant: what HTTP
-itself costs here, in the same run, in turn.
+itself costs here, in the same run, in turn. A second manager, whose engines are to survive it, writes each lease down meanwhile.
 """
 
 import json
@@ -23,7 +23,8 @@ from pathlib import Path
 from _figures import ENVIRONMENT, Figures, median
 
 _CONFIG = """
-state_dir = "{folder}/state"
+state_dir = "{folder}/state-{survive}"
+engines_survive = {survive}
 log_level = "info"
 [[pool]]
 id = "p"
@@ -72,7 +73,7 @@ class Asked:
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         while len(rest) < length:
             rest += self._more()
-        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
+        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201", b"HTTP/1.1 202")):
             raise RuntimeError(f"{method} {path}: {head[:40]!r} {rest!r}")
         return rest
 
@@ -111,6 +112,13 @@ def _constant(asked: Asked) -> None:
     asked.ask("DELETE", "/v1/pools/p/leases/0123456789ab-1")
 
 
+def _empty(asked: Asked) -> None:
+    """Have no engine outlive the benchmark."""
+    asked.ask("POST", "/v1/pools/p/drain", b'{"deadline_ms": 0}')
+    while json.loads(asked.ask("GET", "/v1/pools/p/health"))["engines"][0]["state"] != "stopped":
+        time.sleep(0.05)
+
+
 def _until_ready(asked: Asked) -> None:
     deadline = time.monotonic() + 60
     while not json.loads(asked.ask("GET", "/v1/pools/p/health"))["ready"]:
@@ -122,37 +130,51 @@ def _until_ready(asked: Asked) -> None:
 def main() -> None:
     figures = Figures(__doc__)
     pairs, rounds = (2000, 3) if figures.quick else (4000, 9)
-    rates: dict[str, list[tuple[float, float]]] = {"ours": [], "constant": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = folder / "pool.toml"
-        config.write_text(_CONFIG.format(folder=folder))
-        serve = [sys.executable, "-m", "ftharness", "pool", "serve", "--config", str(config), "--port", "0"]
+    rates: dict[str, list[tuple[float, float]]] = {"ours": [], "kept": [], "constant": []}
+    with tempfile.TemporaryDirectory() as at:
+        folder = Path(at)
         constant = [sys.executable, "-c", _CONSTANT]
-        with _running(serve, folder / "log") as ours, _running(constant, folder / "peer.log") as peer:
-            _until_ready(ours)
-            for asked, work in ((ours, _lease_and_release), (peer, _constant)):
+        with (
+            _running(_serve(folder, "false"), folder / "log") as ours,
+            _running(_serve(folder, "true"), folder / "kept.log") as kept,
+            _running(constant, folder / "peer.log") as peer,
+        ):
+            all_three = (
+                ("ours", ours, _lease_and_release),
+                ("kept", kept, _lease_and_release),
+                ("constant", peer, _constant),
+            )
+            for asked in (ours, kept):
+                _until_ready(asked)
+            for _, asked, work in all_three:
                 for _ in range(200):
                     work(asked)
             for place in range(rounds):
-                both = (("ours", ours, _lease_and_release), ("constant", peer, _constant))
-                for label, asked, work in both[:: 1 if place % 2 else -1]:
+                for label, asked, work in all_three[:: 1 if place % 2 else -1]:
                     began, cpu = time.perf_counter(), asked.cpu_s()
                     for _ in range(pairs):
                         work(asked)
                     rates[label].append((pairs / (asked.cpu_s() - cpu), pairs / (time.perf_counter() - began)))
-    for place, (figure, bound) in enumerate((("core", "value >= 1500"), ("wall", ""))):
-        ours_rate, peer_rate = (median([one[place] for one in rates[label]]) for label in ("ours", "constant"))
-        figures.tell(
-            f"pool/http_lease_and_release_{figure}",
-            ours_rate,
-            "pairs/s",
-            n=pairs * rounds,
-            bound=bound,
-            peer="the same server, a constant answer",
-            peer_value=peer_rate,
-        )
+            _empty(kept)
+    for label, name in (("ours", "lease_and_release"), ("kept", "lease_and_release_kept")):
+        for place, (figure, bound) in enumerate((("core", "value >= 1500"), ("wall", ""))):
+            figures.tell(
+                f"pool/http_{name}_{figure}",
+                median([one[place] for one in rates[label]]),
+                "pairs/s",
+                n=pairs * rounds,
+                bound=bound,
+                peer="the same server, a constant answer",
+                peer_value=median([one[place] for one in rates["constant"]]),
+            )
     figures.end()
+
+
+def _serve(folder: Path, survive: str) -> list[str]:
+    """A manager's command, whose engines survive it, or do not."""
+    config = folder / f"survive-{survive}.toml"
+    config.write_text(_CONFIG.format(folder=folder, survive=survive))
+    return [sys.executable, "-m", "ftharness", "pool", "serve", "--config", str(config), "--port", "0"]
 
 
 if __name__ == "__main__":
