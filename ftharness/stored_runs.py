@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from ftharness.scenario import ScenarioRecord, judge, worst
 from ftharness.scenario.by_test import with_test
 from ftharness.scenario.record import CELL_FILE, HISTORY_FILE, OracleRecord
 from ftharness.scenario.runner import Cell
+
+# The records of a sweep's finished cells; a sweep stands above this, so what is read of them is said here.
+_SWEPT = "sweep/shard_0/cell_*.json"
+
+
+class _Swept(msgspec.Struct):
+    record: ScenarioRecord
 
 
 class StoredCell(msgspec.Struct, frozen=True):
@@ -114,6 +122,8 @@ def cells_to_replay(folder: Path) -> list[Cell]:
         ValueError: A part of what it ran is not stored; says how to run it again.
     """
     cells = [one.cell for one in stored_cells(folder)]
+    if gone := _gone(folder):
+        raise LookupError(f"{_nothing_left(folder, gone[0])}: what it ran cannot be known")
     if any(cell.redacted for cell in cells):
         raise ValueError(f"{folder}: secrets among its arguments were not stored; run it again with `ftharness run`")
     tests = [cell.by_test.node for cell in cells if cell.by_test is not None]
@@ -128,17 +138,49 @@ def cells_to_replay(folder: Path) -> list[Cell]:
 def judge_again(folder: Path) -> RunRecord:
     """Judge a stored run once more, from its files alone; one that was ended before its first scenario has none.
 
+    A scenario that its report has, and of which there is nothing left, is unknown: a report is no evidence.
+
     Raises:
         LookupError: It is no run.
     """
     empty = _empty_run(folder)
     if empty is not None and not _places(folder):
         return empty
-    cells = stored_cells(folder)
+    gone = _gone(folder)
+    cells = stored_cells(folder) if _places(folder) or not gone else []
     started = next(
         (event.started_at for one in cells for event in one.kept.events if isinstance(event, RunStarted)), ""
     )
-    return run_of([_judged(one) for one in cells], cells[0].cell.scenario.seed, started)
+    records = [*map(_judged, cells), *(_of_nothing(record, _nothing_left(folder, record)) for record in gone)]
+    seed = cells[0].cell.scenario.seed if cells else 0
+    return run_of(sorted(records, key=lambda record: Path(record.path)), seed, started)
+
+
+def _gone(folder: Path) -> list[ScenarioRecord]:
+    """What was run, by the run's report or a sweep's records, and has neither its scenario nor its history any more."""
+    return [record for record in _recorded(folder) if not _anything_in(folder / record.path)]
+
+
+def _anything_in(place: Path) -> bool:
+    return any((place / name).exists() for name in (CELL_FILE, HISTORY_FILE))
+
+
+def _nothing_left(folder: Path, record: ScenarioRecord) -> str:
+    place = folder / record.path
+    missing = f"{place / HISTORY_FILE} and {CELL_FILE} beside it are" if place.is_dir() else f"{place} is"
+    return f"nothing of it is left to be judged: {missing} missing"
+
+
+def _recorded(folder: Path) -> list[ScenarioRecord]:
+    """What is said to have been run. A sweep that was killed has not told its report of what it finished last."""
+    records: dict[str, ScenarioRecord] = {}
+    for file in sorted(folder.glob(_SWEPT)):
+        with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):  # one that is damaged says nothing
+            record = msgspec.json.decode(file.read_bytes(), type=_Swept).record
+            records[record.path] = record
+    with suppress(RunError):
+        records |= {record.path: record for record in read_run(folder).scenarios}
+    return list(records.values())
 
 
 def _empty_run(folder: Path) -> RunRecord | None:
@@ -166,10 +208,42 @@ def _of_a_part(record: ScenarioRecord, problem: str) -> ScenarioRecord:
     return msgspec.structs.replace(record, verdict=verdict, reason=problem, oracles=oracles)
 
 
+def _of_nothing(record: ScenarioRecord, problem: str) -> ScenarioRecord:
+    """What only a report shows: what was run, and nothing of what came of it, be it a failure or an excuse."""
+    oracles = [
+        msgspec.structs.replace(one, verdict="unknown", reason=f"not tested: {problem}", evidence=[], known=[])
+        for one in record.oracles
+    ]
+    return ScenarioRecord(
+        name=record.name,
+        stack=record.stack,
+        engine=record.engine,
+        sut_version=record.sut_version,
+        params=record.params,
+        path=record.path,
+        verdict="unknown",
+        reason=problem,
+        oracles=oracles,
+    )
+
+
 def _of_an_oracle(one: OracleRecord, problem: str) -> OracleRecord:
     if one.verdict == "fail":
         return one
     return msgspec.structs.replace(one, verdict="unknown", reason=f"not tested: {problem}")
+
+
+def unproved(folder: Path, record: ScenarioRecord) -> str:
+    """Why what is stored of a scenario no longer proves its verdict; "" where it does. An unknown one needs no proof."""
+    if record.verdict == "unknown":
+        return ""
+    place = folder / record.path
+    if not _anything_in(place):
+        return _nothing_left(folder, record)
+    try:
+        return _stored_cell(folder, place).kept.problem
+    except LookupError as error:
+        return str(error)
 
 
 def damage(folder: Path, run: RunRecord) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Stored runs that are not whole, judged again, shown again, compared: what is missing is never taken for what held."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ GARBAGE: Damage = lambda lines: [*lines[:99], b"\x00 garbage\n", *lines[100:]]  
 DAMAGES: list[tuple[str, Damage, str]] = [
     ("a line that is no event", GARBAGE, "history.jsonl:100: not an event"),
     ("a line that is missing", lambda lines: lines[:99] + lines[100:], "history.jsonl:100: event 100 is not there"),
+    ("a line that is there twice", lambda lines: [*lines[:100], lines[99], *lines[100:]], "event 100 is there twice"),
     ("the first line is missing", lambda lines: lines[1:], "history.jsonl:1: event 1 is not there"),
     ("cut between two lines", lambda lines: lines[:150], "history.jsonl breaks off after line 150"),
     ("cut within a line", lambda lines: [*lines[:150], lines[150][:20]], "history.jsonl breaks off after line 150"),
@@ -91,6 +93,31 @@ def test_a_history_without_its_scenario_is_named(make: Make, tmp_path: Path) -> 
     done = called("check", tmp_path)
     assert done.exit_code == 2
     assert "02/scenario.json: is missing" in done.stderr
+
+
+def test_a_scenario_whose_folder_is_gone_passes_nothing(make: Make, tmp_path: Path) -> None:
+    """The report has it, so it is unknown, at its place, with what is missing; what is left of the others is judged."""
+    write_run(tmp_path, make({"tokens": 80}, {"tokens": 80}, {"tokens": 80}))
+    shutil.rmtree(tmp_path / "02")
+    record = judge_again(tmp_path)
+    assert [(one.path, one.verdict) for one in record.scenarios] == [("01", "pass"), ("02", "unknown"), ("03", "pass")]
+    lost = record.scenarios[1]
+    assert lost.reason == f"nothing of it is left to be judged: {tmp_path / '02'} is missing"
+    assert {oracle.verdict for oracle in lost.oracles} == {"unknown"}
+    done = called("check", tmp_path)
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (3, "2 pass, 1 unknown")
+    replayed = called("replay", tmp_path, "--out", tmp_path / "again")
+    assert (replayed.exit_code, (tmp_path / "again").exists()) == (2, False)
+    assert f"{tmp_path / '02'} is missing" in replayed.stderr
+
+
+def test_a_run_of_which_only_the_report_is_left_passes_nothing(make: Make, tmp_path: Path) -> None:
+    """A report is no evidence, however it says that all passed."""
+    write_run(tmp_path, make({"tokens": 80}, {"tokens": 80}))
+    for name in ("01", "02"):
+        shutil.rmtree(tmp_path / name)
+    assert called("check", tmp_path).exit_code == 3
+    assert [one.verdict for one in judge_again(tmp_path).scenarios] == ["unknown", "unknown"]
 
 
 def test_the_runs_of_a_call_of_pytest_are_judged(make: Make, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from ftharness.checkpoint import CheckpointManifest
 from ftharness.scenario import ScenarioRecord
+from ftharness.scenario.runner import keep_cell
+from ftharness.stored_runs import judge_again
 from ftharness.sweep import FinishedCell, Planned, Sweep, SweepFolder, load
 from ftharness.sweep.plan import Plan, plan_of
 
@@ -35,7 +37,11 @@ def changed(sweep: Sweep, before: str, after: str) -> Plan:
 
 
 def finished(cell: Planned) -> FinishedCell:
-    return FinishedCell(cell.name, 2.0, ScenarioRecord(name=cell.cell.scenario.name, stack="sim", verdict="pass"))
+    return FinishedCell(cell.name, 2.0, _record(cell))
+
+
+def _record(cell: Planned) -> ScenarioRecord:
+    return ScenarioRecord(name=cell.cell.scenario.name, stack="sim", path=cell.folder, verdict="pass")
 
 
 def test_what_is_finished_is_in_the_manifest(tmp_path: Path, sweep: Sweep) -> None:
@@ -69,6 +75,19 @@ def test_what_a_kill_left_between_two_files(tmp_path: Path, sweep: Sweep) -> Non
     shard = CheckpointManifest(tmp_path / "sweep" / "manifest.json").get_shard_status(0)
     assert shard is not None
     assert [one["batch_idx"] for one in shard["checkpoints"]] == [1, 2]
+
+
+def test_a_killed_sweeps_finished_cell_that_is_gone_is_unknown(tmp_path: Path, sweep: Sweep) -> None:
+    """Judged again: no report had been written yet, but its record says that there was one."""
+    folder, (first, second, _) = SweepFolder(tmp_path / "out"), sweep.cells
+    folder.begin(plan(sweep))
+    for cell in (first, second):
+        folder.finish(cell, finished(cell))
+    keep_cell(second.cell, folder.root / second.folder)
+    gone, unread = judge_again(folder.root).scenarios
+    assert (gone.path, gone.verdict) == (first.folder, "unknown")
+    assert gone.reason.endswith(f"{folder.root / first.folder} is missing")
+    assert (unread.path, unread.verdict) == (second.folder, "unknown")
 
 
 DIFFERENT = [
