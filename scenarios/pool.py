@@ -52,12 +52,12 @@ def at_start(engine: str, number: int) -> Injection:
 HOLDERS = leases(count=12, concurrency=8, hold_ms=40, tokens=2, until_told=True)
 INVARIANTS = [job_completes(), leases_conserved(), ready_only_when_healthy(), no_double_start()]
 
-# Killed when it is ready, and at each of its next four starts: the fifth end opens the breaker. The one try after half a second
-# holds. It runs for longer than counts as stable, and is killed: the next wait is the first again.
+# Killed when it is ready, and at each of its next four starts, long before it could be: the fifth end opens the breaker. The one
+# try after half a second holds. It runs for longer than counts as stable, and is killed: the next wait is the first again.
 crash_loop = Scenario(
     name="pool/crash_loop",
     description="An engine dies at each of its starts: its waits grow, then its breaker opens; leases go to the other one.",
-    topology=pool(breaker=BreakerConfig(restarts=4, window_s=20, half_open_s=0.5)),
+    topology=pool(args=["--slow-start-s", "0.3"], breaker=BreakerConfig(restarts=4, window_s=20, half_open_s=0.5)),
     workload=[],
     jobs=[HOLDERS],
     faults=[
@@ -158,7 +158,7 @@ manager_killed_adopted = Scenario(
         on_log("lease_got", source="job-1", nth=10).inject(kill(MANAGER)),
         after_fault(0).inject(restart()),
         after_fault(1).inject(count_engines(SECOND)),
-        after_fault(2).inject(kill_engine(SECOND, engine="main-1")),
+        after_fault(2, delay_s=0.2).inject(kill_engine(SECOND, engine="main-1")),
         on_log("engine_ready", source="pool.2", captures={"engine": "main-1"}, nth=2).inject(count_engines(SECOND)),
         after_fault(4, delay_s=0.3).inject(END),
         on_exit("job-1").inject(ask(SECOND, "POST", "/v1/pools/main/drain", {"deadline_ms": 0}, status=202)),
@@ -174,7 +174,7 @@ lease_storm = Scenario(
     description="A thousand leases are held at once, and engines die while they are held and while more are asked for.",
     topology=pool(replicas=4, slots_per_engine=300),
     workload=[],
-    jobs=[leases(count=1400, concurrency=1000, hold_ms=200, retry_ms=200, gather=True)],
+    jobs=[leases(count=1400, concurrency=1000, hold_ms=400, retry_ms=200, gather=True)],
     faults=[
         on_log("lease_got", source="job-1", nth=number).inject(kill_engine(MANAGER, engine=engine))
         for number, engine in ((1000, "main-1"), (1100, "main-2"), (1200, "main-3"))
