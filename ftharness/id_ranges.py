@@ -11,17 +11,26 @@ def ranges(ids: Iterable[str]) -> str:
     return ",".join([*shown, *(one for one in known if not one.isdecimal())])
 
 
+#: A text that claims to mean more ids is damaged: nobody tells so many by ranges, and as a list they would take all memory.
+_MOST = 1_000_000
+
+
 def ids_in(text: str) -> list[str]:
-    """The ids that :func:`ranges` told so; a word that is no range is one id."""
-    return [one for word in text.split(",") if word for one in _ids(word)]
+    """The ids that :func:`ranges` told so; a word that is no range is one id.
 
-
-def _ids(word: str) -> Iterator[str]:
-    first, dash, last = word.partition("-")
-    if dash and first.isdecimal() and last.isdecimal():
-        yield from map(str, range(int(first), int(last) + 1))
-    else:
-        yield word
+    Raises:
+        ValueError: They would be more than a million.
+    """
+    found: list[str] = []
+    for word in text.split(","):
+        first, dash, last = word.partition("-")
+        if dash and first.isdecimal() and last.isdecimal():
+            if len(found) + int(last) - int(first) >= _MOST:
+                raise ValueError(f"{word} are more ids than anybody tells so: at most {_MOST:,}")
+            found += map(str, range(int(first), int(last) + 1))
+        elif word:
+            found.append(word)
+    return found
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

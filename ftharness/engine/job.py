@@ -7,11 +7,9 @@ with 0 where all is done, with 3 where something had to be given up, which it na
 
 import argparse
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ftharness.engine.bugs import BUGS
+from ftharness.engine.job_arguments import parser_of
 from ftharness.engine.job_inference import inference
 from ftharness.engine.job_log import speak_by_logging
 from ftharness.engine.job_settings import JobSettings
@@ -19,11 +17,7 @@ from ftharness.engine.job_settings import JobSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Run a program to its end; the exit status."""
-    parser = argparse.ArgumentParser(prog="ftharness.engine.job", description=__doc__, allow_abbrev=False)
-    programs = parser.add_subparsers(dest="program", required=True)
-    _inference(programs.add_parser("inference", help="inference over items, with checkpoints", allow_abbrev=False))
-    _leases(programs.add_parser("leases", help="leases of a pool's engines, again and again", allow_abbrev=False))
-    given = vars(parser.parse_args(argv))
+    given = vars(parser_of(argparse.ArgumentParser).parse_args(argv))
     speak_by_logging()
     if given.pop("program") == "inference":
         return inference(JobSettings(**given))
@@ -34,65 +28,6 @@ def _leased(given: dict[str, Any]) -> int:
     from ftharness.engine.job_leases import LeasesSettings, leases  # noqa: PLC0415 - what inference does without
 
     return leases(LeasesSettings(**given))
-
-
-def _inference(parser: argparse.ArgumentParser) -> None:
-    default = JobSettings(name="", data=Path())
-    parser.add_argument("--name", required=True, help="what the process is called")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that it keeps its checkpoints in")
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the model's weights")
-    parser.add_argument("--bug", choices=["", *BUGS], default="", help="a planted bug, see bugs.py")
-    parser.add_argument("--items", type=_at_least(1), default=default.items, help="how many there are to be done")
-    parser.add_argument("--batch", type=_at_least(1), default=default.batch, help="items that are computed at once")
-    parser.add_argument(
-        "--checkpoint-every", type=_at_least(1), default=default.checkpoint_every, help="items in a checkpoint"
-    )
-    parser.add_argument(
-        "--ranks", type=_at_least(0), default=default.ranks, help="processes that share the items; 0: this one alone"
-    )
-    parser.add_argument("--batch-ms", type=float, default=default.batch_ms, help="how long a batch takes")
-    parser.add_argument(
-        "--spot-retry-s", type=float, default=default.spot_retry_s, help="until a preempted rank is tried again"
-    )
-    parser.add_argument(
-        "--max-retries-transient", type=_at_least(0), default=default.max_retries_transient, help="of a rank"
-    )
-    parser.add_argument(
-        "--max-retries-poison", type=_at_least(1), default=default.max_retries_poison, help="strikes on one batch"
-    )
-
-
-def _leases(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", required=True, help="what the process is called")
-    parser.add_argument("--data", type=Path, required=True, help="its folder, in which it keeps nothing")
-    parser.add_argument("--url", required=True, help="the manager's")
-    parser.add_argument("--pool", default="main", help="of which pool")
-    parser.add_argument("--count", type=_at_least(1), default=40, help="leases after which it ends")
-    parser.add_argument("--concurrency", type=_at_least(1), default=4, help="holders at once")
-    parser.add_argument("--hold-ms", type=float, default=50.0, help="how long a lease is held")
-    parser.add_argument("--tokens", type=_at_least(0), default=0, help="that an engine is asked for with each lease")
-    parser.add_argument("--ttl-ms", type=float, default=10_000.0, help="how long a lease may last")
-    parser.add_argument("--retry-ms", type=float, default=50.0, help="until one who was refused asks again")
-    parser.add_argument("--patience-s", type=float, default=20.0, help="without an answer of the manager")
-    parser.add_argument("--gather", type=_yes_or_no, default=False, help="true: none is given back before all have one")
-    parser.add_argument("--until-told", type=_yes_or_no, default=False, help="true: it goes on until SIGTERM")
-    parser.add_argument("--control", action="store_true", help="nobody will tell it to end: its count does")
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text}: true or false")
-    return text == "true"
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return number
-
-    return whole
 
 
 if __name__ == "__main__":

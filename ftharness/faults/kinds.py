@@ -38,6 +38,7 @@ ASK_S = 10.0
 # What cannot be asked, or answered in no time, would be a failure of whoever is looked at.
 _Path = Annotated[str, msgspec.Meta(pattern="^/")]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Number = Annotated[int, msgspec.Meta(ge=0)]  # of a rank or a checkpoint, from 0
 _HIT_FIRST = hit(0)
 RankSignal = Literal["SIGKILL", "SIGTERM", "SIGSEGV"]
 Damage = Literal["flip", "truncate", "zero_tail", "remove_marker"]
@@ -115,7 +116,7 @@ def kill_engine(target: Target | _Named, *, engine: str = "") -> Fault:
     return Fault(kind="kill_engine", target=_target(target), args={"engine": engine} if engine else {})
 
 
-def kill_rank(target: Target | _Named, rank: int = 0, *, signal: RankSignal = "SIGKILL") -> Fault:
+def kill_rank(target: Target | _Named, rank: _Number = 0, *, signal: RankSignal = "SIGKILL") -> Fault:
     """A signal that ends one of the processes among which the worker's model, or a job, is divided, by its rank.
 
     SIGTERM is what a preemption sends, SIGSEGV what an input does that crashes whoever touches it.
@@ -145,7 +146,9 @@ def check_health(
     return Fault(kind="check_health", target=_target(target), args={"path": path, "within_s": within_s})
 
 
-def corrupt_checkpoint(target: Target | _Named, *, rank: int = 0, checkpoint: int = 0, how: Damage = "flip") -> Fault:
+def corrupt_checkpoint(
+    target: Target | _Named, *, rank: _Number = 0, checkpoint: _Number = 0, how: Damage = "flip"
+) -> Fault:
     """A committed checkpoint of a job is damaged: a byte is flipped, a half is cut off or zeroed, or its marker is removed."""
     args = {"rank": rank, "checkpoint": checkpoint, "how": how}
     return Fault(kind="corrupt_checkpoint", target=_target(target), args=args)

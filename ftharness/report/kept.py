@@ -1,7 +1,7 @@
 """A stored history, as far as it can be read: the one reader of whoever shows a run or judges it again."""
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,10 @@ def read_kept(path: Path) -> Kept:
         return Kept([], f"the history cannot be read: {path}: {error.strerror}")
     if not events:
         return Kept([], f"the history is empty: {path} holds no event")
+    twice = _twice(events)
+    if twice:
+        known = [event for event in events if event.n < twice]
+        return Kept(known, f"the history is damaged: {path}: event {twice} is there twice; only those before it count")
     hole = _hole(events)
     if hole:
         # What came later may rest on what is not there: a lost chunk would look like a lost token.
@@ -47,6 +51,12 @@ def read_kept(path: Path) -> Kept:
             f"{path} breaks off after line {len(events)}",
         )
     return Kept(events)
+
+
+def _twice(events: Sequence[Event]) -> int:
+    """The first number that two events have, or 0: which of them happened, nobody can tell."""
+    numbers = sorted(event.n for event in events)
+    return next((one for one, after in pairwise(numbers) if one == after), 0)
 
 
 def _hole(events: Sequence[Event]) -> int:

@@ -55,6 +55,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         if self.kind == "on_token" and self.token < 1:
             raise ValueError(f"token = {self.token}: tokens are counted from 1")
+        if self.kind == "on_exit" and not self.source:
+            raise ValueError("on_exit: of which process? Such as on_exit('job-1')")
         if self.nth < 1:
             raise ValueError(f"nth = {self.nth}: lines are counted from 1")
         if not self.delay_s >= 0:

@@ -4,16 +4,19 @@ Looked at when it is known what is launched, and before it is: a name that means
 expected of it would be unknown, or not expected at all, where its author believes it tested.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from ftharness.logs import shipped_events
 from ftharness.scenario.aims import MAKES_GROUPS, check_aims
 from ftharness.scenario.expect import Expect
 from ftharness.scenario.scenario import Scenario
-from ftharness.stack import Plan, known_behaviours
+from ftharness.scenario.trigger import Trigger
+from ftharness.stack import Launch, Plan, known_behaviours
 from ftharness.stack.groups import is_standby
 from ftharness.suggest import nearest
 
+_GROUP = re.compile(r"\(\?P<(\w+)>")
 # What these say, only workers do.
 _OF_WORKERS = {"aborted_in", "never_reached"}
 # And these are about engines that share a failover lock.
@@ -42,6 +45,8 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
     for where, event in _events(scenario):
         if event not in own and event not in (known := own | shipped_events()):
             raise LookupError(f"{scenario.name}: {where}: no contract has the event {event!r}; {nearest(event, known)}")
+    for injection in scenario.faults:
+        _check_captures(scenario, injection.trigger, launches)
     for one, role, roles in _roles(scenario, {launch.role for launch in launches}):
         if role not in roles:
             raise LookupError(
@@ -61,6 +66,19 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
             raise LookupError(
                 f"{scenario.name}: {expect}.where({expect.condition!r}): of no stack is it documented whether it does that; "
                 f"{nearest(behaviour, documented)}"
+            )
+
+
+def _check_captures(scenario: Scenario, trigger: Trigger, launches: Iterable[Launch]) -> None:
+    """Whether lines of the trigger's event can say what it asks for."""
+    if trigger.kind != "on_log" or not trigger.captures:
+        return
+    specs = [launch.contract.events.get(trigger.event) for launch in launches]
+    known = {name for spec in specs if spec for one in spec.pattern for name in _GROUP.findall(one.regex)}
+    for name in trigger.captures if known else ():
+        if name not in known:
+            raise LookupError(
+                f"{scenario.name}: {trigger}: lines of {trigger.event!r} do not say {name!r}; {nearest(name, known)}"
             )
 
 

@@ -6,11 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import ftharness
+from ftharness.engine.job_arguments import check_arguments
 from ftharness.logs import load_contract
 from ftharness.process import log_event
 from ftharness.process.small_disk import hold_argv
 from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, is_control, job_name
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Settings
+
+_PROGRAM = 3  # where the program's name stands in a job's command: behind the interpreter, -m and the module
 
 
 def sim_jobs(settings: Settings, manager_url: str = "") -> JobPlans:
@@ -23,6 +26,7 @@ def sim_jobs(settings: Settings, manager_url: str = "") -> JobPlans:
     Raises:
         NotAvailable: torch is not installed.
         NotApplicable: A job leases engines, and there is no manager.
+        ValueError: A job has an argument that is none of its program's, or does not fit; says which.
     """
     if any(job.program == "leases" for job in settings.jobs) and not manager_url:
         raise NotApplicable("it has a job that leases engines, and no pool manager: topology=pooled(PoolConfig(…))")
@@ -48,12 +52,17 @@ def _planned(job: Job, name: str, settings: Settings, manager_url: str) -> JobPl
         argv += ["--url", manager_url, *(["--control"] if is_control(name) else [])]
     else:
         argv += ["--seed", str(settings.seed), *(["--bug", settings.bug] if settings.bug else [])]
+    argv += job.arguments()
+    try:
+        check_arguments(argv[_PROGRAM:])
+    except ValueError as error:
+        raise ValueError(f"the job {name}, {job.program}: {error}") from None
     disk = _disk(name.replace(JOB, DISK), data, job.disk_mb) if job.disk_mb is not None else None
     return JobPlan(
         job=Launch(
             name=name,
             role=JOB,
-            argv=[*argv, *job.arguments()],
+            argv=argv,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             contract=load_contract("job", ftharness.__version__),
             ready=[log_event("job_started")],

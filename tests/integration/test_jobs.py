@@ -63,11 +63,34 @@ def test_a_disk_that_is_not_its_own_stays_as_it_is(ft: Ft) -> None:
     assert "inference(disk_mb=4) gives a job a disk of its own" in missed.reason
 
 
-def test_an_argument_that_the_program_does_not_have(ft: Ft) -> None:
-    """The control says so, and nothing was tested."""
-    record = ft.run(scenario(job=inference(item=20)), stack="sim", check=False)
+@pytest.mark.parametrize(
+    "args,why",
+    [
+        ({"item": 20}, "unrecognized arguments: --item 20"),
+        ({"items": 0}, "argument --items: 0 is less than 1"),
+        ({"ranks": 1000}, "argument --ranks: 1000 is more than 64"),
+        ({"spot_retry_s": -1}, "argument --spot-retry-s: -1: must be 0 or more, and finite"),
+    ],
+)
+def test_an_argument_that_the_program_does_not_take(tmp_path: Path, args: dict[str, Any], why: str) -> None:
+    """It is refused before anything starts."""
+    settings = Settings(engine="", folder=tmp_path, jobs=[inference(**args)])
+    with pytest.raises(ValueError, match=f"the job control-job-1, inference: {why}"):
+        find_stack("sim").plan(jobs_only(), settings)
+
+
+def test_a_control_that_fails_tests_nothing(ft: Ft) -> None:
+    """Nor is the job run once more, with the faults."""
+    readonly = scenario(job=inference(items=20, batch=10, checkpoint_every=10, batch_ms=1, disk_mb=1))
+    one = with_params(readonly, {"items": "40000", "batch": "10000", "checkpoint_every": "10000"})
+    record = ft.run(one, stack="sim", check=False)
     assert record.verdict == "unknown"
-    assert "the run without the fault did not pass: control-job-1: exit status 2" in record.reason
+    assert "the run without the fault did not pass: control-job-1: exit status 1" in record.reason
+    events = read_history(ft.folder / record.path / "history.jsonl")
+    assert {event.source for event in events if isinstance(event, ProcessStarted)} == {
+        "control-disk-1",
+        "control-job-1",
+    }
 
 
 def test_ctrl_c_ends_the_job(
@@ -110,6 +133,16 @@ def test_a_job_that_a_stack_does_not_have() -> None:
         "it is about the job 'training', which sim does not have; there is inference, leases"
     )
     assert not_for(scenario(), vllm) == "it is about the job 'inference', which vllm does not have"
+
+
+def test_what_a_line_does_not_say(tmp_path: Path) -> None:
+    """A trigger that asks for it would never fire."""
+    one = scenario((on_log("checkpoint_committed", captures={"chekpoint": "1"}), restart(named("job-1"))))
+    plan = find_stack("sim").plan(one.topology, Settings(engine="", folder=tmp_path, jobs=one.jobs))
+    with pytest.raises(LookupError, match="do not say 'chekpoint'; did you mean checkpoint"):
+        check_words(one, plan)
+    with pytest.raises(ValueError, match="of which process"):
+        on_exit("")
 
 
 def test_a_name_of_no_job(tmp_path: Path) -> None:

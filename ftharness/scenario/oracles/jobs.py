@@ -6,7 +6,17 @@ from ftharness.engine.job_digest import added, read
 from ftharness.history import Log
 from ftharness.id_ranges import ids_in, ranges
 from ftharness.scenario.case import Case, Finding, short_of_passing
-from ftharness.scenario.oracles.jobs_lives import NO_JOB, JobView, given_up, ids, jobs, killed, last_results, lines
+from ftharness.scenario.oracles.jobs_lives import (
+    NO_JOB,
+    JobView,
+    given_up,
+    ids,
+    jobs,
+    killed,
+    last_results,
+    lines,
+    misnamed,
+)
 from ftharness.scenario.oracles.processes import said
 
 #: What a job says last, by the status that it ends with.
@@ -76,10 +86,12 @@ def _exact(case: Case, job: JobView) -> Finding:
     wrong = {
         "lost": expected - count.keys() - poison,
         "doubled": {name for name, times in count.items() if times > 1},
+        "given up, and given all the same": poison & count.keys(),
         "never asked for": count.keys() - expected,
         "altered": {name for line in results if _same(line, reference) is False for name in ids(line)},
     }
     bad = [f"{ranges(names)} {how}" for how, names in wrong.items() if names]
+    bad += [why for why in (misnamed(case, job.last), _belied(ends[-1], results, expected - count.keys())) if why]
     evidence = tuple(line.n for line in results if any(ids(line) & names for names in wrong.values()))
     if bad:
         what = f"of {len(expected)} items of {job.last}: {'; '.join(bad)}"
@@ -95,6 +107,24 @@ def _exact(case: Case, job: JobView) -> Finding:
     return Finding(
         "pass", f"{job.last}: {len(count)} of {len(expected)} items, each once and exact{left}", (ends[-1].n,)
     )
+
+
+def _belied(end: Log, results: list[Log], missing: set[str]) -> str:
+    """What a job's last word says that its results do not; "" where they agree."""
+    if end.event == "job_incomplete":
+        said = ids(end, "missing")
+        return (
+            ""
+            if said == missing
+            else f"{ranges(missing) or 'nothing'} missing, and {ranges(said) or 'nothing'} was said to be"
+        )
+    count = sum(len(ids_in(line.captures["ids"])) for line in results)
+    total = added(*(read(line.captures["digest"]) for line in results))
+    if (int(end.captures["items"]), read(end.captures["digest"])) != (count, total):
+        return (
+            f"{end.captures['items']} items of digest {end.captures['digest']} were said to be done, {count} were given"
+        )
+    return ""
 
 
 def _same(line: Log, reference: list[Log]) -> bool | None:

@@ -69,6 +69,9 @@ def _resumed(case: Case, job: JobView) -> Finding:
             number = int(event.captures["checkpoint"])
             of.checkpoints[number] = ids(event)
             of.damaged.discard(number)
+    if not resumes and any(of.damaged and of.checkpoints for of in kept.values()):
+        why = "all that had been committed is in, or behind, a checkpoint that a fault damaged"
+        return Finding("unknown", f"{job.name}: {why}: there was nothing to recover")
     if not resumes:
         return Finding("unknown", f"{job.name}: nothing had been committed before anybody resumed")
     what = f"{recovered} items that had been committed were recovered, by {resumes} resumes, and not computed again"

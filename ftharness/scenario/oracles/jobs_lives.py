@@ -1,10 +1,11 @@
 """The jobs of a run as their oracles see them: each with its lives, from the first to the last restart."""
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ftharness.history import Log, ProcessExited
-from ftharness.id_ranges import ids_in
+from ftharness.id_ranges import ids_in, ranges
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.views import FaultView
 from ftharness.stack.job import JOB
@@ -91,7 +92,9 @@ def killed(case: Case, source: str) -> ProcessExited | None:
     """How a life ended by a signal that a fault sent to it; None where it ended otherwise."""
     ended = case.exits.get(source)
     sent = {one.signal for one in case.signals_to(source) if one.reason != "teardown"}
-    return ended if ended is not None and ended.signal in sent else None
+    # One that is told to end writes its last checkpoint, and ends by itself with the status that says so.
+    by_status = {128 + signal.Signals[name] for name in sent}
+    return ended if ended is not None and (ended.signal in sent or ended.returncode in by_status) else None
 
 
 def last_results(case: Case, source: str) -> list[Log]:
@@ -103,5 +106,23 @@ def last_results(case: Case, source: str) -> list[Log]:
 
 
 def given_up(case: Case, source: str) -> set[str]:
-    """The ids of the batches that a life gave up by name."""
-    return {name for line in lines(case, source, "batch_given_up") for name in ids(line)}
+    """The ids of the batches that a life gave up by name: those that the batches have, whatever is said of them."""
+    return {name for _, held in _given_up(case, source) for name in held}
+
+
+def misnamed(case: Case, source: str) -> str:
+    """What is wrong with the ids of a batch that was given up; "" where each is named as it is."""
+    for line, held in _given_up(case, source):
+        if ids(line) != held:
+            what = f"batch {line.captures['batch']} of shard {rank_of(line)} was given up"
+            return f"{what} as {ranges(ids(line))}, and holds {ranges(held) or 'nothing: it was never begun'}"
+    return ""
+
+
+def _given_up(case: Case, source: str) -> Iterator[tuple[Log, set[str]]]:
+    """Each word of a batch that was given up, with the ids that were told of it when it was begun."""
+    begun: dict[tuple[int, str], set[str]] = {}
+    for line in lines(case, source, "batch_started"):
+        begun.setdefault((rank_of(line), line.captures["batch"]), set()).update(ids(line))
+    for line in lines(case, source, "batch_given_up"):
+        yield line, begun.get((rank_of(line), line.captures["batch"]), set())

@@ -2,6 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
 
 from ftharness.history import Log
 from ftharness.id_ranges import ranges
@@ -59,6 +62,8 @@ def _followed(case: Case, life: str) -> Finding | None:
     failed = [line for line in ends if line.captures["decision"] != "done"]
     if not failed:
         return None
+    if not any(lines(case, life, "job_started")):
+        return Finding("unknown", f"{life} did not say that it began, and with what policy")
     begun = {_attempt(line): line for line in starts}
     over, lived = killed(case, life) is not None, _lived(case, life)
     for shard in sorted({rank_of(line) for line in ends}):
@@ -171,7 +176,7 @@ def _not_as_due(
     return ""
 
 
-def poison_given_up(case: Case, strikes: int = 2) -> Finding:
+def poison_given_up(case: Case, strikes: Annotated[int, msgspec.Meta(ge=1)] = 2) -> Finding:
     """A batch at which faults struck so often was tried just so often, then given up by name; and all else was done."""
     found = [
         _given_up(case, job, life, rank, batch, strikes)

@@ -110,7 +110,7 @@ class Jobs:
         for batch in computed:
             lines = [of_rank("batch_started", batch), of_rank("batch_computed", batch)]
             self.says(24 + batch, name, *lines, result(0, 1, batch, f"{batch}0-{batch}9", 1 << batch))
-        self.says(30, name, "job_finished items=40 digest=f")
+        self.says(30, name, how.get("last", "job_finished items=40 digest=f"))
         self.exits(31, name, how.get("status", 0))
         return self
 
@@ -201,14 +201,60 @@ def test_results_that_are_not_exact(killed: Jobs, life: dict[str, Any], said: st
 def test_results_that_cannot_be_compared(killed: Jobs) -> None:
     """Without an end there are none; in other pieces their digests say nothing; batches given up by name are not expected."""
     assert "did not come to its end" in killed.judged(results_exact).reason
-    pieces = Jobs().first_life().second_life(recovered="0-14")
+    pieces = Jobs().first_life().second_life(recovered="0-14", digest=2)
     pieces.says(24, "job-1.2", result(0, 1, 1, "15-19", 1))
     assert pieces.judged(results_exact).verdict == "unknown"
-    poisoned = Jobs().first_life().second_life(computed=(2,))
-    poisoned.says(29, "job-1.2", "batch_given_up shard=0 batch=3 ids=30-39")
-    found = poisoned.judged(results_exact)
+    found = without_the_last().judged(results_exact)
     assert found.verdict == "pass"
     assert found.reason.endswith("30 of 40 items, each once and exact; 30-39 given up")
+
+
+def without_the_last(*more: str, named: str = "30-39", missing: str = "30-39") -> Jobs:
+    """Batch 3 is begun, and given up."""
+    one = Jobs().first_life().second_life(computed=(2,), last=f"job_incomplete missing={missing} why=poison", status=3)
+    one.says(28, "job-1.2", of_rank("batch_started", 3), *more, f"batch_given_up shard=0 batch=3 ids={named}")
+    return one
+
+
+@pytest.mark.parametrize(
+    "one,said",
+    [
+        (without_the_last(named="20-39"), "batch 3 of shard 0 was given up as 20-39, and holds 30-39"),
+        (without_the_last(result(0, 1, 3, "30-39", 8)), "30-39 given up, and given all the same"),
+        (without_the_last(missing="35-39"), "30-39 missing, and 35-39 was said to be"),
+        (
+            Jobs().first_life().second_life(last="job_finished items=39 digest=f"),
+            "39 items of digest f were said to be done, 40 were given",
+        ),
+        (
+            Jobs().first_life().second_life(last="job_finished items=40 digest=e"),
+            "40 items of digest e were said to be done, 40 were given",
+        ),
+    ],
+)
+def test_words_that_results_belie(one: Jobs, said: str) -> None:
+    """Whoever names more than a batch excuses nothing by it; what a job says last has to be so."""
+    found = one.judged(results_exact)
+    assert (found.verdict, said in found.reason) == ("fail", True), found.reason
+
+
+def test_an_end_by_sigterm_is_a_faults_as_well() -> None:
+    """The job writes its last checkpoint, and ends with the status that says so: nobody started it again."""
+    one = Jobs()
+    one.begins(10, "job-1")
+    one.says(11, "job-1", BEGIN, "rank_started rank=0 pid=1 attempt=1")
+    one.add(12, ProcessSignalled(source="job-1", pid=1, signal="SIGTERM", reason="fault"))
+    one.exits(13, "job-1", 143)
+    found = one.judged(job_completes)
+    assert (found.verdict, "not started again" in found.reason) == ("unknown", True)
+
+
+def test_a_policy_that_nobody_told() -> None:
+    """Without the job's first line there is nothing to judge by."""
+    one = ranks(SPOT, AGAIN, DONE)
+    one.events = [(t, event) for t, event in one.events if getattr(event, "event", "") != "job_started"]
+    found = one.judged(retries_follow_policy)
+    assert (found.verdict, "did not say that it began" in found.reason) == ("unknown", True)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +285,7 @@ def test_checkpoints_count_up_to_the_first_that_is_not_whole(killed: Jobs) -> No
     damaged.hit(18, "corrupt_checkpoint", rank=0, checkpoint=0, how="flip", ids="0-19")
     damaged.second_life(recovered="", corrupted="0-19", computed=(0, 1, 2, 3))
     found = damaged.judged(resumes_from_checkpoints)
-    assert (found.verdict, "nothing had been committed" in found.reason) == ("unknown", True)
+    assert (found.verdict, "behind, a checkpoint that a fault damaged" in found.reason) == ("unknown", True)
 
 
 @pytest.mark.parametrize(
