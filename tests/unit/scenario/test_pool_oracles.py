@@ -399,6 +399,20 @@ def test_an_engine_that_is_frozen_is_missed_by_its_probe(pools: Pools, said_s: f
     assert pools.judged(ready_only_when_healthy).verdict == verdict
 
 
+def test_a_manager_that_dies_has_nothing_to_notice(pools: Pools) -> None:
+    """It was killed before a second was over; one that is killed later had the time."""
+    for died_s, verdict in ((0.5, "pass"), (1.5, "fail")):
+        one = Pools()
+        one.lease(11, "a")
+        one.hit(12, "kill_engine", engine="main-1", engine_pid=101)
+        one.manager_dies(12 + died_s)
+        assert one.judged(ready_only_when_healthy).verdict == verdict
+    pools.manager_dies(10.5)  # before the fault, and no excuse for the next one
+    pools.lease(11, "a", engine="main-2")
+    pools.hit(12, "kill_engine", name="pool.2", engine="main-1", engine_pid=101)
+    fails(pools.judged(ready_only_when_healthy), "main-1 was killed, and nobody said so; 1.0 s were due")
+
+
 def test_an_engine_that_is_frozen_is_not_ready_before_it_is_thawed(pools: Pools) -> None:
     """But another that is started in its place may be."""
     for replaced in (False, True):
@@ -540,6 +554,36 @@ def test_a_breaker_that_opens_too_early(pools: Pools) -> None:
     ends(pools, 11, 1000)
     opens(pools, 15)
     fails(pools.judged(backoff_follows_policy), "its breaker opened after 1 restarts; it lets 2 through")
+
+
+@pytest.mark.parametrize("reason,delay_ms", [("it was reset by hand", 1000), ("the engine is up", 4000)])
+def test_a_breaker_that_is_reset_by_hand_begins_anew(pools: Pools, reason: str, delay_ms: int) -> None:
+    """Somebody has seen to it: the first wait comes again, which it does not by the one try that holds."""
+    ends(pools, 11, 1000)
+    ends(pools, 14, 2000)
+    opens(pools, 20)
+    if reason == "the engine is up":
+        pools.says(30.02, "breaker_half_open")
+        pools.starts(30.1)
+    pools.says(31, "breaker_closed", reason=reason)
+    if reason != "the engine is up":
+        pools.starts(31.1)
+    ends(pools, 32, delay_ms)
+    assert pools.judged(backoff_follows_policy).verdict == "pass"
+    other = 5000 - delay_ms
+    pools.events = [(t, event) for t, event in pools.events if t < 32 or t >= 100]
+    ends(pools, 32, other)
+    fails(pools.judged(backoff_follows_policy), f"was followed by a wait of {other} ms, not of {delay_ms} ms")
+
+
+def test_a_run_that_is_as_long_as_a_stable_one_give_or_take_the_clock(pools: Pools) -> None:
+    """Either wait is right; not a third."""
+    for delay_ms, verdict in ((1000, "pass"), (2000, "pass"), (4000, "fail")):
+        one = Pools()
+        ends(one, 11, 1000)
+        one.is_ready(13)
+        ends(one, 43.01, delay_ms)
+        assert one.judged(backoff_follows_policy).verdict == verdict
 
 
 def test_what_an_operator_asks_for_needs_no_wait(pools: Pools) -> None:
