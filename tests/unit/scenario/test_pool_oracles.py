@@ -577,12 +577,18 @@ def test_a_breaker_that_is_reset_by_hand_begins_anew(pools: Pools, reason: str, 
 
 
 def test_a_run_that_is_as_long_as_a_stable_one_give_or_take_the_clock(pools: Pools) -> None:
-    """Either wait is right; not a third."""
-    for delay_ms, verdict in ((1000, "pass"), (2000, "pass"), (4000, "fail")):
+    """Either wait is right, and not a third; a second later only the first is."""
+    for end_s, delay_ms, verdict in (
+        (43.01, 1000, "pass"),
+        (43.01, 2000, "pass"),
+        (43.01, 4000, "fail"),
+        (44, 1000, "pass"),
+        (44, 2000, "fail"),
+    ):
         one = Pools()
         ends(one, 11, 1000)
         one.is_ready(13)
-        ends(one, 43.01, delay_ms)
+        ends(one, end_s, delay_ms)
         assert one.judged(backoff_follows_policy).verdict == verdict
 
 
