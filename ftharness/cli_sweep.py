@@ -13,7 +13,7 @@ import typer
 from ftharness.answers import INTERRUPTED, PASSED, UNKNOWN, die, folder_of, said, status_of
 
 if TYPE_CHECKING:  # a command imports what it needs when it is called
-    from ftharness.sweep import FinishedCell, Planned, Progress, Sweep, SweepFolder
+    from ftharness.sweep import FinishedCell, Planned, Sweep, SweepFolder
     from ftharness.telling import Telling
 
 
@@ -83,7 +83,8 @@ def _print(cells: "Sequence[Planned]", folder: "SweepFolder | None", found: "Swe
     finished = 0
     if folder is not None and folder.root.exists():
         folder.compare(plan_of(found.path, found.cells, ""))
-        finished = sum(folder.is_finished(cell.place) for cell in cells)
+        done = folder.finished().keys() - folder.unproved().keys()
+        finished = sum(cell.place in done for cell in cells)
     for cell in cells:
         typer.echo(cell.name)
     typer.echo(f"ftharness: {len(cells)} of {len(found.cells)} cells, {finished} of them finished", err=True)
@@ -92,25 +93,23 @@ def _print(cells: "Sequence[Planned]", folder: "SweepFolder | None", found: "Swe
 def _run(found: "Sweep", cells: "Sequence[Planned]", root: Path, jobs: int, *, force_restart: bool) -> int:
     from ftharness.report.clean import plain
     from ftharness.session import untried
-    from ftharness.sweep import LocalExecutor, Progress, opened, run_sweep
+    from ftharness.sweep import LocalExecutor, opened, run_sweep
     from ftharness.telling import Telling
 
     for words in dict.fromkeys(untried(cell.cell) for cell in cells):
         if words:
             typer.echo(f"ftharness: {plain(words)}", err=True)
     with opened(root) as folder:
+        telling = Telling(len(cells))
+        told = _Told(telling, len(cells), jobs)
         if force_restart:
             folder.forget()
-        earlier = folder.finished() if folder.plan() is not None else {}
-        done = [earlier[cell.place] for cell in cells if cell.place in earlier]
-        telling = Telling(len(cells))
-        told = _Told(telling, Progress(len(cells), jobs, done), len(cells))
         try:
             swept = run_sweep(found, cells, folder, LocalExecutor(jobs), told)
         finally:
             telling.close()
-        if done:
-            typer.echo(f"{len(done)} of {len(cells)} cells were finished before")
+        if told.before:
+            typer.echo(f"{told.before} of {len(cells)} cells were finished before")
         if not swept.record.scenarios:
             typer.echo("UNKNOWN  no cell is finished")
         else:
@@ -122,16 +121,34 @@ def _run(found: "Sweep", cells: "Sequence[Planned]", root: Path, jobs: int, *, f
 
 
 class _Told:
-    """Tells a person: a line a cell, how far it is, and a spinner where somebody looks."""
+    """Tells a person: a line a cell, how far it is, and a spinner where somebody looks.
 
-    def __init__(self, telling: "Telling", progress: "Progress", count: int) -> None:
+    Attributes:
+        before: So many cells were finished before.
+    """
+
+    def __init__(self, telling: "Telling", count: int, jobs: int) -> None:
+        from ftharness.sweep import Progress
+
+        self.before = 0
         self._telling = telling
-        self._progress = progress
         self._count = count
+        self._jobs = jobs
+        self._progress = Progress(count, jobs)
 
     def waits(self) -> None:
         """Why nothing happens."""
         typer.echo("ftharness: the workers of a sweep that was ended still stop their stacks; waiting", err=True)
+
+    def goes_on(self, done: "Sequence[FinishedCell]", mended: Sequence[str]) -> None:
+        """What was wrong with the folder; what is finished counts, and tells how long one takes."""
+        from ftharness.report.clean import one_line
+        from ftharness.sweep import Progress
+
+        for words in mended:
+            typer.echo(f"ftharness: {one_line(words, 400)}", err=True)
+        self.before = len(done)
+        self._progress = Progress(self._count, self._jobs, done)
 
     def begins(self, cell: "Planned") -> None:
         """A spinner."""

@@ -78,19 +78,19 @@ def stored_cells(folder: Path) -> list[StoredCell]:
     Raises:
         LookupError: It is no run, or what it ran cannot be read; says which file.
     """
-    places = _places(folder)
-    if not places:
+    found = places(folder)
+    if not found:
         raise LookupError(f"{folder}: {_why_no_cells(folder)}")
-    return [_stored_cell(folder, place) for place in places]
+    return [_stored_cell(folder, place) for place in found]
 
 
 def holds_run(folder: Path) -> bool:
     """Whether there is a run in the folder, or a part of one."""
-    return (folder / RUN_FILE).exists() or bool(_places(folder))
+    return (folder / RUN_FILE).exists() or bool(places(folder))
 
 
-def _places(folder: Path) -> list[Path]:
-    """The folders of its scenarios: itself, one for each scenario, or those of the tests of one call of pytest."""
+def places(folder: Path) -> list[Path]:
+    """The folders of a run's scenarios: itself, one for each scenario, or those of the tests of one call of pytest."""
     files = (f"{below}{name}" for below in ("", "*/", "*/*/") for name in (CELL_FILE, HISTORY_FILE))
     return sorted({file.parent for pattern in files for file in folder.glob(pattern)})
 
@@ -144,10 +144,10 @@ def judge_again(folder: Path) -> RunRecord:
         LookupError: It is no run.
     """
     empty = _empty_run(folder)
-    if empty is not None and not _places(folder):
+    if empty is not None and not places(folder):
         return empty
     gone = _gone(folder)
-    cells = stored_cells(folder) if _places(folder) or not gone else []
+    cells = stored_cells(folder) if places(folder) or not gone else []
     started = next(
         (event.started_at for one in cells for event in one.kept.events if isinstance(event, RunStarted)), ""
     )

@@ -13,6 +13,9 @@ class SweepTold(Protocol):
     def waits(self) -> None:
         """Workers of an earlier call are still at work in the folder."""
 
+    def goes_on(self, done: Sequence[FinishedCell], mended: Sequence[str]) -> None:
+        """So many of the cells were finished before; and what was broken in the folder, and what is done about it."""
+
     def begins(self, cell: Planned) -> None:
         """A cell begins."""
 

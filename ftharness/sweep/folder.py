@@ -14,27 +14,35 @@ All that is the sweep's own lies deeper than runs are looked for in a folder, so
 import fcntl
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from ftharness.checkpoint import CheckpointManifest
+from ftharness.checkpoint import CheckpointManifest, ManifestCorruptedError
 from ftharness.checkpoint.commit import commit, make_folder, remove_orphans
 from ftharness.checkpoint.shard import shard_folder
 from ftharness.checkpoint.storage import DISK
 from ftharness.report import RUN_FILE
+from ftharness.report.units import amount
 from ftharness.scenario import ScenarioRecord
 from ftharness.session import unused_folder
-from ftharness.stored_runs import holds_run
+from ftharness.stored_runs import holds_run, places, unproved
+from ftharness.sweep.log import logged
 from ftharness.sweep.matrix import Planned
 from ftharness.sweep.plan import Plan, differences
+from ftharness.sweep.remains import cells_of, has_report
 
 #: A sweep is one shard: which worker ran a cell matters to nobody who resumes, with more workers, or fewer.
 _SHARD = 0
 _RECORD = re.compile(r"cell_(\d+)\.json")
+# What the manifest answers with where there is none, or none that means anything.
+_UNREADABLE = (FileNotFoundError, ManifestCorruptedError, KeyError, TypeError, ValueError)
+_NAMED = 5
 _REPORT = (RUN_FILE, "junit.xml", "report.html")
 
 
@@ -52,14 +60,33 @@ class FinishedCell(msgspec.Struct, frozen=True):
     record: ScenarioRecord
 
 
+class Begun(NamedTuple):
+    """A folder that is fit for a sweep, or for the rest of one.
+
+    Attributes:
+        plan: That was begun there, now or earlier.
+        mended: What was found broken, and what is done about it: a sentence each.
+    """
+
+    plan: Plan
+    mended: list[str]
+
+
 class SweepFolder:
     """The folder, for the sweep's own process and for each of its workers.
 
     Args:
         root: The folder.
+
+    Raises:
+        ValueError: There is something of that name that is no folder.
     """
 
     def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise ValueError(
+                f"{root}: is a file, and a sweep needs a folder: name another one, or one that is not there"
+            )
         self.root = root
         self.own = root / "sweep"
         self._records = shard_folder(self.own, _SHARD)
@@ -70,14 +97,35 @@ class SweepFolder:
         """What was begun here; None where nothing was.
 
         Raises:
-            ValueError: It cannot be read.
+            ValueError: It is missing or cannot be read, though a sweep was begun; says what to do.
         """
+        with suppress(FileNotFoundError):
+            try:
+                return self._read_plan()
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise ValueError(f"{self._plan} is damaged: {error}; {self._without_plan()}") from error
+        if self._was_begun():
+            raise ValueError(f"{self._plan} is missing; {self._without_plan()}")
+        return None
+
+    def _without_plan(self) -> str:
+        return (
+            f"name its file, and it is made again:  ftharness sweep FILE --out {shlex.quote(str(self.root))}  "
+            "(with --force-restart to begin anew)"
+        )
+
+    def _read_plan(self) -> Plan:
+        return msgspec.json.decode(self._plan.read_bytes(), type=Plan)
+
+    def _known_plan(self) -> Plan | None:
+        """The plan, as far as it can be read; the manifest knows whether it was that of a file, too."""
         try:
-            return msgspec.json.decode(self._plan.read_bytes(), type=Plan)
-        except FileNotFoundError:
+            return self._read_plan()
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        except msgspec.MsgspecError as error:
-            raise ValueError(f"{self._plan} is damaged: {error}; take another folder") from error
+
+    def _was_begun(self) -> bool:
+        return self._plan.exists() or self._manifest.exists() or bool(self._places())
 
     def compare(self, plan: Plan) -> None:
         """Whether what is finished here is what this plan would have run.
@@ -85,67 +133,137 @@ class SweepFolder:
         Raises:
             ValueError: It is not, or there is a run in the folder that is no sweep; says what to do.
         """
-        before = self.plan()
-        if before is None:
+        if not self._was_begun():
             if holds_run(self.root):
-                raise ValueError(f"{self.root}: there is a run in this folder already")
+                raise ValueError(
+                    f"{self.root}: there is a run in this folder already: take another folder, or, to remove it and begin anew, "
+                    "--force-restart, which leaves alone what is no run of several scenarios"
+                )
             return
-        if not self._manifest.exists():  # it was ended before there was one
-            return
-        fits, _ = self._manifest.validate_run_compatibility(plan.matrix, plan.work)
+        before = self._known_plan()
+        fits = self._fits(plan, before)
+        if fits is None:
+            raise ValueError(
+                f"{self.root}: neither its sweep/plan.json nor the manifest beside it can be read, so that nobody knows of which "
+                "sweep it is. Take another folder, or begin anew with --force-restart"
+            )
         if not fits:
-            changed = "; ".join(differences(before, plan)) or "the manifest beside its plan is of another one"
+            changed = "what the manifest in it has is of another one"
+            if before is not None:
+                changed = "; ".join(differences(before, plan)) or changed
             raise ValueError(
                 f"{self.root} is of another sweep than {plan.file}: {changed}. "
                 "Take another folder, put the file back, or begin anew with --force-restart"
             )
 
-    def begin(self, plan: Plan) -> Plan:
-        """Make it fit for a sweep, or for the rest of one; the plan that was begun here, now or earlier.
+    def _fits(self, plan: Plan, before: Plan | None) -> bool | None:
+        """Whether the sweep that was begun here is that of ``plan``; None where nothing tells."""
+        if self._in_manifest() is not None:
+            with suppress(*_UNREADABLE):
+                return self._manifest.validate_run_compatibility(plan.matrix, plan.work)[0]
+        if not self._places():  # it was ended before there was a manifest
+            return True
+        return None if before is None else (before.matrix, before.work) == (plan.matrix, plan.work)
+
+    def begin(self, plan: Plan) -> Begun:
+        """Make it fit for a sweep, or for the rest of one; no worker may be at work in it.
 
         Raises:
             ValueError: As :meth:`compare`.
             CheckpointError: The disk does not take it.
         """
         self.compare(plan)
-        before = self.plan()
+        anew = not self._was_begun()
+        mended: list[str] = []
         make_folder(DISK, self._records)
-        if before is None or not self._manifest.exists():
-            commit(DISK, self._plan, lambda stream: stream.write(msgspec.json.format(msgspec.json.encode(plan))))
-            self._manifest.initialize(1, input_fingerprint=plan.matrix, model_config_hash=plan.work)
-            before = plan
-        remove_orphans(DISK, self._records)
-        # The records decide: a kill may have come between one and its line in the manifest.
-        finished = self.finished()
-        for place in self._places() - finished.keys():
-            path = self._records / _file(place)
+        with logged(self.own):
+            known = self._in_manifest()
+            before = self._known_plan()
+            if before is None and not anew:
+                mended.append(f"{self._plan} {self._aside(self._plan)}: it is made again, from {plan.file}")
+            if before is None or (known is None and not self._places()):
+                commit(DISK, self._plan, lambda stream: stream.write(msgspec.json.format(msgspec.json.encode(plan))))
+                before = plan
+            if known is None:
+                path = self._manifest.manifest_path
+                if self._places() or path.exists():
+                    mended.append(f"{path} {self._aside(path)}: it is made again, from the cells' records")
+                for copy in ("slot0", "slot1"):  # of the one that is not there any more
+                    path.with_suffix(f".{copy}").unlink(missing_ok=True)
+                self._manifest.initialize(1, input_fingerprint=plan.matrix, model_config_hash=plan.work)
+            remove_orphans(DISK, self._records)
+            mended += self._take_back(before, known or set())
+            # The records decide: a kill may have come between one and its line in the manifest.
+            self._manifest.reconcile_shard(_SHARD, [(place, 1, _file(place)) for place in self.finished()])
+        return Begun(before, mended)
+
+    def _in_manifest(self) -> set[int] | None:
+        """The places that the manifest has as finished; None where there is none that could be gone on with."""
+        with suppress(*_UNREADABLE):
+            shard = self._manifest.get_shard_status(_SHARD)
+            return None if shard is None else {one["batch_idx"] for one in shard["checkpoints"]}
+        return None
+
+    def _aside(self, path: Path) -> str:
+        """Keep a file that cannot be read under another name; what was wrong with it."""
+        try:
             path.rename(path.with_suffix(".damaged"))
-        held = [(place, 1, _file(place)) for place in finished]
-        self._manifest.reconcile_shard(_SHARD, held)
-        return before
+        except FileNotFoundError:
+            return "is missing"
+        return "is damaged"
+
+    def _take_back(self, plan: Plan, known: set[int]) -> Iterator[str]:
+        """Have run anew what was finished and can be proved no longer: which, and why, a sentence each."""
+        lost = self.unproved()
+        for place in lost:
+            self._aside(self._records / _file(place))
+        lost |= dict.fromkeys(known - self._places() - lost.keys(), "its record is missing")
+        for place, why in sorted(lost.items())[:_NAMED]:
+            name = plan.cells[place].name if place < len(plan.cells) else f"cell {place + 1}"
+            yield f"{name} was finished, and is to be run anew: {why}"
+        if len(lost) > _NAMED:
+            yield f"the same of {amount(len(lost) - _NAMED, 'more cell')}"
+
+    def unproved(self) -> dict[int, str]:
+        """What is finished by its record alone, by place, and why that is no proof: of what passed the history must be whole."""
+        finished = self.finished()
+        found = {place: unproved(self.root, one.record) for place, one in finished.items()}
+        found |= dict.fromkeys(self._places() - finished.keys(), "its record is damaged")
+        return {place: why for place, why in found.items() if why}
 
     def forget(self) -> None:
-        """Remove what a sweep left here; the records first, so that a kill in between leaves nothing that would count.
+        """Remove what a sweep left here, or a run of several scenarios, and nothing else.
+
+        The records go first, so that a kill in between leaves nothing that would count. Of what no plan tells, that is removed
+        which is a run's by its name and what is in it.
 
         Raises:
-            ValueError: Its plan cannot be read: what is its own is not known.
+            ValueError: There is another run in it, as in a folder of a name of its own; nothing is removed.
             OSError: It cannot be removed.
         """
-        plan = self.plan()
-        if plan is None:
+        plan, begun = self._known_plan(), self._was_begun()
+        cells = cells_of(self.root)
+        if plan is not None:
+            cells = [self.root / Path(cell.folder).name for cell in plan.cells]
+        if not (begun or cells or has_report(self.root)):
             return
+        ours = {*cells, self.own}
+        others = [place for place in places(self.root) if not ours & {place, *place.parents}]
+        if others:
+            raise ValueError(f"{others[0]}: this run is no sweep's: take another folder, or move it away")
         shutil.rmtree(self._records, ignore_errors=True)
-        for cell in plan.cells:
-            shutil.rmtree(self.root / Path(cell.folder).name, ignore_errors=True)
+        for cell in cells:
+            shutil.rmtree(cell, ignore_errors=True)
         for name in _REPORT:
             (self.root / name).unlink(missing_ok=True)
-        shutil.rmtree(self.own)
+        if begun:
+            shutil.rmtree(self.own)
 
     def finished(self) -> dict[int, FinishedCell]:
         """What is finished, by place, in the matrix's order; a record that is damaged is none."""
         found: dict[int, FinishedCell] = {}
         for place in sorted(self._places()):
-            with suppress(msgspec.MsgspecError):
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 found[place] = self.kept(place)
         return found
 

@@ -1,9 +1,7 @@
 """Cells in worker processes of this machine, seen through by the coordinator."""
 
-import logging
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +23,7 @@ from ftharness.stack import NotAvailable
 from ftharness.stored_runs import read_events
 from ftharness.sweep.executor import Ran, SweepTold
 from ftharness.sweep.folder import FinishedCell, SweepFolder
+from ftharness.sweep.log import logged
 from ftharness.sweep.matrix import Planned
 from ftharness.sweep.worker import run_share
 
@@ -58,7 +57,7 @@ class LocalExecutor:
         )
         watch = _Watch(cells, folder, told)
         with (
-            _logged(folder),
+            logged(folder.own),
             GPUProcessCoordinator(
                 min(self._jobs, len(cells)),
                 folder.own,
@@ -165,21 +164,3 @@ def given_up(cell: Planned, folder: SweepFolder, evidence: str) -> ScenarioRecor
         annotations=[],
         oracles=[],
     )
-
-
-@contextmanager
-def _logged(folder: SweepFolder) -> Iterator[None]:
-    """What the coordinator logs goes to a file: the terminal is told in a sweep's words."""
-    folder.own.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder.own / "coordinator.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("ftharness")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        log.removeHandler(handler)
-        handler.close()

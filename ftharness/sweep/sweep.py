@@ -61,11 +61,13 @@ def file_of(root: Path) -> Path:
 
     Raises:
         LookupError: None was.
-        ValueError: What was cannot be read.
+        ValueError: What was cannot be read; says what to do.
     """
     plan = SweepFolder(root).plan()
     if plan is None:
-        raise LookupError(f"{root}: no sweep was begun here: there is no sweep/plan.json in it")
+        raise LookupError(
+            f"{root}: no sweep was begun here: there is no sweep/plan.json in it; begin one with  ftharness sweep FILE"
+        )
     return Path(plan.file)
 
 
@@ -74,13 +76,13 @@ def opened(root: Path) -> Iterator[SweepFolder]:
     """A sweep's folder to oneself, made if need be; one that nothing was put into is removed again.
 
     Raises:
-        ValueError: A run, or a sweep, is being written into it.
+        ValueError: A run, or a sweep, is being written into it, or it is a file.
         OSError: It cannot be made.
     """
-    made = not root.exists()
+    folder, made = SweepFolder(root), not root.exists()
     try:
         with locked(root):
-            yield SweepFolder(root)
+            yield folder
     finally:
         if made:
             with suppress(OSError):  # there is something in it
@@ -105,9 +107,13 @@ def run_sweep(
         OSError: The same.
         Exception: No cell could be begun: why the first could not.
     """
-    plan = folder.begin(plan_of(sweep.path, sweep.cells, datetime.now(UTC).isoformat(timespec="seconds")))
+    plan = plan_of(sweep.path, sweep.cells, datetime.now(UTC).isoformat(timespec="seconds"))
+    folder.compare(plan)  # nothing is put into a folder of another one, not even a lock
     folder.wait_for_workers(told.waits)
-    todo = [cell for cell in cells if not folder.is_finished(cell.place)]
+    plan, mended = folder.begin(plan)
+    earlier = folder.finished()
+    told.goes_on([earlier[cell.place] for cell in cells if cell.place in earlier], mended)
+    todo = [cell for cell in cells if cell.place not in earlier]
     ran = executor.run(todo, folder, told) if todo else Ran()
     finished = folder.finished()
     if ran.refused and not finished and not ran.interrupted:

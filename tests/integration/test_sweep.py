@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from ftharness.process.process_table import below, command_line, read_table
 
 FTHARNESS = [sys.executable, "-m", "ftharness"]
 DONE_S = 60
-# At random moments, of one sweep; FTHARNESS_KILL_SEEDS=50 takes two minutes.
+# At random moments, of one sweep; FTHARNESS_KILL_SEEDS=50 takes two minutes, more where the machine is busy.
 KILLS = int(os.environ.get("FTHARNESS_KILL_SEEDS", "1"))
+KILL_S = 10  # each: up to 2.5 s until it comes, and as long as whoever goes on waits for the workers
 # Three cells of about 2 s, the second of which fails.
 TEXT = """
 [matrix]
@@ -146,6 +148,7 @@ def test_a_killed_sweep_goes_on(file: Path, until: Until, all_gone: AllGone) -> 
     assert outcome(out) == list(zip(_names(), FOLDERS, VERDICTS, strict=True))
 
 
+@pytest.mark.timeout(DONE_S + 60 + KILL_S * KILLS)
 def test_killed_at_any_moment(file: Path) -> None:
     """However often: no record is written twice, and in the end every cell has one."""
     file.write_text(
@@ -240,6 +243,53 @@ def test_a_cell_that_cannot_be_begun_costs_the_others_nothing(file: Path, monkey
     assert "was not run" in call(file.parent, "--resume", "out", status=3).stderr
 
 
+def test_cells_whose_evidence_is_gone(file: Path) -> None:
+    """Judged again they are unknown, and whoever goes on runs them anew, and says so; the others are not run again."""
+    file.write_text(
+        '[matrix]\nscenarios = ["migration/drain"]\nseeds = [1, 2, 3]\nset = {max_tokens = [100], speed = [400]}\n'
+    )
+    call(file.parent, str(file), "--out", "out", status=0)
+    out = file.parent / "out"
+    shutil.rmtree(out / "1-migration-drain")
+    (out / "3-migration-drain" / "history.jsonl").write_text("")
+    check = subprocess.run([*FTHARNESS, "check", str(out)], capture_output=True, text=True, check=False)
+    assert (check.returncode, check.stdout.splitlines()[-1]) == (3, "1 pass, 2 unknown")
+    assert "3 of 3 cells, 1 of them finished" in call(file.parent, "--resume", "out", "--dry-run", status=0).stderr
+    # What it wrote to count cells by is gone, too.
+    for name in ("manifest.json", "manifest.slot0", "manifest.slot1"):
+        (out / "sweep" / name).write_text("{")
+    again = call(file.parent, "--resume", "out", status=0)
+    said = again.stderr.splitlines()
+    assert [line.startswith("ftharness: ") for line in said] == [True] * 3, again.stderr
+    assert "manifest.json is damaged: it is made again, from the cells' records" in said[0]
+    assert "seed=1 max_tokens=100 speed=400 was finished, and is to be run anew: nothing of it is left" in said[1]
+    assert "seed=3 max_tokens=100 speed=400 was finished, and is to be run anew: the history is empty" in said[2]
+    assert [line[:5] for line in again.stdout.splitlines()[:2]] == ["[2/3]", "[3/3]"]
+    assert "1 of 3 cells were finished before" in again.stdout
+    assert [path.name for path in (out / "sweep" / "interrupted").iterdir()] == ["3-migration-drain"]
+    call(out, "--resume", ".", status=0)
+
+
+def test_a_folder_without_its_plan(file: Path) -> None:
+    """What to do is said, and does it: the file is named, or all is begun anew."""
+    file.write_text('[matrix]\nscenarios = ["migration/drain"]\nset = {max_tokens = [100], speed = [400]}\n')
+    call(file.parent, str(file), "--out", "out", status=0)
+    out = file.parent / "out"
+    (out / "sweep" / "plan.json").unlink()
+    says = "plan.json is missing; name its file, and it is made again:  ftharness sweep FILE --out out"
+    assert says in call(file.parent, "--resume", "out", status=2).stderr
+    again = call(file.parent, str(file), "--out", "out", status=0)
+    assert "plan.json is missing: it is made again, from " in again.stderr
+    assert "1 of 1 cells were finished before" in again.stdout
+    shutil.rmtree(out / "sweep")
+    says = (
+        "there is a run in this folder already: take another folder, or, to remove it and begin anew, --force-restart"
+    )
+    assert says in call(file.parent, str(file), "--out", "out", status=2).stderr
+    anew = call(file.parent, str(file), "--out", "out", "--force-restart", status=0)
+    assert "[1/1]" in anew.stdout
+
+
 WRONG = [
     ([], "either the FILE of a sweep, or --resume"),
     (["nothing.toml"], "nothing.toml: there is no such file"),
@@ -248,6 +298,8 @@ WRONG = [
     (["mine.toml", "--jobs", "0"], "--jobs"),
     (["mine.toml", "--out", ""], "'--out': is empty"),
     (["--resume", ""], "'--resume': is empty"),
+    (["mine.toml", "--out", "mine.toml"], "mine.toml: is a file, and a sweep needs a folder: name another one"),
+    (["--resume", "mine.toml"], "mine.toml: is a file, and a sweep needs a folder"),
 ]
 
 

@@ -1,6 +1,7 @@
 """A sweep's folder: what is finished there, whose it is, and what is kept."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import msgspec
 import pytest
 
 from ftharness.checkpoint import CheckpointManifest
+from ftharness.history import History, RunFinished
+from ftharness.report import write_run
 from ftharness.scenario import ScenarioRecord
 from ftharness.scenario.runner import keep_cell
-from ftharness.stored_runs import judge_again
+from ftharness.stored_runs import judge_again, run_of
 from ftharness.sweep import FinishedCell, Planned, Sweep, SweepFolder, load
 from ftharness.sweep.plan import Plan, plan_of
 
@@ -40,6 +43,15 @@ def finished(cell: Planned) -> FinishedCell:
     return FinishedCell(cell.name, 2.0, _record(cell))
 
 
+def evidence(folder: SweepFolder, cell: Planned) -> Path:
+    """What a cell that was run leaves beside its record; its history."""
+    place = folder.root / cell.folder
+    keep_cell(cell.cell, place)
+    with History(place / "history.jsonl", start_ns=0) as history:
+        history.append(RunFinished(source="harness", outcome="complete"), at=1)
+    return place / "history.jsonl"
+
+
 def _record(cell: Planned) -> ScenarioRecord:
     return ScenarioRecord(name=cell.cell.scenario.name, stack="sim", path=cell.folder, verdict="pass")
 
@@ -64,11 +76,13 @@ def test_what_a_kill_left_between_two_files(tmp_path: Path, sweep: Sweep) -> Non
     """A record that is not in the manifest counts; one that is damaged does not, and is kept beside."""
     folder, records = SweepFolder(tmp_path), tmp_path / "sweep" / "shard_0"
     folder.begin(plan(sweep))
+    for cell in sweep.cells:
+        evidence(folder, cell)
     for cell in sweep.cells[:2]:
         folder.finish(cell, finished(cell))
     (records / "cell_00002.json").write_bytes(msgspec.json.encode(finished(sweep.cells[2])))
     (records / "cell_00000.json").write_text('{"name": "migra')
-    assert folder.begin(plan(sweep)).started_at == plan(sweep).started_at
+    assert folder.begin(plan(sweep)).plan.started_at == plan(sweep).started_at
     assert list(folder.finished()) == [1, 2]
     assert not folder.is_finished(0)
     assert (records / "cell_00000.damaged").exists()
@@ -88,6 +102,91 @@ def test_a_killed_sweeps_finished_cell_that_is_gone_is_unknown(tmp_path: Path, s
     assert (gone.path, gone.verdict) == (first.folder, "unknown")
     assert gone.reason.endswith(f"{folder.root / first.folder} is missing")
     assert (unread.path, unread.verdict) == (second.folder, "unknown")
+
+
+def test_what_can_be_proved_no_longer_is_run_anew(tmp_path: Path, sweep: Sweep) -> None:
+    """A folder that is gone, a history that is empty, a record that is gone: each is said; an unknown one needs no proof."""
+    sweep.path.write_text(TEXT.replace("3]", "3, 4, 5]"))
+    sweep = load(sweep.path)
+    folder, records = SweepFolder(tmp_path / "out"), tmp_path / "out" / "sweep" / "shard_0"
+    folder.begin(plan(sweep))
+    for cell in sweep.cells:
+        evidence(folder, cell)
+        folder.finish(cell, finished(cell))
+    assert folder.unproved() == {}
+    given_up = finished(sweep.cells[4])
+    record = msgspec.structs.replace(given_up.record, verdict="unknown")
+    folder.finish(sweep.cells[4], msgspec.structs.replace(given_up, record=record))
+    for cell in (sweep.cells[0], sweep.cells[4]):
+        shutil.rmtree(folder.root / cell.folder)
+    evidence(folder, sweep.cells[1]).write_text("")
+    (records / "cell_00002.json").unlink()
+    assert list(folder.unproved()) == [0, 1]
+    mended = folder.begin(plan(sweep)).mended
+    assert [words.partition(", and is to be run anew: ")[0] for words in mended] == [
+        f"migration/drain sim vllm seed={seed} was finished" for seed in (1, 2, 3)
+    ]
+    assert f"{folder.root / '1-migration-drain'} is missing" in mended[0]
+    assert "2-migration-drain/history.jsonl holds no event" in mended[1]
+    assert "its record is missing" in mended[2]
+    assert list(folder.finished()) == [3, 4]
+    assert [path.name for path in sorted(records.glob("*.damaged"))] == ["cell_00000.damaged", "cell_00001.damaged"]
+    assert folder.begin(plan(sweep)).mended == []
+
+
+BROKEN = [
+    (["plan.json"], None, "plan.json is missing: it is made again, from "),
+    (["plan.json"], "{", "plan.json is damaged: it is made again, from "),
+    (["manifest.json", "manifest.slot0", "manifest.slot1"], "{", "manifest.json is damaged: it is made again"),
+    (["manifest.json", "manifest.slot0", "manifest.slot1"], None, "manifest.json is missing: it is made again"),
+    (["manifest.json", "manifest.slot0", "manifest.slot1"], '{"shards": {"0": {}}}', "manifest.json is damaged"),
+]
+
+
+@pytest.mark.parametrize("names,text,says", BROKEN, ids=[f"{names[0]} {text}" for names, text, _ in BROKEN])
+def test_what_a_sweep_knows_twice_is_made_again(
+    tmp_path: Path, sweep: Sweep, names: list[str], text: str | None, says: str
+) -> None:
+    """That is said, what is finished stays so, and another sweep is refused all the same."""
+    folder = SweepFolder(tmp_path / "out")
+    folder.begin(plan(sweep))
+    evidence(folder, sweep.cells[1])
+    folder.finish(sweep.cells[1], finished(sweep.cells[1]))
+    _break(folder, names, text)
+    with pytest.raises(ValueError, match=r"is of another sweep than .*--force-restart"):
+        folder.begin(changed(sweep, "[1, 2, 3]", "[1, 2]"))
+    (words,) = folder.begin(plan(sweep)).mended
+    assert says in words
+    assert list(folder.finished()) == [1]
+    assert folder.plan() == plan(sweep)
+    shard = CheckpointManifest(folder.own / "manifest.json").get_shard_status(0)
+    assert shard is not None
+    assert [one["batch_idx"] for one in shard["checkpoints"]] == [1]
+    assert folder.begin(plan(sweep)).mended == []
+
+
+def _break(folder: SweepFolder, names: list[str], text: str | None) -> None:
+    for name in names:
+        (folder.own / name).unlink() if text is None else (folder.own / name).write_text(text)
+
+
+@pytest.mark.parametrize("text", [None, "{"], ids=["missing", "damaged"])
+def test_where_nothing_tells_whose_it_is(tmp_path: Path, sweep: Sweep, text: str | None) -> None:
+    """Neither plan nor manifest, but records: refused, with what to do, which works, and costs only what is a sweep's."""
+    folder, cell = SweepFolder(tmp_path / "out"), sweep.cells[0]
+    folder.begin(plan(sweep))
+    evidence(folder, cell)
+    folder.finish(cell, finished(cell))
+    (folder.root / "notes").mkdir()
+    _break(folder, ["plan.json", "manifest.json", "manifest.slot0", "manifest.slot1"], text)
+    with pytest.raises(ValueError, match=r"nobody knows of which sweep it is.*--force-restart"):
+        folder.begin(plan(sweep))
+    with pytest.raises(ValueError, match=r"plan\.json is .*; name its file, .* ftharness sweep FILE --out "):
+        folder.plan()
+    folder.forget()
+    assert [path.name for path in folder.root.iterdir()] == ["notes"]
+    assert folder.begin(plan(sweep)).mended == []
+    assert folder.finished() == {}
 
 
 DIFFERENT = [
@@ -121,8 +220,41 @@ def test_another_version_and_another_content_are_told(tmp_path: Path, sweep: Swe
         folder.compare(plan_of(sweep.path, cells, ""))
 
 
-def test_a_run_that_is_no_sweep_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
-    """Also by who wants to begin anew."""
+def test_a_run_of_several_scenarios_is_removed_by_who_says_so(tmp_path: Path, sweep: Sweep) -> None:
+    """As of a sweep whose own folder is gone; what is not the run's stays."""
+    folder = SweepFolder(tmp_path / "out")
+    for cell in sweep.cells[:2]:
+        evidence(folder, cell)
+    (folder.root / "2-migration-drain" / "scenario.json").unlink()  # known by the report
+    records = [_record(cell) for cell in sweep.cells[:2]]
+    write_run(folder.root, run_of(records, 0, ""))
+    for name in ("3-mine", "logs"):
+        (folder.root / name).mkdir()
+    with pytest.raises(ValueError, match=r"there is a run in this folder already: .*--force-restart"):
+        folder.begin(plan(sweep))
+    folder.forget()
+    assert sorted(path.name for path in folder.root.iterdir()) == ["3-mine", "logs"]
+    assert folder.begin(plan(sweep)).mended == []
+
+
+@pytest.mark.parametrize("name", [".", "mine", "test_one/run-1"])
+def test_another_run_is_left_alone(tmp_path: Path, sweep: Sweep, name: str) -> None:
+    """Also beside a sweep, by who wants to begin anew: of one scenario, in a folder of its own, of a test."""
+    folder, mine = SweepFolder(tmp_path / "out"), msgspec.structs.replace(sweep.cells[0], folder=name)
+    history = evidence(folder, mine)
+    write_run(folder.root, run_of([_record(mine)], 0, ""))
+    folder.forget()
+    with pytest.raises(ValueError, match="there is a run in this folder already"):
+        folder.begin(plan(sweep))
+    evidence(folder, sweep.cells[1])
+    with pytest.raises(ValueError, match=f"{history.parent}: this run is no sweep's: take another folder, or move it"):
+        folder.forget()
+    assert history.exists()
+    assert (folder.root / "run.json").exists()
+
+
+def test_what_is_no_run_of_ours_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
+    """A file of that name may be anybody's."""
     (tmp_path / "run.json").write_text("{}")
     folder = SweepFolder(tmp_path)
     folder.forget()
