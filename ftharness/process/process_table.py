@@ -7,6 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+
+#: For a process in the midst of its exec to be through; it takes microseconds, and on a busy machine the wait for a core.
+_EXEC_S = 1.0
+#: Fields of /proc/PID/stat after the command's closing bracket: the 23rd and the 51st of all (proc(5)).
+_VSIZE, _ENV_END = 20, 48
 
 
 class Entry:
@@ -90,23 +96,40 @@ def send_signal(entry: Entry, number: signal.Signals) -> bool:
 
 def command_line(entry: Entry) -> list[str]:
     """The arguments of ``entry`` as they are now; ``[name]`` where there are none (a zombie has lost them)."""
-    try:
-        with open(f"/proc/{entry.pid}/cmdline", "rb") as file:  # noqa: PTH123 - pathlib costs the guardian 8 ms at its start
-            words = file.read().rstrip(b"\0").split(b"\0")
-    except OSError:
-        words = [b""]
+    words = (_proc(entry.pid, "cmdline") or b"").rstrip(b"\0").split(b"\0")
     return [os.fsdecode(word) for word in words] if words != [b""] else [f"[{entry.name}]"]
 
 
 def tagged(tag: str, table: dict[int, Entry]) -> list[Entry]:
     """The processes whose environment, as it was at their exec, holds ``tag`` at the start of a variable."""
     wanted = b"\0" + os.fsencode(tag)
-    found = []
-    for entry in table.values():
-        try:
-            with open(f"/proc/{entry.pid}/environ", "rb") as file:  # noqa: PTH123 - see command_line
-                if wanted in b"\0" + file.read():
-                    found.append(entry)
-        except OSError:  # another user's, or gone
-            continue
-    return found
+    return [entry for entry in table.values() if wanted in b"\0" + _environment(entry.pid)]
+
+
+def _environment(pid: int) -> bytes:
+    """As it was at its exec; b"" of another user's process, or of one that is gone.
+
+    In the midst of an exec the kernel has the new memory in place and not yet where in it the variables lie: for that instant
+    there seem to be none. Whoever took that for an answer would leave a process alive.
+    """
+    until = time.monotonic() + _EXEC_S
+    there = False
+    while (environment := _proc(pid, "environ")) == b"" and not there and time.monotonic() < until:
+        fields = (_proc(pid, "stat") or b"").rpartition(b")")[2].split()
+        if (
+            len(fields) <= _ENV_END or fields[_VSIZE] == b"0"
+        ):  # gone; a zombie or a thread of the kernel: it has no memory
+            return b""
+        there = fields[_ENV_END] != b"0"
+        if not there:
+            time.sleep(0.0005)
+    return environment or b""
+
+
+def _proc(pid: int, name: str) -> bytes | None:
+    """A file of a process's own folder; None where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123 - pathlib costs the guardian 8 ms at its start
+            return file.read()
+    except OSError:
+        return None

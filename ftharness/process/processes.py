@@ -50,6 +50,7 @@ class _Starting(NamedTuple):
     pump: Pump
     began_ns: int
     started: asyncio.Future[Process]
+    truncated: list[tuple[str, int]]
 
 
 class Processes:
@@ -189,7 +190,7 @@ class Processes:
         # Whoever waits may be cancelled, as where another one failed: then this one's failure is nobody's.
         started.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._starting[request] = _Starting(
-            name, role, list(argv), dict(ports or {}), pump, time.monotonic_ns(), started
+            name, role, list(argv), dict(ports or {}), pump, time.monotonic_ns(), started, []
         )
         memfd = launch.memfd()
         try:
@@ -300,6 +301,8 @@ class Processes:
                 ports=starting.ports,
             )
         )
+        for reason, kept in starting.truncated:
+            process.truncated(reason, kept)
         if not starting.started.done():
             starting.started.set_result(process)
 
@@ -323,6 +326,8 @@ class Processes:
     def _truncated(self, request: int, reason: str, kept: int) -> None:
         if request in self._by_request:
             self._by_request[request].truncated(reason, kept)
+        elif request in self._starting:  # its output was read before its keeper's word that it runs
+            self._starting[request].truncated.append((reason, kept))
 
     def _hang_up(self, reason: str) -> None:
         """The end of the conversation: whatever still lived is dead by the guardian's hand, or will be in an instant."""

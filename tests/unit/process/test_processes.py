@@ -283,6 +283,22 @@ async def test_a_full_disk_says_so(history: History, tmp_path: Path) -> None:
     assert "No space left on device" in next(history.select(LogTruncated)).reason
 
 
+async def test_a_full_disk_says_so_before_the_start_is_known(history: History, tmp_path: Path) -> None:
+    """A program may print before its keeper's word is heard, which is held back here: the event comes after its start's."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "noisy.log").symlink_to("/dev/full")
+    output = Output()
+    async with Processes(history, tmp_path) as processes:
+        assert processes._link is not None
+        asyncio.get_running_loop().remove_reader(processes._link)
+        starting = asyncio.ensure_future(processes.start("noisy", [PY, "-c", "print('hello')"], sink=output))
+        await output.until(b"hello")
+        asyncio.get_running_loop().add_reader(processes._link, processes._hear)
+        assert (await (await starting).exited(10)).returncode == 0
+    (started,), (truncated,) = history.select(ProcessStarted), history.select(LogTruncated)
+    assert started.n < truncated.n
+
+
 async def test_a_name_is_free_again_once_its_process_ended(processes: Processes, history: History) -> None:
     """Two living processes of one name are refused; one after the other is a restart."""
     first = await processes.start("worker", [PY, "-c", WAITS])
@@ -338,6 +354,27 @@ async def test_what_outlived_guardian_keeper_and_parent_is_found_by_its_tag(hist
         child = int(output.data)
         assert [entry.pid for entry in tagged(f"FTHARNESS_OWNER={processes._tag}", read_table())] == [child]
     gone_within([child], 2)
+
+
+def test_a_process_in_the_midst_of_its_exec_is_found_by_its_tag() -> None:
+    """Its parent runs on as soon as the old program is gone, and for an instant the new one seems to have no variables."""
+    for _ in range(300):
+        with subprocess.Popen(["/bin/sleep", "60"], env={"A": "1", "TAG": "mine"}) as child:
+            entry = read_entry(child.pid)
+            found = tagged("TAG=mine", {} if entry is None else {entry.pid: entry})
+            child.kill()
+        assert [one.pid for one in found] == [child.pid]
+
+
+def test_a_process_without_variables_is_not_waited_for() -> None:
+    """Nor is one of the kernel's, nor a zombie: a sweep reads all that there are."""
+    with subprocess.Popen(["/bin/sleep", "60"], env={}) as bare, subprocess.Popen(["/bin/true"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        table = {pid: entry for pid in (2, bare.pid, zombie.pid) if (entry := read_entry(pid)) is not None}
+        began = time.monotonic()
+        assert tagged("TAG=mine", table) == []
+        assert time.monotonic() - began < 0.5
+        bare.kill()
 
 
 HARNESS = """
