@@ -6,6 +6,7 @@ from statistics import median
 import msgspec
 
 from ftharness.report.clean import one_line
+from ftharness.report.jobs_done import jobs_done
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.run import excuse
 from ftharness.report.svg import element
@@ -78,7 +79,7 @@ def _group(name: str, where: str, runs: Sequence[tuple[ScenarioRecord, str]], sl
         cells=[_cell(record, href, place) for place, (record, href) in enumerate(runs[:_MOST_CELLS], 1)],
         more=max(0, len(runs) - _MOST_CELLS),
         passed=f"{passed} of {len(runs)}",
-        next_token="; ".join(part for part in (_spread(waits), _given_up(records)) if part) or "–",
+        next_token="; ".join(part for part in (_spread(waits), _given_up(records)) if part) or _done(records) or "–",
         dots=_dots(waits, slowest) if len(waits) > 1 else "",
         duration=milliseconds(median(record.duration_s for record in records) * 1_000),
         verdict=verdict,
@@ -94,6 +95,12 @@ def _cell(record: ScenarioRecord, href: str, place: int) -> Cell:
     why = f": {one_line(record.reason, 120)}" if record.reason else ""
     title = f"run {place}: {record.verdict}{after}{why}"
     return Cell(href, record.verdict, excuse(record) is not None, title)
+
+
+def _done(records: Sequence[ScenarioRecord]) -> str:
+    """What their jobs came to, where that is the same of all."""
+    said = {jobs_done(record).partition(": ")[2] for record in records}
+    return said.pop() if len(said) == 1 else ""
 
 
 def _next_token(record: ScenarioRecord) -> list[float]:
