@@ -29,11 +29,19 @@ def batch_of(name: str) -> int | None:
 
 
 def batches(storage: Storage, folder: Path) -> dict[int, Path]:
-    """The checkpoints in a shard's folder, in order, committed or not; a marker without its file counts as one."""
+    """The checkpoints in a shard's folder, in order, committed or not; a marker without its file counts as one.
+
+    Raises:
+        NotADirectoryError: A file is where that folder, or one above it, should be: whoever took this for a beginning would
+            lose all that is computed.
+    """
     try:
         names = storage.names(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
+    except NotADirectoryError as error:
+        file = next(place for place in (folder, *folder.parents) if storage.exists(place))
+        raise NotADirectoryError(error.errno, "Not a directory, so checkpoints cannot be in it", str(file)) from error
     found: dict[int, Path] = {}
     for name in names:
         bare = name.removesuffix(marker.SUFFIX)
@@ -70,7 +78,7 @@ def withdraw(storage: Storage, paths: list[Path]) -> None:
     """Take the markers of checkpoints away: none of them is committed when this returns."""
     gone = [marker.marker_of(path) for path in paths if storage.exists(marker.marker_of(path))]
     for place in gone:
-        storage.unlink(place)
+        _unlink(storage, place)
     for folder in {place.parent for place in gone}:
         sync_folder(storage, folder)
 
@@ -80,9 +88,18 @@ def remove(storage: Storage, paths: list[Path]) -> None:
     withdraw(storage, paths)
     gone = [path for path in paths if storage.exists(path)]
     for path in gone:
-        storage.unlink(path)
+        _unlink(storage, path)
     for folder in {path.parent for path in gone}:
         sync_folder(storage, folder)
+
+
+def _unlink(storage: Storage, path: Path) -> None:
+    try:
+        storage.unlink(path)
+    except IsADirectoryError as error:  # nobody knows whose it is, and what is in it
+        raise IsADirectoryError(
+            error.errno, "a folder has the name of a file of ours; move it away, and resume again", str(path)
+        ) from error
 
 
 def _mark(storage: Storage, path: Path, seals: list[Seal]) -> None:

@@ -42,16 +42,17 @@ def validate_checkpoint_dir(checkpoint_dir: Path, rank: int) -> FolderCheck:
         rank: Which shard: ``shard_<rank>`` in it.
 
     Returns:
-        ``usable`` is False where the folder cannot be read or changed: a worker started on it would lose its work.
+        ``usable`` is False where the folder is a file, or cannot be read or changed: a worker started on it would lose its
+        work.
     """
     folder = shard_folder(checkpoint_dir, rank)
     try:
+        there = batches(DISK, folder)  # or, where it is no folder, an error that says so
         if not folder.exists():
             return FolderCheck(usable=True, reason=f"no {folder}: a fresh start")
         removed = tuple(remove_orphans(DISK, folder))
         if removed:
             _log.warning("%s: %d files that a write left half done, removed", folder, len(removed))
-        there = batches(DISK, folder)
         odd = {path: why for path in there.values() if (why := _oddity(path))}
         quarantined = tuple(name for path, why in odd.items() for name in _quarantine(path, why))
     except OSError as error:
