@@ -49,22 +49,31 @@ class CheckpointManifest:
         """Whether there is one."""
         return self._storage.exists(self.manifest_path)
 
-    def initialize(self, world_size: int, input_fingerprint: str = "", model_config_hash: str = "") -> dict[str, Any]:
-        """Write a new one, of so many shards that have done nothing yet, in place of what is there.
+    def initialize(
+        self, world_size: int, input_fingerprint: str = "", model_config_hash: str = "", *, anew: bool = False
+    ) -> dict[str, Any]:
+        """See that there is one of this run: a new one, of shards that have done nothing yet, where there is none.
+
+        Every process of a run may call it, at the same time: the first makes it, and the others keep it, with all that is
+        recorded. One of another run, or that nobody can read, is replaced, with a warning; which checkpoints there are, files
+        tell and not it.
 
         Args:
             world_size: Shards.
-            input_fingerprint: Tells one input from another.
+            input_fingerprint: Tells one input from another; "": not compared.
             model_config_hash: The same of the model.
+            anew: Replace one of this run as well.
 
         Returns:
             What it holds.
+
+        Raises:
+            ValueError: There would be no shard.
+            ManifestWriteError: The disk does not take it.
         """
         if world_size < 1:
             raise ValueError(f"world_size is {world_size}; at least one shard is needed")
-        manifest = new_manifest(world_size, input_fingerprint, model_config_hash)
-        self._file.begin(manifest)
-        return manifest
+        return self._file.begin(new_manifest(world_size, input_fingerprint, model_config_hash), anew=anew)
 
     def set_global_metadata(self, input_fingerprint: str, model_config_hash: str) -> None:
         """What the run computes, and with what."""

@@ -32,6 +32,15 @@ def new_manifest(world_size: int, input_fingerprint: str, model_config_hash: str
     }
 
 
+def of_another_run(manifest: Manifest, new: Manifest) -> str:
+    """What tells one that is there from a new one of this run; "" where nothing does. What one does not say is not compared."""
+    for key in ("world_size", "input_fingerprint", "model_config_hash"):
+        then, here = manifest.get(key), new[key]
+        if then and here and then != here:
+            return f"{key} is {then!r} there and {here!r} here"
+    return ""
+
+
 def migrated(manifest: Manifest) -> Manifest:
     """One of version 1.0 had no fingerprints and no global checkpoints."""
     if manifest.get("version", "1.0") == "1.0":

@@ -23,7 +23,7 @@ import msgspec
 
 from ftharness.checkpoint.commit import make_folder, remove_orphans, sync_folder, temporary
 from ftharness.checkpoint.errors import ManifestCorruptedError, ManifestWriteError
-from ftharness.checkpoint.manifest_changes import CHANGES, Manifest, migrated
+from ftharness.checkpoint.manifest_changes import CHANGES, Manifest, migrated, of_another_run
 from ftharness.checkpoint.manifest_slots import ManifestSlots
 from ftharness.checkpoint.storage import Storage, write_all
 
@@ -77,22 +77,44 @@ class ManifestFile:
             _log.error("%s; what is certain is taken from beside it", wrong)
         return max(reversed(copies), key=_serial)
 
-    def begin(self, manifest: Manifest) -> None:
-        """Write a new manifest in place of what is there. What others still want of the old one is dropped."""
+    def begin(self, manifest: Manifest, *, anew: bool) -> Manifest:
+        """Write a new manifest where there is none of the same run, or anyway; the one that there is then.
+
+        What others still want of one that is replaced is dropped.
+        """
         try:
             make_folder(self._storage, self._path.parent)
             with self._locked(None):
-                self._asked()
-                manifest["changes"] = max(map(_serial, self._certain()), default=0) + 1
-                self._write(manifest)
+                kept = None if anew else self._kept(manifest)
+                if kept is None:
+                    self._asked()
+                    manifest["changes"] = max(map(_serial, self._certain()), default=0) + 1
+                    self._write(manifest)
+                # Of one that is kept as well: who made it may have been killed before it came to this.
                 fd = self._storage.open(self._path)
                 try:
                     self._storage.fsync(fd)  # once: from here on there is a manifest
                 finally:
                     self._storage.close(fd)
                 sync_folder(self._storage, self._path.parent)
+                return manifest if kept is None else kept
         except OSError as error:
             raise self._failed(error) from error
+
+    def _kept(self, new: Manifest) -> Manifest | None:
+        """What is there, if it is of the same run; under the lock."""
+        try:
+            there = self.read()
+        except FileNotFoundError:
+            return None
+        except ManifestCorruptedError as error:
+            wrong = f"it was lost: {error}"
+        else:
+            if not (other := of_another_run(there, new)):
+                return there
+            wrong = f"what it held is of another run: {other}"
+        _log.warning("%s is begun anew; %s", self._path, wrong)
+        return None
 
     def change(self, kind: str, **arguments: Any) -> None:
         """Make a change; it is on the disk when this returns.

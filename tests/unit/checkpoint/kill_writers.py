@@ -86,7 +86,7 @@ def kill_manifest_writers(folder: Path, chance: random.Random, kills: int) -> di
         in_flight += len(batches[0]) - known - told
         known = len(batches[0])
         if known > 60:  # a small file is written often
-            world.initialize(1 + _OTHERS)
+            world.initialize(1 + _OTHERS, anew=True)
             known = 0
             for rank in range(1, 1 + _OTHERS):
                 for batch in range(_EACH * (number + 1)):
