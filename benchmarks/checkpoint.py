@@ -84,9 +84,9 @@ def _save(figures: Figures, folder: Path) -> None:
     with AsyncCheckpointWriter() as writer:
 
         def write(*, wait: bool) -> float:
-            path = folder / "ours" / f"batch_{next(numbers):05d}.pt"
+            path = folder / "ours" / f"batch_{(number := next(numbers)):05d}.pt"
             began = time.perf_counter()
-            future = writer.write_checkpoint_async(path, _ROWS, _IDS, {"batch_idx": 0})
+            future = writer.write_checkpoint_async(path, _ROWS, _IDS, {"batch_idx": number})
             blocked.append(time.perf_counter() - began)
             future.result()
             took = time.perf_counter() - began

@@ -6,6 +6,7 @@ seconds, and what only counts checkpoints does without it.
 """
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _SMALL = 1 << 16  # bytes
+_DENSE = "torch.strided"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -34,15 +36,18 @@ def taken(embeddings: Any, sequence_ids: Sequence[str], metadata: Mapping[str, A
     """A copy of it all, in this machine's memory: whatever the caller does next does not reach it.
 
     Raises:
-        TypeError: The embeddings are neither a tensor nor a numpy array of numbers, the ids are no strings, or the metadata
-            holds something that could not be read back without executing it.
-        ValueError: The embeddings are not two-dimensional, or are not one for each id.
+        TypeError: The embeddings are neither a dense tensor nor a numpy array of numbers, the ids are no strings, or the
+            metadata holds something that could not be read back without executing it.
+        ValueError: The embeddings are not two-dimensional, or are not one for each id; or an id is there twice.
     """
     ids = _strings(sequence_ids)
     plain = _plain(_mapping(metadata), "metadata")
     rows = _rows(embeddings)
     if wrong := mismatch(rows, ids):
         raise ValueError(f"{wrong}; it would not be valid when it is read")
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"sequence_ids hold {twice!r} more than once; each id is of one row, and comes back once")
     return Contents(rows, ids, plain)
 
 
@@ -89,6 +94,8 @@ def mismatch(embeddings: Any, sequence_ids: Any) -> str:
     shape = getattr(embeddings, "shape", None)
     if shape is None or not isinstance(sequence_ids, list):
         return f"Embeddings and sequence_ids are {type(embeddings).__name__} and {type(sequence_ids).__name__}"
+    if (layout := str(getattr(embeddings, "layout", _DENSE))) != _DENSE:
+        return f"Embeddings are {layout}, and must be dense"
     if len(shape) != 2:  # noqa: PLR2004 - rows and columns
         return f"Embeddings must be 2-D, and have the shape {tuple(shape)}"
     if shape[0] != len(sequence_ids):
@@ -101,13 +108,15 @@ def _rows(embeddings: Any) -> "torch.Tensor":
     import torch  # noqa: PLC0415
 
     if isinstance(embeddings, torch.Tensor):
+        if embeddings.layout != torch.strided:
+            raise TypeError(f"embeddings are {embeddings.layout}; dense ones are needed, as to_dense() makes them")
         host = embeddings.to("cpu")  # a GPU's memory is not to be read by the thread that writes
         if host.requires_grad:
             host = host.detach()
         try:
             # Of a tensor that is on the CPU both are the same memory: without the copy its next change would be written.
             return torch.from_numpy(host.numpy().copy())
-        except TypeError:  # bfloat16, which numpy does not know
+        except TypeError:  # bfloat16 and float8, say, which numpy does not know
             return host.clone()
     if isinstance(embeddings, np.ndarray):
         return torch.from_numpy(np.array(embeddings, order="C"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftharness.checkpoint.commit import remove_orphans
 from ftharness.checkpoint.contents import Contents, read_ids
-from ftharness.checkpoint.shard import batches, checkpoint_file, remove, shard_folder, withdraw
+from ftharness.checkpoint.shard import batches, remove, shard_folder, withdraw
 from ftharness.checkpoint.storage import DISK, Storage
 from ftharness.checkpoint.validation import examine
 
@@ -23,8 +23,8 @@ class Resumed(NamedTuple):
 
     Attributes:
         ids: What is done, each once, in the order of the batches.
-        embeddings: A row for each of them, a numpy array (a tensor where numpy has no such numbers: bfloat16); None where
-            nothing is done.
+        embeddings: A row for each of them, a numpy array (a tensor where numpy has no such numbers: bfloat16, float8); None
+            where nothing is done.
         resume_batch_idx: The next batch to be written.
         corrupted_ids: What has to be computed again although a file of it is there; ``batch_N_LOST`` for a batch whose ids
             are unreadable, too. What is in no list was never committed.
@@ -61,7 +61,7 @@ def resume_from_checkpoints(
         ``(ids, embeddings, resume_batch_idx, corrupted_ids)``.
 
     Raises:
-        OSError: A marker, or with ``force_restart`` a checkpoint, cannot be removed.
+        OSError: The folder is none, or cannot be read; a marker, or with ``force_restart`` a checkpoint, cannot be removed.
     """
     folder = shard_folder(Path(checkpoint_dir), rank)
     there = batches(storage, folder)
@@ -76,7 +76,7 @@ def resume_from_checkpoints(
     ids, rows = _joined(whole)
     corrupted = _corrupted(there, broken_at, set(ids), storage)
     if manifest is not None and manifest.exists():
-        held = [(batch, len(what.sequence_ids), checkpoint_file(batch)) for batch, what in enumerate(whole)]
+        held = [(batch, len(what.sequence_ids), there[batch].name) for batch, what in enumerate(whole)]
         manifest.reconcile_shard(rank, held)
     return Resumed(ids, rows, len(whole), corrupted)
 
@@ -116,12 +116,18 @@ def _joined(whole: list[Contents]) -> "tuple[list[str], np.ndarray[Any, Any] | N
     seen: set[str] = set()
     parts = []
     for what in whole:
-        new = [place for place, name in enumerate(what.sequence_ids) if name not in seen]
+        new = []
+        for place, name in enumerate(what.sequence_ids):
+            if name not in seen:
+                seen.add(name)
+                new.append(place)
         parts.append(what.embeddings if len(new) == len(what.sequence_ids) else what.embeddings[new])
         ids += [what.sequence_ids[place] for place in new]
-        seen.update(what.sequence_ids)
     rows = torch.cat(parts)
-    return ids, rows if rows.dtype == torch.bfloat16 else rows.numpy()
+    try:
+        return ids, rows.numpy()
+    except TypeError:  # numpy has no such numbers
+        return ids, rows
 
 
 def _corrupted(there: dict[int, Path], broken_at: int | None, done: set[str], storage: Storage) -> list[str]:

@@ -12,7 +12,7 @@ from ftharness.checkpoint import contents
 from ftharness.checkpoint.commit import make_folder
 from ftharness.checkpoint.errors import CheckpointError, CheckpointWriteError
 from ftharness.checkpoint.manifest import CheckpointManifest
-from ftharness.checkpoint.shard import batch_of, commit_checkpoint
+from ftharness.checkpoint.shard import batch_of, checkpoint_file, commit_checkpoint, shard_folder
 from ftharness.checkpoint.storage import DISK, Storage
 
 _log = logging.getLogger("ftharness.checkpoint")
@@ -71,7 +71,7 @@ class AsyncCheckpointWriter:
         """Write a checkpoint; its folder is made where there is none.
 
         Args:
-            checkpoint_path: ``shard_<rank>/batch_<batch_idx>.pt``, the number with five digits.
+            checkpoint_path: ``shard_<rank>/batch_<batch_idx>.pt``, the number with five digits. By that name it is looked for.
             embeddings: A row for each id: a tensor, wherever it is, or a numpy array.
             sequence_ids: Strings.
             metadata: What else is to be known; ``batch_idx``, ``num_sequences`` and ``timestamp`` are looked for when it is read.
@@ -81,7 +81,9 @@ class AsyncCheckpointWriter:
 
         Raises:
             TypeError: Something could not be read back safely.
-            ValueError: The embeddings are no rows for these ids.
+            ValueError: The embeddings are no rows for these ids, or an id is there twice; or nobody would look for it there: the
+                file's name is another, its number is not the metadata's ``batch_idx``, or it is in another folder than
+                the shard that the manifest is told of.
             RuntimeError: The writer is shut down.
         """
         path, future = Path(checkpoint_path), Future[None]()
@@ -90,7 +92,8 @@ class AsyncCheckpointWriter:
         try:
             self._futures[future] = path
             what = contents.taken(embeddings, sequence_ids, metadata)
-            self._pool.submit(self._run, future, path, what)
+            batch = self._batch(path, what.metadata)
+            self._pool.submit(self._run, future, path, batch, what)
         except BaseException:
             if future.cancel():
                 self._let_go(future)
@@ -134,12 +137,32 @@ class AsyncCheckpointWriter:
         self._pool.shutdown(wait=True)
         self.wait_all()
 
-    def _run(self, future: Future[None], path: Path, what: contents.Contents) -> None:
+    def _batch(self, path: Path, metadata: Mapping[str, Any]) -> int:
+        """Which batch it is; what would be found under no name, or under another one, is refused."""
+        batch = batch_of(path.name)
+        if batch is None:
+            raise ValueError(
+                f"{path} would not be found again: a checkpoint is called batch_<batch_idx>.pt, with five digits"
+                f" ({checkpoint_file(0)})"
+            )
+        said = metadata.get("batch_idx", batch)
+        if said != batch:
+            right = f"; that one has to be called {checkpoint_file(said)}" if isinstance(said, int) else ""
+            raise ValueError(f"{path} is called as batch {batch}, and its metadata's batch_idx is {said!r}{right}")
+        if self._manifest is not None and self._rank is not None:
+            folder = path.absolute().parent
+            if folder != (own := shard_folder(folder.parent, self._rank)):
+                raise ValueError(
+                    f"{path} is not in a folder {own.name}, and it is that shard that the manifest is told of"
+                )
+        return batch
+
+    def _run(self, future: Future[None], path: Path, batch: int, what: contents.Contents) -> None:
         if not future.set_running_or_notify_cancel():
             self._let_go(future)
             return
         try:
-            self._write(path, what)
+            self._write(path, batch, what)
         except BaseException as error:  # noqa: BLE001 - it is told to who waits, and this thread has more to write
             self._room.release()
             future.set_exception(error)
@@ -152,7 +175,7 @@ class AsyncCheckpointWriter:
         if self._futures.pop(future, None) is not None:
             self._room.release()
 
-    def _write(self, path: Path, what: contents.Contents) -> None:
+    def _write(self, path: Path, batch: int, what: contents.Contents) -> None:
         try:
             if path.parent not in self._folders:
                 make_folder(self._storage, path.parent)
@@ -165,13 +188,7 @@ class AsyncCheckpointWriter:
                 f"Checkpoint write failed: {path} is not committed: {said}; those before it are as they were"
             ) from error
         if self._manifest is not None and self._rank is not None:
-            self._tell(self._manifest, self._rank, path, what)
-
-    def _tell(self, manifest: CheckpointManifest, rank: int, path: Path, what: contents.Contents) -> None:
-        batch = what.metadata.get("batch_idx", batch_of(path.name))
-        if batch is None:
-            raise CheckpointError(f"{path} is committed, but neither its name nor its metadata says which batch it is")
-        try:
-            manifest.update_shard_checkpoint(rank, batch, len(what.sequence_ids), path.name)
-        except (OSError, CheckpointError, ValueError) as error:
-            raise CheckpointError(f"{path} is committed, but not recorded in the manifest: {error}") from error
+            try:
+                self._manifest.update_shard_checkpoint(self._rank, batch, len(what.sequence_ids), path.name)
+            except (OSError, CheckpointError, ValueError) as error:
+                raise CheckpointError(f"{path} is committed, but not recorded in the manifest: {error}") from error

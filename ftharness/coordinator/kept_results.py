@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class KeptResults:
     """Gathers whole batches, and writes a checkpoint of them when it is time.
 
+    A sequence that comes in two batches, as samplers pad the last ones, is in a checkpoint once, as it came first.
+
     Args:
         folder: The shard's.
         next_idx: Of the first checkpoint that is to be written.
@@ -62,9 +64,14 @@ class KeptResults:
         import torch  # noqa: PLC0415
 
         ids = [name for names, _ in self._batches for name in names]
+        rows = torch.cat([rows for _, rows in self._batches])
+        places = {name: place for place, name in reversed(list(enumerate(ids)))}
+        if len(places) < len(ids):
+            first = sorted(places.values())
+            ids, rows = [ids[place] for place in first], rows[first]
         self._writer.write_checkpoint_async(
             self._folder / checkpoint_file(self._next_idx),
-            torch.cat([rows for _, rows in self._batches]),
+            rows,
             ids,
             {
                 **self._metadata,

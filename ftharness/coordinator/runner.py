@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -122,7 +123,7 @@ class AsyncInferenceRunner:
             on_resumed: Is given what the checkpoints hold, and what of them is damaged, before anything else is done.
 
         Raises:
-            ValueError: A batch without ``sequence_ids``, or with more or fewer of them than rows.
+            ValueError: A batch without ``sequence_ids``, with more or fewer of them than rows, or with one of them twice.
             CheckpointError: The checkpoints there are of another model or input; or some could not be written, after all
                 results were given.
             Exception: What the model or the loader raises, with ``batch_idx`` as an attribute.
@@ -167,6 +168,8 @@ class AsyncInferenceRunner:
             if "sequence_ids" not in batch:
                 raise ValueError(f"batch {batch_idx} has no sequence_ids: nobody could tell what its results are of")
             ids = list(batch["sequence_ids"])
+            with _at(batch_idx):
+                _refuse_twice(batch_idx, ids)
             new = [place for place, name in enumerate(ids) if name not in done]
             if not new:
                 continue
@@ -215,6 +218,12 @@ def _metadata_of(path: Path) -> dict[str, Any]:
         metadata = torch.load(path, map_location="cpu", weights_only=True)["metadata"]
         return dict(metadata)
     return {}
+
+
+def _refuse_twice(batch_idx: int, ids: list[str]) -> None:
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, times in Counter(ids).items() if times > 1)
+        raise ValueError(f"batch {batch_idx} has the sequence {twice!r} twice: nobody could tell its results apart")
 
 
 @contextlib.contextmanager

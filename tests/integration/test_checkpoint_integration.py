@@ -335,6 +335,19 @@ def test_rows_are_means_of_a_sequence_s_own_tokens(work: ModuleType) -> None:
         list(AsyncInferenceRunner(work.Model()).run([{"input_ids": torch.zeros(1, 3)}]))
 
 
+def test_a_sequence_that_a_loader_gives_twice(tmp_path: Path, runner: Make, work: ModuleType) -> None:
+    """In two batches, as samplers pad: it is kept once. In one batch, nobody could tell: refused, and what was done is kept."""
+    first, second = work.Batches(2)
+    twice = {**first, "sequence_ids": ["seq3", *first["sequence_ids"][1:]]}
+    results = []
+    with pytest.raises(ValueError, match="batch 3 has the sequence 'seq3' twice") as raised:
+        results.extend(runner(checkpoint_seq_threshold=100).run([first, second, first, twice]))
+    assert getattr(raised.value, "batch_idx", None) == 3
+    done = resume_from_checkpoints(tmp_path, 0)
+    assert done.ids == [f"seq{number}" for number in range(20)]
+    assert np.array_equal(done.embeddings, torch.stack([work.row_of(name) for name in done.ids]).numpy())
+
+
 def _manifest(folder: Path, world_size: int) -> CheckpointManifest:
     manifest = CheckpointManifest(folder / "manifest.json")
     manifest.initialize(world_size)

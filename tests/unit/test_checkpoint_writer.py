@@ -313,8 +313,13 @@ class TestValidateCheckpointPt:
         assert validate_checkpoint_pt(marked(path)) == (False, "Checkpoint is a list, not a dictionary")
 
     def test_validate_shape_mismatch_fails(self, tmp_path: Path, torch: Any) -> None:
-        """More rows than ids, or rows that are none; the writer refuses both at once."""
+        """More rows than ids, or rows that are none; the writer refuses both at once, and so does it what is sparse."""
         path = tmp_path / "batch_00000.pt"
+        sparse = torch.eye(5).to_sparse()
+        torch.save({"embeddings": sparse, "sequence_ids": names(5), "metadata": {}}, path)
+        assert validate_checkpoint_pt(marked(path)) == (False, "Embeddings are torch.sparse_coo, and must be dense")
+        with AsyncCheckpointWriter() as writer, pytest.raises(TypeError, match=r"torch\.sparse_coo.*to_dense\(\)"):
+            writer.write_checkpoint_async(path, sparse, names(5), {})
         for rows, reason in (
             (torch.zeros(10, 64), "Shape mismatch: 10 embeddings and 5 sequence_ids"),
             (torch.zeros(5), "Embeddings must be 2-D, and have the shape (5,)"),
@@ -399,8 +404,9 @@ class TestResumeFromCheckpoints:
         found = resume_from_checkpoints(tmp_path, rank=0)
         assert (len(found.ids), found.resume_batch_idx, found.corrupted_ids) == (8, 2, names(3, 8))
 
+    @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
     def test_resume_data_integrity_no_corruption(self, tmp_path: Path, torch: Any, np: Any) -> None:
-        """Every value and type exactly; bfloat16, which numpy has not, as a tensor."""
+        """Every value and type exactly; those that numpy has not, as a tensor."""
         for dtype in ("float16", "float32", "float64", "int64"):
             rows = np.arange(30).reshape(10, 3).astype(dtype)
             save(tmp_path / dtype / "shard_0", 0, rows, names(10))
@@ -410,9 +416,13 @@ class TestResumeFromCheckpoints:
         large = np.arange(1_000_000.0).reshape(1000, 1000)  # 8 MB, in pieces
         save(tmp_path / "large" / "shard_0", 0, large, names(1000))
         np.testing.assert_array_equal(resume_from_checkpoints(tmp_path / "large", rank=0).embeddings, large)
-        rows = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
-        save(tmp_path / "b" / "shard_0", 0, rows, names(2))
-        assert torch.equal(resume_from_checkpoints(tmp_path / "b", rank=0).embeddings, rows)
+        for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "complex32"):
+            rows = torch.arange(12.0).reshape(4, 3).to(getattr(torch, name))
+            save(tmp_path / name / "shard_0", 0, rows[:2], names(2))
+            save(tmp_path / name / "shard_0", 1, rows[1:], names(3, 1))  # the first of them is in both
+            found = resume_from_checkpoints(tmp_path / name, rank=0)
+            assert (found.ids, found.embeddings.dtype) == (names(4), rows.dtype)
+            assert torch.equal(found.embeddings.view(torch.uint8), rows.view(torch.uint8))
 
 
 class Executes:

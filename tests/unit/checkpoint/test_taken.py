@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from ftharness.checkpoint import AsyncCheckpointWriter, resume_from_checkpoints
-from ftharness.checkpoint.storage import Storage
+from ftharness.checkpoint import AsyncCheckpointWriter, CheckpointManifest, resume_from_checkpoints
+from ftharness.checkpoint.contents import Contents
+from ftharness.checkpoint.shard import commit_checkpoint
+from ftharness.checkpoint.storage import DISK, Storage
 
 
 @pytest.fixture
@@ -87,3 +89,43 @@ def test_objects_of_numbers_are_no_embeddings(tmp_path: Path, np: Any) -> None:
     """An array of objects could not be read back without executing what is in it."""
     with AsyncCheckpointWriter() as writer, pytest.raises(TypeError):
         writer.write_checkpoint_async(tmp_path / "batch_00000.pt", np.array([[object()]]), ["a"], {})
+
+
+def test_an_id_is_of_one_row(tmp_path: Path, np: Any) -> None:
+    """Two rows of one id are refused; in a file of a writer that took them, the first of the two counts."""
+    with AsyncCheckpointWriter() as writer, pytest.raises(ValueError, match="sequence_ids hold 'b' more than once"):
+        writer.write_checkpoint_async(tmp_path / "batch_00000.pt", np.zeros((4, 2)), ["a", "b", "c", "b"], {})
+    assert not list(tmp_path.iterdir())
+    torch = importlib.import_module("torch")
+    (tmp_path / "shard_0").mkdir()
+    rows = torch.arange(8.0).reshape(4, 2)
+    twice = Contents(rows, ["a", "b", "c", "b"], {})
+    commit_checkpoint(DISK, tmp_path / "shard_0" / "batch_00000.pt", twice)
+    found = resume_from_checkpoints(tmp_path, 0)
+    assert found.ids == ["a", "b", "c"]
+    assert np.array_equal(found.embeddings, rows[:3].numpy())
+
+
+@pytest.mark.parametrize(
+    "name, batch, said",
+    [
+        ("shard_0/foo.pt", None, r"batch_<batch_idx>\.pt, with five digits"),
+        ("shard_0/batch_00001", 1, r"batch_<batch_idx>\.pt"),
+        ("shard_0/batch_00003.pt", 5, r"batch_idx is 5; .*batch_00005\.pt"),
+        ("shard_0/batch_00003.pt", "3", r"batch_idx is '3'"),
+        ("shard_1/batch_00000.pt", 0, "shard_0"),
+        ("batch_00000.pt", 0, "shard_0"),
+    ],
+)
+def test_what_resuming_would_not_find_is_refused(
+    tmp_path: Path, np: Any, name: str, batch: int | str | None, said: str
+) -> None:
+    """A name, a number or a folder by which nobody would look for it: nothing is written, and what it has to be is said."""
+    manifest = CheckpointManifest(tmp_path / "manifest.json")
+    with AsyncCheckpointWriter(manifest=manifest, rank=0) as writer:
+        for _ in range(3):  # more often than there is room
+            with pytest.raises(ValueError, match=said):
+                writer.write_checkpoint_async(
+                    tmp_path / name, np.zeros((1, 2)), ["a"], {} if batch is None else {"batch_idx": batch}
+                )
+    assert not list(tmp_path.iterdir())
