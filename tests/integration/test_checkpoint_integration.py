@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -435,8 +435,55 @@ def test_writer_and_runner_agree(tmp_path: Path, runner: Make, work: ModuleType)
 
 
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
-    """As it stands."""
+    """As it stands; and where a shard fails, its status says so."""
     page = (Path(__file__).parents[2] / "docs/coordinator.md").read_text()
     (tmp_path / "embed.py").write_text(page.partition("```python\n")[2].partition("```")[0])
     done = subprocess.run([sys.executable, "embed.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("{0: True, 1: True} 32\n", "")
+    assert (done.stdout, done.stderr, done.returncode) == ("{0: True, 1: True} 32\n", "", 0)
+    (tmp_path / "out").rename(tmp_path / "done")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/checkpoints").touch()
+    (tmp_path / "embed.py").write_text((tmp_path / "embed.py").read_text().replace("world_size=2", "world_size=1"))
+    failed = subprocess.run([sys.executable, "embed.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (failed.stdout, failed.returncode) == ("{0: False} 0\n", 1)
+    assert "Not a directory, so checkpoints cannot be in it: 'out/checkpoints'" in failed.stderr
+
+
+def test_the_example_of_checkpoints_runs(tmp_path: Path) -> None:
+    """With a checkpoint a batch and what it leaves open filled in, twice: each row is computed once, and in one of them."""
+    page = (Path(__file__).parents[2] / "docs/checkpoints.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    code = code.replace("CheckpointTrigger()", "CheckpointTrigger(seq_threshold=2)")
+
+    class Batch(NamedTuple):
+        ids: list[str]
+        is_last: bool
+
+    computed: list[str] = []
+
+    def batches(leave_out: set[str]) -> Iterator[Batch]:
+        left = [[f"{batch}-a", f"{batch}-b"] for batch in range(4) if f"{batch}-a" not in leave_out]
+        return (Batch(ids, ids is left[-1]) for ids in left)
+
+    def model(batch: Batch) -> torch.Tensor:
+        computed.extend(batch.ids)
+        return torch.tensor([[float(name[0])] for name in batch.ids])
+
+    given = {
+        "folder": tmp_path,
+        "rank": 0,
+        "of_input": "i",
+        "of_model": "m",
+        "now": "",
+        "batches": batches,
+        "model": model,
+    }
+    for _ in range(2):
+        exec(code, dict(given))  # noqa: S102 - our own page
+    assert len(computed) == 8
+    files = sorted((tmp_path / "shard_0").glob("*.pt"))
+    assert [torch.load(path, weights_only=True)["sequence_ids"] for path in files] == [
+        [f"{batch}-a", f"{batch}-b"] for batch in range(4)
+    ]
+    assert resume_from_checkpoints(tmp_path, 0).ids == computed
+    assert CheckpointManifest(tmp_path / "manifest.json").get_completed_shards() == [0]
