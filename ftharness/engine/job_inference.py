@@ -39,9 +39,7 @@ def inference(settings: JobSettings) -> int:
     )
     try:
         manifest = CheckpointManifest(settings.checkpoints / "manifest.json")
-        if not manifest.exists():
-            settings.checkpoints.mkdir(parents=True, exist_ok=True)
-            manifest.initialize(settings.shards)
+        manifest.initialize(settings.shards)  # what an earlier life has recorded is kept
         return _by_ranks(settings, manifest) if settings.ranks else _alone(settings, manifest)
     except Exception as error:  # noqa: BLE001 - whatever it was, whoever started it is told
         say("job_failed", error=f"{type(error).__name__}: {error}")
