@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,9 +17,8 @@ from starlette.routing import Route
 
 from ftharness.engine.frontend_log import FrontendLog
 from ftharness.engine.frontend_request import Refusal
+from ftharness.http_server import BACKLOG, HttpServer
 
-#: Connections that may wait to be accepted: a burst of streams is opened at once.
-_BACKLOG = 1024
 #: Seconds that an idle connection is kept. Clients reuse connections, and one that closes under a request is a failure.
 _KEEP_ALIVE_S = 600
 #: A client's X-Request-Id goes into log lines: nothing that could forge one.
@@ -28,25 +26,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CREATED = 1_700_000_000  # a model's birthday; it is not asked for
 
 
-class _Server(uvicorn.Server):
+class _Server(HttpServer):
     """Ends by our signal handlers, at once and with status 0, rather than by a flag that is looked at now and then."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._told = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """SIGTERM and SIGINT: no new requests, what runs may end; a second one ends it now."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self.stop)
         yield
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """The first time no new requests; the second time no more of those that run."""
         self.force_exit = self.should_exit
-        self.should_exit = True
-        self._told.set()
+        super().stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """At once where nobody is connected; otherwise as ever, which takes a tenth of a second at least."""
@@ -55,10 +49,6 @@ class _Server(uvicorn.Server):
         else:
             for server in self.servers:
                 server.close()
-
-    async def main_loop(self) -> None:
-        """Until told to end."""
-        await self._told.wait()
 
 
 def listening_socket(fd: int | None, host: str, port: int) -> socket.socket:
@@ -77,26 +67,13 @@ def listening_socket(fd: int | None, host: str, port: int) -> socket.socket:
         except OSError:
             sock.close()
             raise
-    sock.listen(_BACKLOG)
+    sock.listen(BACKLOG)
     return sock
 
 
 async def serve(application: Starlette, sock: socket.socket) -> None:
     """Answers until SIGTERM or SIGINT; what runs then may end, unless it is told a second time."""
-    config = uvicorn.Config(
-        application,
-        loop="none",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )
-    await _Server(config).serve(sockets=[sock])
+    await _Server(application, parser="h11", keep_alive_s=_KEEP_ALIVE_S).serve(sockets=[sock])
 
 
 def run(serving: Coroutine[Any, Any, None], model: str) -> int:

@@ -1,0 +1,50 @@
+"""What our HTTP servers have in common: uvicorn in a loop that is already there, without logs, headers and looks of its own."""
+
+import asyncio
+from typing import Literal
+
+import uvicorn
+from starlette.types import ASGIApp
+
+#: Connections that may wait to be accepted: a burst of streams is opened at once.
+BACKLOG = 1024
+
+
+class HttpServer(uvicorn.Server):
+    """Answers until it is told to stop, rather than looking each 100 ms whether it was.
+
+    Args:
+        app: What answers.
+        parser: ``h11``, or ``auto``: httptools where that is installed.
+        keep_alive_s: Seconds that an idle connection is kept.
+        last_calls_s: Seconds that calls under way get to end; None: as long as they take.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, parser: Literal["auto", "h11"], keep_alive_s: int, last_calls_s: int | None = None
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http=parser,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=last_calls_s,
+        )
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """No new calls; those under way may end."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Until it is told to stop."""
+        await self._told.wait()
