@@ -23,6 +23,7 @@ from ftharness.scenario.moments import CLAIM, Moment, moment_of
 from ftharness.scenario.trigger import Injection
 from ftharness.stack import RunningStack
 from ftharness.stack.holders import Holders
+from ftharness.stack.lives import first_life
 
 _DUE_S = 10.0  # how long a fault that needs no request may come after the last of them
 
@@ -177,16 +178,16 @@ class Nemesis:
         by_hold = fault.target.role in ("serving", "named", *ROLE_OF)  # the others are hit beside a request
         holds = partial(self._holders.has, target.name) if by_hold else lambda *_: True
         undoes = partial(self._undo, target.name)
-        lives = self._stack.lives(target.name.partition(".")[0])
+        lives = self._stack.lives(first_life(target.name))
         earlier = [life for life in lives if isinstance(life, Process) and life is not target]
         return Strike(fault_id, target, self._history, args, aimed, had, joins, restarts, holds, data, undoes, earlier)
 
     async def _undo(self, process: str, kind: str) -> dict[str, Any] | None:
         """Heal the last fault of that kind that a life of the process was hit by, and that is not healed yet."""
         asked = {event.id for event in self._history.select(FaultRequested, fault=kind)}
-        first = process.partition(".")[0]
+        first = first_life(process)
         for strike in reversed(self._strikes):
-            if strike.id in asked and strike.source.partition(".")[0] == first and (done := await strike.heal()):
+            if strike.id in asked and first_life(strike.source) == first and (done := await strike.heal()):
                 return done
         return None
 

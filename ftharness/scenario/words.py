@@ -14,6 +14,7 @@ from ftharness.scenario.scenario import Scenario
 from ftharness.scenario.trigger import Trigger
 from ftharness.stack import Launch, Plan, known_behaviours
 from ftharness.stack.groups import is_standby
+from ftharness.stack.lives import first_life
 from ftharness.suggest import nearest
 
 _GROUP = re.compile(r"\(\?P<(\w+)>")
@@ -54,7 +55,7 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
             )
     names = [launch.name for launch in launches]
     for where, name in _processes(scenario):
-        first = _first_life(name, scenario, by_test=by_test)
+        first = _restartable(name, scenario, by_test=by_test)
         if first not in names and not _may_join(first, scenario, plan, by_test=by_test):
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
     check_aims(scenario, launches)
@@ -95,7 +96,7 @@ def _may_join(name: str, scenario: Scenario, plan: Plan, *, by_test: bool) -> bo
     return number.isdecimal() and 0 <= (int(number) - 1) // groups < standbys + more
 
 
-def _first_life(name: str, scenario: Scenario, *, by_test: bool) -> str:
+def _restartable(name: str, scenario: Scenario, *, by_test: bool) -> str:
     """The process whose further life may run under that name, ``worker-1.2``; where none may, the name itself.
 
     There are so many more lives as there are restarts of the process; of one whose target has no name it may be any.
@@ -104,7 +105,7 @@ def _first_life(name: str, scenario: Scenario, *, by_test: bool) -> str:
     if not (dot and number.isdecimal() and int(number) > 1):
         return name
     targets = [one.fault.target for one in scenario.faults if one.fault.kind == "restart"]
-    restarts = sum(target.role != "named" or target.name.partition(".")[0] == first for target in targets)
+    restarts = sum(target.role != "named" or first_life(target.name) == first for target in targets)
     return first if by_test or int(number) <= 1 + restarts else name
 
 

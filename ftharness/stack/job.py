@@ -84,7 +84,13 @@ def leases(**args: Any) -> Job:
 
 def job_name(place: int, *, control: bool = False) -> str:
     """What the process of the job at that place of the scenario, from 0, is called."""
-    return f"{_CONTROL if control else ''}job-{place + 1}"
+    name = f"job-{place + 1}"
+    return control_of(name) if control else name
+
+
+def control_of(name: str) -> str:
+    """What the job of that name is called where it runs without the faults."""
+    return f"{_CONTROL}{name}"
 
 
 def is_control(name: str) -> bool:

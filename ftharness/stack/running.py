@@ -30,6 +30,7 @@ from ftharness.process import (
 from ftharness.process.small_disk import enter_argv, seen_by
 from ftharness.stack.holders import Holders
 from ftharness.stack.job import DISK, JOB, JobPlan
+from ftharness.stack.lives import first_life
 from ftharness.stack.plan import Launch, Plan
 from ftharness.stack.pool_setup import MANAGER
 from ftharness.stack.reading import log_reader
@@ -153,8 +154,7 @@ class RunningStack:
         own = {} if self._scratch is None else {"TMPDIR": str(self._scratch)}
         if self.plan.devices is None:
             return {**launch.env, **own}
-        first_life = launch.name.partition(".")[0]
-        return {**launch.env, **own, **self.plan.devices.variables(first_life, launch.group)}
+        return {**launch.env, **own, **self.plan.devices.variables(first_life(launch.name), launch.group)}
 
     async def begin(self, plan: JobPlan, *, deadline_s: float) -> Living:
         """Start a job; returns when it says that it has begun, or has ended.
@@ -181,7 +181,7 @@ class RunningStack:
 
     def lives(self, name: str) -> list[Living]:
         """The process of that name, and what restarts made of it, in order; those that were started."""
-        return [one for one in self.processes if one.name.partition(".")[0] == name]
+        return [one for one in self.processes if first_life(one.name) == name]
 
     def data_of(self, name: str) -> Path | None:
         """The folder where a process keeps what it may not lose, as it is reached from here; None where it has none."""
@@ -218,7 +218,7 @@ class RunningStack:
             StartError: It could not be started.
             NotReady: It did not become ready in the time that the whole stack has.
         """
-        first = self[name].name.partition(".")[0]
+        first = first_life(self[name].name)
         before, deadline_s = self._launches[name], max(self.plan.ready_s, _JOINS_S)
         if before.pass_fds:
             raise LookupError(f"{name} was given its listening sockets, which are closed: it cannot be started again")

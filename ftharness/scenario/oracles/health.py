@@ -6,6 +6,7 @@ from typing import Literal
 
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.views import FaultView
+from ftharness.stack.lives import first_life
 
 NO_ANSWER, UNHEALTHY = "none", "unhealthy"
 
@@ -68,7 +69,7 @@ def _answered_t(look: FaultView) -> int:
 
 def _among_others(case: Case, process: str) -> bool:
     """Whether what is asked of the stack may go to others: it is no frontend, and there is more than it and its other lives."""
-    lives = {name.partition(".")[0] for name in case.roles}
+    lives = {first_life(name) for name in case.roles}
     return case.roles.get(process) != "frontend" and len(lives) > 1
 
 

@@ -8,9 +8,9 @@ from ftharness.history import Log, ProcessExited
 from ftharness.id_ranges import ids_in, ranges
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.views import FaultView
-from ftharness.stack.job import JOB
+from ftharness.stack.job import JOB, control_of, is_control
+from ftharness.stack.lives import first_life
 
-_CONTROL = "control-"
 #: What an oracle says of a run that has none.
 NO_JOB = Finding("unknown", "no job was run")
 
@@ -29,7 +29,7 @@ class JobView(NamedTuple):
     @property
     def control(self) -> str:
         """The same job without the faults."""
-        return _CONTROL + self.name
+        return control_of(self.name)
 
     @property
     def last(self) -> str:
@@ -41,8 +41,8 @@ def jobs(case: Case) -> list[JobView]:
     """Those of the fault phase."""
     lives: dict[str, list[str]] = {}
     for source, role in case.roles.items():
-        if role == JOB and not source.startswith(_CONTROL):
-            lives.setdefault(source.partition(".")[0], []).append(source)
+        if role == JOB and not is_control(source):
+            lives.setdefault(first_life(source), []).append(source)
     return [JobView(name, sorted(of, key=_number)) for name, of in sorted(lives.items())]
 
 
