@@ -5,8 +5,8 @@ import json
 import os
 import select
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +181,29 @@ async def test_it_misbehaves_while_it_runs(tmp_path: Path) -> None:
 async def test_its_engine_child_is_vllms(tmp_path: Path) -> None:
     """It outlives a SIGKILL of its parent, in a session of its own; when it dies, its parent ends with 0."""
     async with running(tmp_path, "--engine-child") as engine:
-        child = int(engine.lines[0].split()[-1])
-        assert os.getsid(child) == child
-        os.kill(child, signal.SIGKILL)  # our own child's child: seen alive in the line above
-        assert await engine.ended() == 0
+        with child_of(engine) as (child, held):
+            assert os.getsid(child) == child
+            signal.pidfd_send_signal(held, signal.SIGKILL)
+            assert await engine.ended() == 0
     async with running(tmp_path, "--engine-child") as engine:
-        child = int(engine.lines[0].split()[-1])
-        held, parent = os.pidfd_open(child), os.pidfd_open(engine.process.pid)
-        engine.process.kill()
-        assert await asyncio.to_thread(select.select, [parent], [], [], 20.0) == ([parent], [], [])
-        assert select.select([held], [], [], 0) == ([], [], [])  # it lives
-        signal.pidfd_send_signal(held, signal.SIGKILL)
-        assert await engine.ended() == -signal.SIGKILL  # which asyncio says when the pipe, too, is closed
-        os.close(held)
+        parent = os.pidfd_open(engine.process.pid)
+        with child_of(engine) as (_, held):
+            engine.process.kill()
+            assert await asyncio.to_thread(select.select, [parent], [], [], 20.0) == ([parent], [], [])
+            assert select.select([held], [], [], 0) == ([], [], [])  # it lives
+            signal.pidfd_send_signal(held, signal.SIGKILL)
+            assert await engine.ended() == -signal.SIGKILL  # which asyncio says when the pipe, too, is closed
         os.close(parent)
+
+
+@contextmanager
+def child_of(engine: Running) -> Iterator[tuple[int, int]]:
+    """Its engine child's pid and a pidfd; it is not left behind where the test fails, as it outlives its parent."""
+    child = int(engine.lines[0].split()[-1])
+    held = os.pidfd_open(child)
+    try:
+        yield child, held
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(held, signal.SIGKILL)
+        os.close(held)
