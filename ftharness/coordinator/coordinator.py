@@ -101,8 +101,8 @@ class GPUProcessCoordinator:
         self.grace_s = grace_s
         self.leave_out_poison = leave_out_poison
         self.diagnose = diagnose
-        self.crew = Crew(self.clock)
         self.gate = SignalGate(self._shut_down)
+        self.crew = Crew(self.clock, self.gate)
         self._work: tuple[WorkerFn, tuple[Any, ...]] | None = None
         self._masked = masked
         self._masks: Sequence[str | None] = ()
@@ -263,7 +263,10 @@ class GPUProcessCoordinator:
         self.gate.install(*(numbers or (signal.SIGTERM,)))
 
     def shut_down(self) -> None:
-        """Tell all workers that it is over, and wait until they have written their checkpoints, for the grace at most."""
+        """Tell all workers that it is over, and wait until they have written their checkpoints, for the grace at most.
+
+        Two threads may, one for the signal and one that watches: each worker is told once.
+        """
         self.shutdown_requested = True
         self.crew.tell(signal.SIGTERM)
         self.crew.stop(self.grace_s)

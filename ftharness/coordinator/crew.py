@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ftharness.coordinator.clock import Clock
@@ -17,13 +18,15 @@ class Crew:
 
     Args:
         clock: By which to wait.
+        turn: Entered for each look at them: where two threads see them end, one of them would read from what the other closes.
 
     Attributes:
         reports: For what all of them say, oldest first, until it is collected.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, turn: AbstractContextManager[object]) -> None:
         self._clock = clock
+        self._turn = turn
         self._workers: list[Worker] = []
         self.reports: list[dict[str, Any]] = []
 
@@ -43,7 +46,8 @@ class Crew:
 
     def wait(self, until: float | None) -> None:
         """Wait for an exit, a report, or a moment of the clock."""
-        fds = [fd for worker in self._workers for fd in worker.fds]
+        with self._turn:
+            fds = [fd for worker in self._workers for fd in worker.fds]
         self._clock.wait(fds, None if until is None else max(0.0, until - self._clock.now()))
 
     def listen(self) -> None:
@@ -52,9 +56,10 @@ class Crew:
             worker.listen()
 
     def tell(self, number: signal.Signals, workers: Iterable[Worker] | None = None) -> None:
-        """Send all of them a signal, at once."""
-        for worker in self._workers if workers is None else workers:
-            worker.signal(number)
+        """Send all of them a signal, at once; SIGTERM to those that did not have it yet."""
+        with self._turn:
+            for worker in self._workers if workers is None else workers:
+                worker.signal(number)
 
     def stop(self, grace_s: float) -> list[Worker]:
         """See all of them end: whoever has not within the grace is killed.
@@ -77,9 +82,10 @@ class Crew:
     def _until_ended(self, within_s: float) -> list[Worker]:
         until = self._clock.now() + within_s
         while True:
-            self.listen()
-            alive = [worker for worker in self._workers if worker.alive]
+            with self._turn:
+                self.listen()
+                alive = [worker for worker in self._workers if worker.alive]
+                fds = [fd for worker in alive for fd in worker.fds]
             if not alive or self._clock.now() >= until:
                 return alive
-            fds = [fd for worker in alive for fd in worker.fds]
             self._clock.wait(fds, until - self._clock.now())

@@ -89,6 +89,7 @@ class Worker:
     ) -> None:
         self.attempt = attempt
         self.ended_by = ""
+        self._told = False
         self._on_report = on_report
         self._said: list[dict[str, Any]] = []
         self._oom_kills = oom_kills()
@@ -139,8 +140,13 @@ class Worker:
             self._on_report(report)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens where it has ended."""
-        if self._pidfd >= 0:
+        """Send it a signal; nothing happens where it has ended.
+
+        SIGTERM only once: a handler that is writing a checkpoint would begin anew, in the midst of it.
+        """
+        again = number is signal.SIGTERM and self._told
+        self._told |= number is signal.SIGTERM
+        if self._pidfd >= 0 and not again:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 

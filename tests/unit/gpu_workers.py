@@ -72,6 +72,24 @@ def ends_when_told(rank: int, world_size: int, results_queue: Reports, folder: s
     time.sleep(600)
 
 
+def says_much_when_told(rank: int, world_size: int, results_queue: Reports, folder: str, takes_s: float) -> None:
+    """Each SIGTERM leaves a letter in its file; at the first it says 2,000 things, and ends the later the higher its rank is."""
+    told, tell = os.pipe()
+
+    def note(_: int, __: object) -> None:
+        with Path(folder, f"told_{rank}").open("a", encoding="utf-8") as file:
+            file.write("T")
+        os.write(tell, b"T")
+
+    signal.signal(signal.SIGTERM, note)
+    results_queue.put({"rank": rank, "status": "running", "number": 0})
+    os.read(told, 1)
+    for number in range(1, 2_001):
+        results_queue.put({"rank": rank, "status": "running", "number": number})
+    time.sleep(takes_s * rank)
+    os._exit(143)
+
+
 def will_not_end(rank: int, world_size: int, results_queue: Reports, folder: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(folder, f"pid_{rank}").write_text(str(os.getpid()))

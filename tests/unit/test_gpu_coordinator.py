@@ -448,6 +448,16 @@ class TestGPUCoordinatorFaultTolerance:
         told = [float((tmp_path / f"told_{rank}").read_text()) for rank in range(2)]
         assert max(told) - min(told) < 1.2, "one was told when the other had ended"
 
+    @pytest.mark.parametrize("thread", ["main", "thread"])
+    def test_a_worker_is_told_once_and_heard_by_one(self, tmp_path: Path, thread: str) -> None:
+        """Also where another thread watches, and sees one end before the others: what writes must not be told to begin anew."""
+        with _coordinating(tmp_path, "says_much_when_told", 2, 0.5, thread=thread, grace_s=10) as process:
+            process.terminate()
+            output, _ = process.communicate(timeout=30)
+        assert [(tmp_path / f"told_{rank}").read_text() for rank in range(2)] == ["T", "T"]
+        assert output.splitlines()[-2:] == ["of rank 0, in order: 2001", "shutdown_requested=True alive=0"]
+        assert process.returncode == 143
+
     def test_sigterm_handler_waits_for_checkpoints(self, tmp_path: Path) -> None:
         """Workers have the grace to write what they have, however long they take of it; the exit does not wait for the rest."""
         began = time.monotonic()
@@ -847,14 +857,17 @@ if __name__ == "__main__":
             coordinator.crew.wait(None)
             coordinator.crew.listen()
         try:
+            watching = threading.Thread(target=coordinator.monitor_workers_async, args=[RuntimeConfig()])
+            if thread == "thread":
+                watching.start()
             print("ready", flush=True)
             if thread == "thread":
-                watching = threading.Thread(target=coordinator.monitor_workers_async, args=[RuntimeConfig()])
-                watching.start()
                 watching.join()
             coordinator.monitor_workers_async(RuntimeConfig())
         finally:
             alive = sum(process.is_alive() for process in coordinator.workers.values())
+            heard = [report.get("number") for report in coordinator.crew.reports if report.get("rank") == 0]
+            print(f"of rank 0, in order: {heard == list(range(len(heard))) and len(heard)}")
             print(f"shutdown_requested={coordinator.shutdown_requested} alive={alive}", flush=True)
 """
 
