@@ -1,6 +1,7 @@
 """How a manager comes by an engine's process: it starts one below a shim, or finds the shim that waits for it."""
 
 import asyncio
+import atexit
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from ftharness.failover.identity import Identity
 from ftharness.pool.engine_process import EngineProcess, OnLine
-from ftharness.pool.shim import SOCKET
+from ftharness.pool.shim_link import SOCKET
 from ftharness.pool.shim_wire import Message, put, reachable, said, take
 from ftharness.pool.slot import TAG, Slot
 
@@ -25,6 +26,13 @@ _LOG_LIMIT = 32 << 20
 _SETTLE_S = 1.0
 #: Shims that have not ended. Where they survive us, nobody waits for them here, and that is no mistake to be warned of.
 _children: "set[subprocess.Popen[bytes]]" = set()
+
+
+@atexit.register
+def _let_them_live() -> None:
+    for shim in _children:
+        if shim.poll() is None:
+            shim.returncode = 0  # of which Popen takes it that somebody has waited
 
 
 class CannotStart(Exception):  # noqa: N818 - says what is the case
@@ -41,6 +49,7 @@ async def start(
     about: Mapping[str, Any],
     on_line: OnLine = lambda _: None,
     privileges: Mapping[str, Any] | None = None,
+    scratch_in: str = "",
     log_limit: int = _LOG_LIMIT,
     settle_s: float = _SETTLE_S,
 ) -> EngineProcess:
@@ -55,6 +64,7 @@ async def start(
         about: What the next manager is to know; a few hundred bytes, without secrets.
         on_line: Gets each line of its output.
         privileges: What it gives up before it runs, for :func:`ftharness.pool.privileges.apply`; None: nothing.
+        scratch_in: In which folder it gets one of its own for temporary files, its ``TMPDIR``, removed with it; "": in none.
         log_limit: Bytes of its output on disk.
         settle_s: Seconds that what it started may live on when it has ended, before it is killed.
 
@@ -72,6 +82,7 @@ async def start(
         "log_limit": log_limit,
         "settle_s": settle_s,
         "privileges": None if privileges is None else dict(privileges),
+        "scratch_in": scratch_in,
         "about": dict(about),
     }
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +62,7 @@ async def launch(
         on_line=on_line,
         # A container's program has its own ways, which need root's: what runs inside has none of its rights.
         privileges=None if prepared.container else rights.plain(),
+        scratch_in="" if prepared.container or "TMPDIR" in prepared.env else tempfile.gettempdir(),
     )
     return engine, prepared
 

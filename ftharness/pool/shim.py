@@ -23,18 +23,16 @@ import os
 import select
 import signal
 import socket
-import struct
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ftharness.failover.identity import identity_of, myself
 from ftharness.failover.slots import Slots
+from ftharness.pool.scratch import make_scratch, remove_scratch
+from ftharness.pool.shim_link import ManagerLink
 from ftharness.pool.shim_log import ShimLog
-from ftharness.pool.shim_wire import OUTPUT_BYTES, put, reachable, said, take
-from ftharness.pool.shim_wire import output as output_message
 from ftharness.process.execute import spawn
 from ftharness.process.process_table import below, read_table, send_signal
 from ftharness.process.reaping import (
@@ -49,7 +47,7 @@ from ftharness.process.reaping import (
 from ftharness.process.wire import Launch
 
 #: In a slot's folder.
-LOCK, RECORD, SOCKET, LOG = "lock", "shim", "shim.sock", "engine.log"
+LOCK, RECORD, LOG = "lock", "shim", "engine.log"
 _READ = 64 * 1024
 
 
@@ -58,7 +56,7 @@ class Shim:
 
     Args:
         spec: What to start, and how: ``argv``, ``environment``, ``cwd``, ``folder``, ``survive``, ``log_limit`` (bytes),
-            ``settle_s``, ``privileges``, ``about`` (the manager's own notes, given to the next one).
+            ``settle_s``, ``privileges``, ``scratch_in``, ``about`` (the manager's own notes, given to the next one).
         link: The socket to the manager that started it.
         manager: The pid of that.
     """
@@ -67,14 +65,14 @@ class Shim:
         self._spec = spec
         self._folder: str = spec["folder"]
         self._survive: bool = spec["survive"]
-        self._link: socket.socket | None = link
-        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._missed = 0
+        self._manager = ManagerLink(
+            link, manager, obey=self._obey, lost=self._without_manager, came=self._meet_the_next
+        )
         self._signals = Signals(signal.SIGCHLD)
-        self._listener: socket.socket | None = None
-        self._manager_fd = _pidfd_of_parent(manager)
         self._lock = -1
-        self._log = ShimLog(f"{self._folder}/{LOG}", spec["log_limit"], lambda why: self._say("unkept", why=why))
+        self._log = ShimLog(
+            f"{self._folder}/{LOG}", spec["log_limit"], lambda why: self._manager.say("unkept", why=why)
+        )
         self._record = Slots(Path(self._folder, RECORD))
         self._output = -1
         self._pidfd = -1
@@ -91,10 +89,10 @@ class Shim:
         """Start the engine and serve; returns when nothing is left to do."""
         if not self._hold_the_slot():
             return
-        if not self._start():
-            return
-        while not self._is_done():
-            self._turn()
+        if self._start():
+            while not self._is_done():
+                self._turn()
+        remove_scratch(self._folder)
         os.close(self._lock)  # before the manager sees the end of the link, on which it may start the next
 
     # The start.
@@ -110,19 +108,24 @@ class Shim:
                 return False
             self._write_record("starting")
             if self._survive:
-                self._listen()
+                self._manager.listen(self._folder)
         except OSError as error:
             self._fail("state", error.errno or 0, f"{self._folder}: {error.strerror or error}")
             return False
         return True
 
     def _start(self) -> bool:
-        if self._manager_fd < 0:
+        if not self._manager.starter_lives:
             return False  # it is gone already, and the next one may be about to start an engine here
         spec = self._spec
+        try:
+            environment = [*spec["environment"], *self._own_variables()]
+        except OSError as error:
+            self._fail("state", error.errno or 0, f"{error.filename or spec['scratch_in']}: {error.strerror or error}")
+            return False
         launch = Launch(
             [os.fsencode(word) for word in spec["argv"]],
-            [os.fsencode(variable) for variable in spec["environment"]],
+            [os.fsencode(variable) for variable in environment],
             os.fsencode(spec["cwd"]),
             [],
         )
@@ -157,20 +160,21 @@ class Shim:
         self._greet()
         return True
 
+    def _own_variables(self) -> list[str]:
+        """Where its temporary files go, which end with it."""
+        if not self._spec["scratch_in"]:
+            return []
+        rights = self._spec["privileges"] or {}
+        return [f"TMPDIR={make_scratch(self._folder, self._spec['scratch_in'], rights.get('uid'), rights.get('gid'))}"]
+
     def _fail(self, stage: str, number: int, why: str) -> None:
-        self._say("failed", stage=stage, errno=number, why=why)
-        self._flush()
+        self._manager.say("failed", stage=stage, errno=number, why=why)
 
     # Serving.
 
     def _turn(self) -> None:
         ready = self._wait()
-        if self._manager_fd in ready:  # watched only where the engine is to die with it
-            self._lose_the_manager()
-        if self._link is not None and self._link.fileno() in ready:
-            self._hear(ready[self._link.fileno()])
-        if self._listener is not None and self._listener.fileno() in ready:
-            self._accept()
+        self._manager.hear(ready)
         if self._output in ready:
             self._read_output()
         if self._signals.fd in ready:
@@ -182,20 +186,16 @@ class Shim:
     def _wait(self) -> dict[int, int]:
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
-        if self._link is not None:
-            poll.register(self._link, select.POLLIN | (select.POLLOUT if self._outbox else 0))
-        for watched in (self._output, self._manager_fd if not self._survive else -1):
-            if watched >= 0:
-                poll.register(watched, select.POLLIN)
-        if self._listener is not None:
-            poll.register(self._listener, select.POLLIN)
+        self._manager.watch(poll, life=not self._survive)
+        if self._output >= 0:
+            poll.register(self._output, select.POLLIN)
         left = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic()) * 1000 + 1
         return dict(poll.poll(left))
 
     def _is_done(self) -> bool:
         if not self._alone:
             return False
-        if self._link is not None and not self._acknowledged:
+        if self._manager.is_there and not self._acknowledged:
             return False
         try:
             self._write_record("gone", told=self._acknowledged)
@@ -211,7 +211,7 @@ class Shim:
             self._read_output()
             self._kill_at = None
             self._alone = True
-            self._say("alone")
+            self._manager.say("alone")
 
     def _child_ended(self, pid: int, status: int) -> None:
         if pid != self._pid or self._status is not None:
@@ -219,10 +219,8 @@ class Shim:
         self._exited_ns = time.monotonic_ns()
         self._status = status
         self._read_output()  # what it said before it ended belongs before its end
-        if self._missed:
-            self._say("missed", bytes=self._missed)
-            self._missed = 0
-        self._say("exited", status=status, at_ns=self._exited_ns)
+        self._manager.end_of_output()
+        self._manager.say("exited", status=status, at_ns=self._exited_ns)
         with contextlib.suppress(OSError):
             self._write_record("exited")
         # What it leaves behind may hold the device: it gets a moment to end by itself.
@@ -245,35 +243,14 @@ class Shim:
                 self._output = -1
                 return
             self._log.write(data)
-            self._pass_on(data)
+            self._manager.pass_on(data)
             if self._status is None:
                 return  # others wait: a program that never stops printing must not be all that there is
 
-    def _pass_on(self, data: bytes) -> None:
-        if self._link is None:
-            return
-        for start in range(0, len(data), OUTPUT_BYTES):
-            piece = data[start : start + OUTPUT_BYTES]
-            if self._missed and not self._outbox and put(self._link, said(say="missed", bytes=self._missed)):
-                self._missed = 0
-            if self._missed or self._outbox or not put(self._link, output_message(piece)):
-                self._missed += len(piece)
-
     # The manager.
 
-    def _say(self, what: str, *, fds: tuple[int, ...] = (), **words: object) -> None:
-        """Tell the manager, if there is one, now or when it takes it."""
-        if self._link is None:
-            return
-        self._outbox.append((said(say=what, **words), fds))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._link is not None and self._outbox and put(self._link, *self._outbox[0]):
-            self._outbox.popleft()
-
     def _greet(self) -> None:
-        self._say(
+        self._manager.say(
             "hello",
             fds=(self._pidfd,),
             shim=list(myself()),
@@ -283,23 +260,6 @@ class Shim:
             exited_ns=self._exited_ns,
             alone=self._alone,
         )
-
-    def _hear(self, events: int) -> None:
-        assert self._link is not None
-        if events & select.POLLOUT:
-            self._flush()
-        if not events & ~select.POLLOUT:
-            return
-        try:
-            message, fds = take(self._link)
-        except BlockingIOError:
-            return
-        for fd in fds:
-            os.close(fd)
-        if message is None:
-            self._lose_the_manager()
-        elif isinstance(message, dict):
-            self._obey(message)
 
     def _obey(self, message: dict[str, Any]) -> None:
         match message.get("do"):
@@ -323,52 +283,13 @@ class Shim:
                 if entry.pid != self._pid:
                     send_signal(entry, number)
 
-    def _lose_the_manager(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        self._outbox.clear()
-        self._missed = 0
+    def _without_manager(self) -> None:
         if not self._survive:
-            self._manager_fd = -1
             self._end()
 
-    def _listen(self) -> None:
-        folder, path = reachable(self._folder, SOCKET)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108 - a dead shim's: this one has the lock
-            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._listener.settimeout(0)
-            self._listener.bind(path)
-            self._listener.listen(4)
-        finally:
-            os.close(folder)
-
-    def _accept(self) -> None:
-        """A manager has come: the last one counts, since only one at a time holds the state folder."""
-        assert self._listener is not None
-        try:
-            link, _ = self._listener.accept()
-        except OSError:
-            return
-        pid, user, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if user not in (0, os.geteuid()):
-            link.close()
-            return
-        if self._link is not None:
-            self._link.close()
-        self._link = link
-        self._outbox.clear()
-        self._missed = 0
-        if self._manager_fd >= 0:
-            os.close(self._manager_fd)
-        try:
-            self._manager_fd = os.pidfd_open(pid)
-        except OSError:
-            self._manager_fd = -1
+    def _meet_the_next(self) -> None:
         self._greet()
-        self._pass_on(self._log.tail())
+        self._manager.pass_on(self._log.tail())
 
     def _write_record(self, phase: str, *, told: bool = False) -> None:
         self._record.write(
@@ -397,18 +318,6 @@ def _privileges(spec: dict[str, Any] | None) -> Callable[[], None]:
             raise PermissionError(errno.EPERM, str(error)) from error  # an engine with too many rights is not started
 
     return give_up
-
-
-def _pidfd_of_parent(manager: int) -> int:
-    """The pidfd of whoever started us; -1 where it is gone."""
-    try:
-        fd = os.pidfd_open(manager)
-    except ProcessLookupError:
-        return -1
-    if os.getppid() != manager:
-        os.close(fd)
-        return -1
-    return fd
 
 
 def main(link_fd: int, spec_fd: int, manager: int) -> NoReturn:

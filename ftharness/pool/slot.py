@@ -4,6 +4,7 @@
                               shim         who the shim and its engine are, and how that ended
                               shim.sock    where the shim waits for a manager
                               shim.err     nothing, or a mistake of the shim's own
+                              tmp          a link to where the engine has its temporary files
                               engine.log   the output, and engine.log.1 before it
 
 There is one engine to a slot because there is one shim, which holds the lock; and because nothing is started where something
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from ftharness.failover.identity import Identity
 from ftharness.failover.slots import Slots
+from ftharness.pool.scratch import remove_scratch
 from ftharness.pool.shim import LOCK, LOG, RECORD
 from ftharness.process.process import Ended
 from ftharness.process.process_table import Entry, read_entry, read_table, send_signal, tagged
@@ -155,6 +157,8 @@ class Slot:
     async def sweep(self) -> list[int]:
         """Kill what is left of an engine whose shim is gone, found by the tag in its environment, and see it end.
 
+        Its temporary files go, too.
+
         Returns:
             The pids.
 
@@ -171,6 +175,7 @@ class Slot:
         except TimeoutError:
             pass
         else:
+            await asyncio.to_thread(remove_scratch, str(self.folder))
             return killed
         left = ", ".join(f"{entry.name} (pid {entry.pid}, state {entry.state})" for entry in self._left())
         raise SlotHeld(f"of the last engine in {self.folder} this is left, {_GONE_S:g} s after it was killed: {left}")

@@ -1,6 +1,7 @@
 """A pool of a real engine, vLLM's server on the CPU: leased, drained, resumed, and reloaded with another model."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ async def _over(manager: Manager, operation: Any) -> tuple[str, str]:
 
 @pytest.mark.timeout(900)
 async def test_vllm_is_drained_and_reloaded(
-    provisioned: Callable[[str], Environment], tiny: Callable[[int], Path], tmp_path: Path
+    provisioned: Callable[[str], Environment],
+    tiny: Callable[[int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A drain waits for the lease; after the reload the other model serves, by its own name; one that is none changes nothing."""
+    """A drain waits for the lease; after the reload the other model serves, by its own name; one that is none changes nothing.
+
+    Of the sockets that its processes make among the temporary files none is left.
+    """
+    short = Path(tempfile.mkdtemp(prefix="ft-real-"))
+    monkeypatch.setattr("tempfile.tempdir", str(short))
     found = provisioned(VLLM)
     variables = found.variables(os.environ)
     more = {name: value for name, value in variables.items() if os.environ.get(name) != value}
@@ -65,6 +74,8 @@ async def test_vllm_is_drained_and_reloaded(
         after = manager.registry.pool_health("p")
         assert (after.ready, after.model_id == health.model_id) == (True, False)
         assert await _served(manager.registry.acquire("p").url) == after.model_id
+        assert list(short.glob("ft-*/*"))
+    short.rmdir()
 
 
 async def _served(url: str) -> str:

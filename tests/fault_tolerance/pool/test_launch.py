@@ -74,3 +74,22 @@ async def test_an_engine_that_runs_as_root_is_told_of(kit: Any, user: str, said:
         await told.until("engine_started")
         advised = [line for line in told.all("advisory") if "runs as root" in line["reason"]]
         assert [(line["pool_id"], line["engine_id"]) for line in advised] == [("p", "p-1")] * said
+
+
+@pytest.mark.parametrize("set_to", ["", "/somewhere"])
+async def test_an_engine_has_its_temporary_files_to_itself(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_to: str
+) -> None:
+    """A folder where the manager has its own, gone when the engine is stopped; a pool that sets ``TMPDIR`` has that."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = kit.pool(engine="command", command=["/bin/sleep", "600"], env={"TMPDIR": set_to} if set_to else {})
+    async with kit.manager(config, fail_mode="open") as (_, told):
+        pid = (await told.until("engine_started"))["pid"]
+        variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        (temporary,) = (word.partition("=")[2] for word in variables if word.startswith("TMPDIR="))
+        if set_to:
+            assert temporary == set_to
+        else:
+            assert Path(temporary).parent == tmp_path
+            assert Path(temporary).is_dir()
+    assert not list(tmp_path.glob("ft-*"))
