@@ -1,85 +1,16 @@
 """A thousand takeovers, each after a kill at a moment that nobody chose."""
 
-import asyncio
-import contextlib
-import os
-import random
-import select
-import signal
-import socket
+import json
+import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ftharness.failover.lock import FlockFailoverLock
-
 pytestmark = [pytest.mark.gpu_0, pytest.mark.pre_merge]
 
+_PROGRAM = Path(__file__).with_name("takeovers.py")
 _ROUNDS = 1_000
-_ENGINES = 3
-_SERVES_S = 0.0005  # between two signs that it serves
-#: From an engine's first sign to its kill, in seconds at most; and so from its birth, for those that wait.
-_LATEST_S = 0.02
-_PATIENCE_S = 30.0
-
-
-def _serve(path: Path, address: str, number: int) -> None:
-    """An engine: acquires, and from then on says its number and token, again and again, until it is killed."""
-
-    async def serve() -> None:
-        lock = FlockFailoverLock(path)
-        token = await lock.acquire(f"engine-{number}")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as says:
-            says.connect(address)
-            while True:
-                lock.guard(token)
-                fds = len(os.listdir("/proc/self/fd"))
-                says.send(f"{number} {token} {fds}".encode())
-                await asyncio.sleep(_SERVES_S)
-
-    asyncio.run(serve())
-
-
-@contextlib.contextmanager
-def _engines(path: Path, address: str) -> Iterator["_Engines"]:
-    engines = _Engines(path, address)
-    try:
-        yield engines
-    finally:
-        for number in list(engines.pids):
-            engines.kill(number)
-
-
-class _Engines:
-    """Those that run: forked from this process, which has no thread and no lock of its own."""
-
-    def __init__(self, path: Path, address: str) -> None:
-        self._path = path
-        self._address = address
-        self._born = 0
-        self.pids: dict[int, int] = {}
-
-    def start(self) -> int:
-        self._born += 1
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _serve(self._path, self._address, self._born)
-            except BaseException as error:  # noqa: BLE001 - no test runs in this process
-                sys.stderr.write(f"engine-{self._born}: {type(error).__name__}: {error}\n")
-            finally:
-                os._exit(status)
-        self.pids[self._born] = pid
-        return self._born
-
-    def kill(self, number: int) -> None:
-        pid = self.pids.pop(number)
-        os.kill(pid, signal.SIGKILL)
-        assert os.waitpid(pid, 0)[1] == signal.SIGKILL, f"engine-{number} had ended by itself"
 
 
 @pytest.mark.timeout(600)
@@ -88,25 +19,10 @@ def test_a_thousand_takeovers(tmp_path: Path) -> None:
 
     Each serves soon after the last one's death; tokens only grow; and no engine has more files open than the first one.
     """
-    moments = random.Random(20260131)  # noqa: S311 - the same ones each time
-    address = str(tmp_path / "witness")
-    served: list[tuple[int, int, int]] = []
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as witness,
-        _engines(tmp_path / "lock", address) as engines,
-    ):
-        witness.bind(address)
-        for _ in range(_ENGINES):
-            engines.start()
-        for number in range(_ROUNDS):
-            holder = _first_sign(witness, served, engines)
-            if number % 10 == 9:  # one that waits dies first, at whatever point of its own start it is
-                other = moments.choice([one for one in engines.pids if one != holder])
-                engines.kill(other)
-                engines.start()
-            _listen(witness, served, moments.uniform(0.0, _LATEST_S))
-            engines.kill(holder)
-            engines.start()
+    command = [sys.executable, str(_PROGRAM), str(tmp_path / "lock"), str(tmp_path / "witness"), str(_ROUNDS)]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    served = json.loads(ran.stdout)
     tokens = [token for _, token, _ in served]
     assert tokens == sorted(tokens), "one whose token is older served after one whose token is newer"
     by_token = {token: {number for number, of, _ in served if of == token} for token in set(tokens)}
@@ -114,23 +30,3 @@ def test_a_thousand_takeovers(tmp_path: Path) -> None:
     assert len(by_token) >= _ROUNDS
     files = [files for _, _, files in served]
     assert max(files) - files[0] <= 1, "a takeover leaves files open"  # one more: a waiting process's last pipe
-
-
-def _first_sign(witness: socket.socket, served: list[tuple[int, int, int]], engines: _Engines) -> int:
-    """Who serves by now, of those that live."""
-    until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until:
-        _listen(witness, served, 0.001)
-        if served and served[-1][0] in engines.pids:
-            return served[-1][0]
-    raise AssertionError(f"nobody has served for {_PATIENCE_S:g} s, after {len(served)} signs")
-
-
-def _listen(witness: socket.socket, served: list[tuple[int, int, int]], for_s: float) -> None:
-    """Take what is said in that time. What is said meanwhile and not taken comes first the next time."""
-    until = time.monotonic() + for_s
-    while select.select([witness], [], [], max(0.0, until - time.monotonic()))[0]:
-        number, token, files = witness.recv(64).split()
-        served.append((int(number), int(token), int(files)))
-        if time.monotonic() >= until:
-            return
