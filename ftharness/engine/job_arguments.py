@@ -20,13 +20,14 @@ class _Refusing(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def check_arguments(argv: Sequence[str]) -> None:
-    """Whether a job can be started with these.
+def check_arguments(argv: Sequence[str]) -> JobSettings | None:
+    """What a job of inference is told by these; None for another program.
 
     Raises:
-        ValueError: It cannot; says which argument, and why.
+        ValueError: A job cannot be started with them; says which argument, and why.
     """
-    parser_of(_Refusing).parse_args(argv)
+    given = vars(parser_of(_Refusing).parse_args(argv))
+    return JobSettings(**given) if given.pop("program") == "inference" else None
 
 
 def parser_of(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:

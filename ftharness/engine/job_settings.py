@@ -1,5 +1,6 @@
 """What a job of inference is told, and how its items are divided: the same for the job and for each of its ranks."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,3 +54,7 @@ class JobSettings(NamedTuple):
         """A rank's items in batches, of which the last may be smaller."""
         mine = self.shard(rank)
         return [mine[begin : begin + self.batch] for begin in range(0, len(mine), self.batch)]
+
+    def most_checkpoints(self, rank: int) -> int:
+        """How many checkpoints there can be of a rank's items: none holds less than a batch."""
+        return math.ceil(len(self.shard(rank)) / self.batch)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ftharness.logs import shipped_events
-from ftharness.scenario.aims import MAKES_GROUPS, check_aims
+from ftharness.scenario.aims import check_aims
+from ftharness.scenario.aims_at_jobs import check_job_aims
 from ftharness.scenario.expect import Expect
+from ftharness.scenario.needs import check_needs
 from ftharness.scenario.scenario import Scenario
 from ftharness.scenario.trigger import Trigger
 from ftharness.stack import Launch, Plan, known_behaviours
@@ -20,8 +22,6 @@ from ftharness.suggest import nearest
 _GROUP = re.compile(r"\(\?P<(\w+)>")
 # What these say, only workers do.
 _OF_WORKERS = {"aborted_in", "never_reached"}
-# And these are about engines that share a failover lock.
-_OF_GROUPS = {"took_over_within", "serves_again", "one_active", "legal_states", "nobody_takes_over", "fenced"}
 
 
 def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> None:
@@ -59,9 +59,9 @@ def check_words(scenario: Scenario, plan: Plan, *, by_test: bool = False) -> Non
         if first not in names and not _may_join(first, scenario, plan, by_test=by_test):
             raise LookupError(f"{scenario.name}: {where}: the stack has no process {name!r}; {nearest(name, names)}")
     check_aims(scenario, launches)
+    check_job_aims(scenario, plan.jobs)
+    check_needs(scenario, plan, by_test=by_test)
     for expect in scenario.expect:
-        if expect.oracle in _OF_GROUPS and not any(launch.group for launch in plan.launches):
-            raise LookupError(f"{scenario.name}: {expect}: the stack has no shadow engines; {MAKES_GROUPS}")
         behaviour = expect.condition.removeprefix("!")
         if behaviour and behaviour not in (documented := {*plan.behaviour, *known_behaviours()}):
             raise LookupError(

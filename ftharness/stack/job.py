@@ -44,16 +44,31 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobWork:
+    """How a job goes about its work, as far as its arguments tell.
+
+    Attributes:
+        ranks: Processes among which it is divided; 0: the job's own does all.
+        checkpoints: For each of its shards how many checkpoints it makes of it at most; () where it keeps none.
+    """
+
+    ranks: int = 0
+    checkpoints: Sequence[int] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobPlan:
     """What is launched for one job in one phase.
 
     Attributes:
         job: The job itself.
         disk: What has to be there first; None where it needs nothing.
+        work: How it goes about its work; None where that is not known.
     """
 
     job: "Launch"
     disk: "Launch | None" = None
+    work: JobWork | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import ftharness
 from ftharness.engine.job_arguments import check_arguments
+from ftharness.engine.job_settings import JobSettings
 from ftharness.logs import load_contract
 from ftharness.process import log_event
 from ftharness.process.small_disk import hold_argv
-from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, is_control, job_name
+from ftharness.stack.job import DISK, JOB, Job, JobPlan, JobPlans, JobWork, is_control, job_name
 from ftharness.stack.plan import Launch, NotApplicable, NotAvailable, Settings
 
 _PROGRAM = 3  # where the program's name stands in a job's command: behind the interpreter, -m and the module
@@ -54,7 +55,7 @@ def _planned(job: Job, name: str, settings: Settings, manager_url: str) -> JobPl
         argv += ["--seed", str(settings.seed), *(["--bug", settings.bug] if settings.bug else [])]
     argv += job.arguments()
     try:
-        check_arguments(argv[_PROGRAM:])
+        told = check_arguments(argv[_PROGRAM:])
     except ValueError as error:
         raise ValueError(f"the job {name}, {job.program}: {error}") from None
     disk = _disk(name.replace(JOB, DISK), data, job.disk_mb) if job.disk_mb is not None else None
@@ -70,7 +71,15 @@ def _planned(job: Job, name: str, settings: Settings, manager_url: str) -> JobPl
             inside=disk.name if disk else "",
         ),
         disk=disk,
+        work=_work(told),
     )
+
+
+def _work(told: JobSettings | None) -> JobWork:
+    """How a job goes about it; one that leases keeps nothing, and is one process."""
+    if told is None:
+        return JobWork()
+    return JobWork(ranks=told.ranks, checkpoints=[told.most_checkpoints(rank) for rank in range(told.shards)])
 
 
 def _disk(name: str, folder: Path, size_mb: int) -> Launch:

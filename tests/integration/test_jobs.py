@@ -12,7 +12,7 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.faults import Fault, fill_disk, freeze, kill, named, restart
-from ftharness.history import FaultMissed, ProcessExited, ProcessStarted, read_history
+from ftharness.history import ProcessExited, ProcessStarted, read_history
 from ftharness.pytest_plugin import Ft
 from ftharness.scenario import Scenario, Trigger, job_completes, on_exit, on_log, results_exact
 from ftharness.scenario.runner import not_for
@@ -54,13 +54,12 @@ def test_requests_and_a_job_side_by_side(ft: Ft) -> None:
     assert started == ["control-job-1", "job-1", "job-1.2"]
 
 
-def test_a_disk_that_is_not_its_own_stays_as_it_is(ft: Ft) -> None:
-    """The fault misses, so nothing was tested."""
+def test_what_no_job_has_is_refused_before_anything_starts(ft: Ft) -> None:
+    """Here the job's disk is everybody's. Nothing is left that would look like a run."""
     one = scenario((on_log("job_started", source="job-1"), fill_disk(named("job-1"))))
-    record = ft.run(one, stack="sim", check=False)
-    assert record.verdict == "unknown"
-    (missed,) = [e for e in read_history(ft.folder / record.path / "history.jsonl") if isinstance(e, FaultMissed)]
-    assert "inference(disk_mb=4) gives a job a disk of its own" in missed.reason
+    with pytest.raises(LookupError, match=r"has no disk of its own; inference\(disk_mb=4\) gives it one"):
+        ft.run(one, stack="sim")
+    assert not list(ft.folder.rglob("history.jsonl"))
 
 
 @pytest.mark.parametrize(
