@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from ftharness.faults import Fault, ask, count_engines, end_job, freeze_engine, kill, kill_engine, named, restart
+from ftharness.faults import (
+    Fault,
+    ask,
+    count_engines,
+    end_job,
+    freeze,
+    freeze_engine,
+    kill,
+    kill_engine,
+    named,
+    restart,
+)
 from ftharness.pool.config import BackoffConfig, BreakerConfig, PoolConfig, ProbeConfig, WarmupConfig
 from ftharness.scenario import (
     Injection,
@@ -11,6 +22,7 @@ from ftharness.scenario import (
     backoff_follows_policy,
     job_completes,
     leases_conserved,
+    leases_expire_on_time,
     no_double_start,
     on_exit,
     on_log,
@@ -166,6 +178,28 @@ manager_killed_adopted = Scenario(
     expect=[*INVARIANTS, backoff_follows_policy()],
     stacks=["sim"],
     deadline_s=30,
+)
+
+# Both jobs renew what they hold four times as often as they must. The second one is frozen for twice as long as a lease lasts, is
+# killed when it has leases again, and started anew once those are over.
+silent_holders = Scenario(
+    name="pool/silent_holders",
+    description="Holders fall silent, frozen and then killed: their leases expire; who renews keeps his.",
+    topology=pool(),
+    workload=[],
+    jobs=[
+        leases(count=4, concurrency=place, hold_ms=1500, ttl_ms=600, renew_ms=150, until_told=True) for place in (3, 4)
+    ],
+    faults=[
+        on_log("lease_renewed", source="job-2", nth=5).inject(freeze(named("job-2"), duration_s=1.2)),
+        on_log("lease_lost", source="job-2", captures={"state": "expired"}, delay_s=0.8).inject(kill(named("job-2"))),
+        after_fault(1, delay_s=1).inject(restart(named("job-2"))),
+        on_log("lease_renewed", source="job-2.2", nth=3).inject(end_job(named("job-2.2"))),
+        after_fault(3).inject(END),
+    ],
+    expect=[job_completes(), leases_conserved(), ready_only_when_healthy(), leases_expire_on_time()],
+    stacks=["sim"],
+    deadline_s=20,
 )
 
 # No holder gives its lease back before all have had one: a thousand are held when the first engine dies.

@@ -46,6 +46,7 @@ _FULL = "checkpoint/full_disk"
 _STORM = "coordinator/preemption_storm"
 _POISON = "coordinator/poison_batch"
 _CRASHES = "pool/crash_loop"
+_SILENT = "pool/silent_holders"
 _ADOPTED = "pool/manager_killed_adopted"
 _FAST: dict[str, Any] = {"speed": 1000}
 _AT_ONCE: dict[str, Any] = {**_FAST, "at_s": 0}
@@ -484,6 +485,14 @@ _ALL = (
         "A manager starts engines beside those that the one before it has left.",
         PLANTED,
         ("no_leaks",),
+    ),
+    Bug("eternal-leases", _SILENT, "leases_expire_on_time", "A lease that nobody renews is held for ever.", PLANTED),
+    Bug(
+        "unheard-renewal",
+        _SILENT,
+        "leases_expire_on_time",
+        "A renewal is answered, and the lease is over when it would have been without.",
+        PLANTED,
     ),
     Bug(
         "no-rollback",

@@ -80,6 +80,9 @@ def _leases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hold-ms", type=_time, default=50.0, help="how long a lease is held")
     parser.add_argument("--tokens", type=_at_least(0), default=0, help="that an engine is asked for with each lease")
     parser.add_argument("--ttl-ms", type=_time, default=10_000.0, help="how long a lease may last")
+    parser.add_argument(
+        "--renew-ms", type=_time, default=0.0, help="until a holder renews its lease, each time; 0: never"
+    )
     parser.add_argument("--retry-ms", type=_time, default=50.0, help="until one who was refused asks again")
     parser.add_argument("--patience-s", type=_time, default=20.0, help="without an answer of the manager")
     parser.add_argument("--gather", type=_yes_or_no, default=False, help="true: none is given back before all have one")

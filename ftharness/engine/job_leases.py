@@ -33,6 +33,7 @@ class LeasesSettings:
         hold_ms: How long a lease is held, in milliseconds, beside the use of its engine.
         tokens: Tokens that are asked of the engine with each lease; 0: it is not asked.
         ttl_ms: How long a lease may last, in milliseconds.
+        renew_ms: How long a holder waits, in milliseconds, before it renews what it holds, again and again; 0: it does not.
         retry_ms: How long a holder who was refused waits, in milliseconds, before it asks again.
         patience_s: Seconds without an answer of the manager after which it is given up.
         gather: Whether no lease is given back before all holders have had one.
@@ -49,6 +50,7 @@ class LeasesSettings:
     hold_ms: float = 50.0
     tokens: int = 0
     ttl_ms: float = 10_000.0
+    renew_ms: float = 0.0
     retry_ms: float = 50.0
     patience_s: float = 20.0
     gather: bool = False
@@ -103,7 +105,7 @@ class _Leases:
                 await self._use(lease)
             if self._settings.gather:
                 await self._all_have.wait()
-            await asyncio.sleep(self._settings.hold_ms / 1000)  # what it is leased for
+            await self._hold(lease)
             await self._give_back(lease)
 
     def _goes_on(self) -> bool:
@@ -140,6 +142,22 @@ class _Leases:
         except OSError as error:
             status = type(error).__name__
         say("lease_used", lease=lease["id"], engine=lease["engine_id"], status=status)
+
+    async def _hold(self, lease: dict[str, Any]) -> None:
+        """What it is leased for; it is renewed meanwhile, until that is refused."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        over = loop.time() + settings.hold_ms / 1000
+        while (left_s := over - loop.time()) > 0:
+            pause_s = settings.renew_ms / 1000
+            if not pause_s or pause_s >= left_s:
+                await asyncio.sleep(left_s)
+                return
+            await asyncio.sleep(pause_s)
+            body = {"ttl_ms": settings.ttl_ms}
+            status, told = await self._ask("PATCH", f"{self._leases}/{lease['id']}", body)
+            if status != HTTPStatus.OK:
+                return  # it is over: how, is told to who gives it back
+            say("lease_renewed", lease=lease["id"], engine=lease["engine_id"], expires_ms=told["expires_ms"])
 
     async def _give_back(self, lease: dict[str, Any]) -> None:
         """Return it, and say whether it was still ours."""

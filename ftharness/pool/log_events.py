@@ -51,6 +51,9 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "engine_gone": LogEvent("warning", ("pid", "reason"), "One that an earlier manager had does not run any more."),
     "probe_failed": LogEvent("warning", ("reason", "failures"), "One look at its health failed."),
     "restart_scheduled": LogEvent("warning", ("delay_ms", "reason"), "It is started again after that delay."),
+    "backoff_reset": LogEvent(
+        "info", ("reason",), "A wait that is under way is over, and the next is the first again."
+    ),
     "breaker_open": LogEvent("error", ("reason",), "Too many restarts: none is tried for a while."),
     "breaker_half_open": LogEvent("warning", (), "One restart is tried."),
     "breaker_closed": LogEvent("info", ("reason",), "Restarts are allowed again."),

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ftharness.pool.backoff import Backoff
 from ftharness.pool.breaker import Breaker
 from ftharness.pool.changes import Change
 from ftharness.pool.config import load_config
-from ftharness.pool.leases import Holding, Lease
+from ftharness.pool.leases import Holding, Lease, LeaseEnded
 from ftharness.pool.pool_engines import PoolEngines
 from ftharness.pool.pool_entry import EngineEntry
 from ftharness.pool.pool_model import PoolModel
@@ -78,6 +79,20 @@ def _forgotten_leases(_: Registry, held: Iterable[Holding], over: Iterable[Lease
     del held, over, gone
 
 
+def _eternal_leases(_: Registry) -> list[Lease]:
+    """No lease is ever over by itself."""
+    return []
+
+
+def _unheard_renewal(self: Registry, lease_id: str, ttl_s: float | None = None) -> Lease:
+    """A renewal is answered, and nothing is done."""
+    lease = self.lease(lease_id)
+    if lease.state != "held":
+        raise LeaseEnded(lease)
+    asked_ms = round(self.pool(lease.pool_id).config.ttl(ttl_s) * 1000)
+    return msgspec.structs.replace(lease, expires_ms=int(time.time() * 1000) + asked_ms)
+
+
 async def _no_rollback(self: PoolEngines, model: PoolModel, *, retry: bool = True) -> dict[str, str]:
     """When the new model's engine fails, the old one's is not started."""
     failed = getattr(self, "_failed", False)
@@ -98,6 +113,8 @@ PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "no-breaker": (Breaker, "restart", _no_breaker),
     "second-start": (StateFolder, "slot", _second_start),
     "forgotten-leases": (Registry, "take_over", _forgotten_leases),
+    "eternal-leases": (Registry, "_end_due", _eternal_leases),
+    "unheard-renewal": (Registry, "renew", _unheard_renewal),
     "no-rollback": (PoolEngines, "_start", _no_rollback),
 }
 _of_the_manager = {name: getattr(owner, function) for name, (owner, function, _) in PLANTED.items()}

@@ -7,6 +7,8 @@ from ftharness.pool.breaker import Breaker
 from ftharness.pool.config import PoolConfig
 from ftharness.pool.house import House
 
+_BY_HAND = "it was reset by hand"
+
 
 class Restarts:
     """The restarts of one engine.
@@ -57,8 +59,13 @@ class Restarts:
         self._say("breaker_open", reason=reason)
         await self._until_tried()
 
+    def reset_by_hand(self) -> None:
+        """Somebody has seen to it, and says so."""
+        self._say("backoff_reset", reason=_BY_HAND)
+        self.reset(_BY_HAND)
+
     def reset(self, reason: str) -> None:
-        """Somebody has seen to it: all is as at first, and a wait is over."""
+        """All is as at first, and a wait is over."""
         self._backoff.reset()
         if self._breaker.state != "closed":
             self._breaker.reset()

@@ -126,7 +126,7 @@ class Supervisor:
 
     def reset_breaker(self) -> None:
         """Somebody has seen to it: where it waits, it is started now."""
-        self._restarts.reset("it was reset by hand")
+        self._restarts.reset_by_hand()
 
     def line(self, line: str) -> None:
         """A line of its output."""

@@ -306,6 +306,11 @@ def leases_conserved() -> Expect:
     return Expect(oracle="leases_conserved")
 
 
+def leases_expire_on_time() -> Expect:
+    """A lease that nobody renews is over when its holder was told that it would be, a second later at most, and never before."""
+    return Expect(oracle="leases_expire_on_time")
+
+
 def ready_only_when_healthy() -> Expect:
     """No engine was leased that was not ready; one that died or was frozen was said to be so in time."""
     return Expect(oracle="ready_only_when_healthy")

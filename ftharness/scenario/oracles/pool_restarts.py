@@ -29,6 +29,7 @@ _ALL = (
     "engine_lost",
     "engine_stopped",
     "restart_scheduled",
+    "backoff_reset",
     "breaker_open",
     "breaker_half_open",
     "breaker_closed",
@@ -113,6 +114,8 @@ class _Slot:
                 self._ended = line
             case "restart_scheduled":
                 return self._waits_for(line)
+            case "backoff_reset":
+                self._seen_to()
             case "breaker_open":
                 return self._opens(line)
             case "breaker_half_open":

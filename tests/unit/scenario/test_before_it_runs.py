@@ -133,6 +133,7 @@ OF_JOBS = [
 ]
 OF_POOLS = [
     "leases_conserved",
+    "leases_expire_on_time",
     "ready_only_when_healthy",
     "backoff_follows_policy",
     "no_double_start",

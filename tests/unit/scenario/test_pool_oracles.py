@@ -29,6 +29,7 @@ from ftharness.logs import Scanner, load_contract
 from ftharness.pool.config import BackoffConfig, BreakerConfig, ManagerConfig, PoolConfig, ProbeConfig
 from ftharness.pool.log_events import EVENTS, POOL_FIELDS
 from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.oracles.pool_expiry import leases_expire_on_time
 from ftharness.scenario.oracles.pool_leases import leases_conserved
 from ftharness.scenario.oracles.pool_operations import operations_come_to
 from ftharness.scenario.oracles.pool_ready import ready_only_when_healthy
@@ -87,8 +88,12 @@ class Pools:
     def is_ready(self, t: float, engine: str = "main-1", **more: Any) -> None:
         self.says(t, "engine_ready", engine, url="http://127.0.0.1:1", **more)
 
-    def grants(self, t: float, lease: str, engine: str = "main-1", **more: Any) -> None:
-        self.says(t, "lease_granted", engine, lease_id=lease, holder="job-1/1", expires_ms=1, **more)
+    def grants(self, t: float, lease: str, engine: str = "main-1", *, ttl_s: float = 60, **more: Any) -> None:
+        about = {"lease_id": lease, "holder": "job-1/1", "expires_ms": expires_ms(t + ttl_s)}
+        self.says(t, "lease_granted", engine, **about, **more)
+
+    def renews(self, t: float, lease: str, *, ttl_s: float = 60) -> None:
+        self.job(t, f"lease_renewed lease={lease} engine=main-1 expires_ms={expires_ms(t + ttl_s)}")
 
     def ends(
         self, t: float, lease: str, how: str = "released", engine: str = "main-1", reason: str = "gone", **more: Any
@@ -145,6 +150,7 @@ ORACLES: list[Callable[..., Finding]] = [
     ready_only_when_healthy,
     backoff_follows_policy,
     no_double_start,
+    leases_expire_on_time,
     lambda case: operations_come_to(case, ["drained"]),
 ]
 
@@ -161,6 +167,11 @@ def test_without_a_manager_or_without_anything_that_happened_nothing_is_known(or
 def fails(finding: Finding, what: str) -> None:
     assert (finding.verdict, what in finding.reason) == ("fail", True), finding
     assert finding.evidence
+
+
+def expires_ms(t: float) -> int:
+    """A time of the run as the manager tells it."""
+    return int((1_700_000_000 + t) * 1000)
 
 
 # Leases.
@@ -576,6 +587,23 @@ def test_a_breaker_that_is_reset_by_hand_begins_anew(pools: Pools, reason: str, 
     fails(pools.judged(backoff_follows_policy), f"was followed by a wait of {other} ms, not of {delay_ms} ms")
 
 
+def test_waits_that_are_reset_by_hand_begin_anew(pools: Pools) -> None:
+    """While the breaker is closed, too: a wait that is under way is over, and the next is the first again."""
+    ends(pools, 11, 1000)
+    pools.says(20, "engine_lost", **KILL)
+    pools.says(20.01, "restart_scheduled", delay_ms=2000, reason="it ended")
+    pools.says(20.1, "backoff_reset", reason="it was reset by hand")
+    pools.starts(20.2)
+    pools.is_ready(21)
+    pools.says(30, "engine_lost", **KILL)
+    pools.says(30.01, "breaker_open", reason="it ended")
+    pools.says(40.1, "breaker_half_open")
+    pools.starts(40.2)
+    assert pools.judged(backoff_follows_policy).verdict == "pass"
+    pools.events = [one for one in pools.events if getattr(one[1], "event", "") != "backoff_reset"]
+    fails(pools.judged(backoff_follows_policy), "was started 190 ms after a wait of 2000 ms had begun")
+
+
 def test_a_run_that_is_as_long_as_a_stable_one_give_or_take_the_clock(pools: Pools) -> None:
     """Either wait is right, and not a third; a second later only the first is."""
     for end_s, delay_ms, verdict in (
@@ -607,6 +635,70 @@ def test_what_an_operator_asks_for_needs_no_wait(pools: Pools) -> None:
     ends(pools, 16, 1000)
     found = pools.judged(backoff_follows_policy)
     assert (found.verdict, found.reason) == ("pass", "main-1: waits of 1000, 1000 ms")
+
+
+# The time of leases.
+
+
+def test_a_lease_that_nobody_renews_is_over_in_time(pools: Pools) -> None:
+    """As it was told at the grant, or at the last renewal; by how much it was late is told."""
+    for lease in "ab":
+        pools.grants(11, lease, ttl_s=10)
+    for t in (15, 20):
+        pools.renews(t, "b", ttl_s=10)
+    pools.ends(21.3, "a", "expired")
+    pools.ends(30.2, "b", "expired")
+    found = pools.judged(leases_expire_on_time)
+    assert found.verdict == "pass"
+    assert found.reason == "2 leases expired, 0.30 s late at most; 2 renewals were kept"
+
+
+@pytest.mark.parametrize(
+    "renewed,ended,how,what",
+    [
+        ([15], 21, "expired", "lease a of job-1/1 expired 4.00 s before its time"),
+        ([], 20.9, "expired", "lease a of job-1/1 expired 0.10 s before its time"),
+        ([], 22.5, "expired", "1.50 s later it is expired then"),
+        ([], 40, "released", "19.00 s later it is released then"),
+        ([], None, "", "79.00 s later it is held"),
+        ([25], 34, "released", "lease a of job-1/1 was renewed 4.00 s after it was to be over"),
+    ],
+)
+def test_a_lease_that_is_over_at_another_time(
+    pools: Pools, renewed: list[float], ended: float | None, how: str, what: str
+) -> None:
+    """Too early, too late, never, or revived: it lasts for 10 s from the grant, at 11 s, or from a renewal."""
+    pools.grants(11, "a", ttl_s=10)
+    for t in renewed:
+        pools.renews(t, "a", ttl_s=10)
+    if ended is not None:
+        pools.ends(ended, "a", how)
+    fails(pools.judged(leases_expire_on_time), what)
+
+
+def test_of_a_holder_that_was_killed_the_last_renewal_may_not_have_been_told() -> None:
+    """Its leases may last for that much longer, and no more; nor may those of one who lives."""
+    for killed, ended, verdict in ((True, 31.5, "pass"), (True, 32.5, "fail"), (False, 31.5, "fail")):
+        one = Pools()
+        one.add(10, ContractChosen(source="job-1", backend="job", events=["lease_renewed"]))
+        one.grants(11, "a", ttl_s=10)
+        if killed:
+            one.add(12, ProcessSignalled(source="job-1", pid=3, signal="SIGKILL", reason="fault"))
+            one.add(12, ProcessExited(source="job-1", pid=3, signal="SIGKILL"))
+        one.ends(ended, "a", "expired")
+        assert one.judged(leases_expire_on_time).verdict == verdict
+
+
+def test_a_manager_that_is_gone_or_frozen_ends_no_lease(pools: Pools) -> None:
+    """What it had is over with it; once it is thawed it is late, and that is no fault of its own."""
+    pools.grants(11, "a", ttl_s=10)
+    pools.manager_dies(15)
+    assert pools.judged(leases_expire_on_time).verdict == "unknown"
+    other = Pools()
+    other.grants(11, "a", ttl_s=10)
+    other.hit(20, "freeze", healed=30)
+    other.ends(30.1, "a", "expired")
+    assert other.judged(leases_expire_on_time).verdict == "pass"
 
 
 # Starts.
