@@ -8,10 +8,11 @@ import msgspec
 from ftharness.report.clean import one_line
 from ftharness.report.crowd import Crowd, crowd_of
 from ftharness.report.density import density
-from ftharness.report.flags import ROW, close_flags, place, whole_flags
+from ftharness.report.flags import ROW, close_flags, place, proof_flags, whole_flags
 from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
 from ftharness.report.moments import Moments
 from ftharness.report.phases import KEY_HEIGHT, key
+from ftharness.report.proofs import Proof, reach
 from ftharness.report.scale import Scale, ticks
 from ftharness.report.states import states_key
 from ftharness.report.svg import element, label, text_width
@@ -29,6 +30,7 @@ MOST_REQUESTS = 12
 _MOST_CLOSE = 6
 COLORS = 6
 _AROUND_NS = 30 * NS_PER_MS
+_MOST_OF_RUN = 0.7  # what shows more is no close view
 _S_NS = 1_000 * NS_PER_MS
 _PHASES = {
     "control": "control: no fault",
@@ -83,8 +85,10 @@ def launch_of(lanes: Timeline) -> Phase | None:
     return next((phase for phase in lanes.phases if phase.name == "launch" and phase.end < lanes.end), None)
 
 
-def around(fault: Moments, lanes: Timeline) -> Window | None:
+def around(fault: Moments, lanes: Timeline, proofs: Sequence[Proof] = ()) -> Window | None:
     """The close view of a fault that landed: 30 ms after it and half of that before, more where recovery took longer.
+
+    And more where what oracles rest on lies further off, as long as it is at most ten times as far as all that is nearer.
 
     None where it would show little less than the whole run, and where nothing was broken: nothing follows from that.
     """
@@ -92,11 +96,16 @@ def around(fault: Moments, lanes: Timeline) -> Window | None:
         return None
     beyond = max(_AROUND_NS, round((fault.last - fault.struck) * 1.6))
     before = max(_AROUND_NS // 2, beyond // 5, round((fault.struck - fault.gap[0]) * 1.2) if fault.gap else 0)
-    window = Window(fault.struck - before, fault.struck + beyond, fault.struck)
-    return window if window.end - window.start < (lanes.end - lanes.start) * 0.7 else None
+    most = (lanes.end - lanes.start) * _MOST_OF_RUN
+    if before + beyond >= most:
+        return None
+    before, beyond = reach(fault.struck, (before, beyond), most, proofs)
+    return Window(fault.struck - before, fault.struck + beyond, fault.struck)
 
 
-def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str) -> Chart:
+def chart(
+    lanes: Timeline, faults: Sequence[Moments], window: Window, title: str, proofs: Sequence[Proof] = ()
+) -> Chart:
     """Draw the part of a run that ``window`` says.
 
     Args:
@@ -104,6 +113,7 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
         faults: What was injected.
         window: From when to when.
         title: For those who cannot see it.
+        proofs: What oracles rest on, of the fault that a close view is about; those of one that failed are pointed at.
     """
     close = window.zero is not None
     scale = Scale(window.start, window.end, GUTTER, WIDTH - _RIGHT)
@@ -117,7 +127,12 @@ def chart(lanes: Timeline, faults: Sequence[Moments], window: Window, title: str
     alone, crowd = crowd_of(faults)
     if close and crowd:  # of the many those that this picture is about
         alone = [*alone, *(one for one in crowd.faults if one.struck == window.zero)]
-    lines, rows = place(close_flags(alone, window.zero or 0) if close else whole_flags(alone, crowd), scale, WIDTH)
+    flags = (
+        [*close_flags(alone, window.zero or 0), *proof_flags(proofs, window.zero or 0)]
+        if close
+        else whole_flags(alone, crowd)
+    )
+    lines, rows = place(flags, scale, WIDTH)
     flag_area = rows * ROW + (4 if rows else 0)
     top = flag_area + (0 if close else _BAND)
     body: list[str] = []

@@ -1,5 +1,6 @@
 """The faults' lines through a picture: what each says, and where its words find room."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -9,12 +10,14 @@ from ftharness.report.crowd import Crowd
 from ftharness.report.lanes import SIZE
 from ftharness.report.moments import Moments
 from ftharness.report.placing import Flag, place_flags
+from ftharness.report.proofs import Proof
 from ftharness.report.scale import Scale
 from ftharness.report.svg import element, label, text_width
 from ftharness.report.takeover import Takeover
 from ftharness.report.units import after, moment, pairs
 
 ROW = 17.0  # pixels: of a row of words
+_MOST_PROOFS = 3  # of one oracle
 Wanted = tuple[int, str, str]  # when, what it says, and its CSS class
 
 
@@ -103,6 +106,15 @@ def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
             if t is not None:
                 flags.append((t, f"{words} {after(t - zero)}", class_))
     return flags
+
+
+def proof_flags(proofs: Sequence[Proof], zero: int) -> Iterator[Wanted]:
+    """Where the first of what an oracle failed by stands: the others are like it."""
+    told: Counter[str] = Counter()
+    for proof in dict.fromkeys(proofs):
+        told[proof.oracle] += proof.failed
+        if proof.failed and told[proof.oracle] <= _MOST_PROOFS:
+            yield proof.t, f"✗ {proof.oracle}: {proof.what} {after(proof.t - zero)}", "proof"
 
 
 def _takeover_flags(one: Moments, takeover: Takeover, zero: int) -> Iterator[Wanted]:

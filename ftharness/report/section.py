@@ -14,6 +14,7 @@ from ftharness.report.figures import Figure, figures, token_figures
 from ftharness.report.gaps import gaps
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
+from ftharness.report.proofs import proofs_of
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
@@ -221,7 +222,8 @@ def _pictures(stored: Stored) -> Iterator[Picture]:
     seen: set[int] = set()
     alone, crowd = crowd_of(faults)
     for one in [*alone, *([crowd.slowest, crowd.first] if crowd else [])]:
-        window = around(one, lanes)
+        proofs = proofs_of(one, faults, stored.record.oracles, stored.events)
+        window = around(one, lanes, proofs)
         if window is None or len(seen) == _MOST_CLOSE or any(window.start < zero < window.end for zero in seen):
             continue
         seen.add(window.zero or 0)
@@ -230,7 +232,7 @@ def _pictures(stored: Stored) -> Iterator[Picture]:
         )
         if crowd and one is crowd.slowest and one.given_up is not None:
             title += f", the slowest of {len(crowd.faults):,} to be given up"
-        drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}")
+        drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}", proofs)
         caption = f"{drawn.legend}; time counts from the fault" if drawn.legend else "time counts from the fault"
         yield Picture(title=title, svg=drawn.svg, caption=_caption(caption, drawn.hidden))
     drawn = chart(lanes, faults, whole(lanes), f"The whole run of {one_line(stored.record.name, 80)}")
