@@ -1,0 +1,21 @@
+"""How the whole suite is run: what is compiled is compiled once, and no process is left with what others could do."""
+
+import os
+import sys
+
+import pytest
+
+# The suite starts this package some hundred times, and half of what a short call takes is to compile it: what one has
+# compiled the next reads, also where the environment says that nobody should keep it.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under xdist, give out one test at a time.
+
+    It would give each process a quarter of its share to begin with, in their order. As some take 20 s and most none, one
+    would still be at that when the others have done all the rest.
+    """
+    if getattr(config.option, "maxschedchunk", 0) is None:
+        config.option.maxschedchunk = 1
