@@ -173,8 +173,22 @@ def _cells(
         for scenario in scenarios
         for name in engines
     ]
+    if bug:
+        cells = _with_bug(cells, bug, names)
     kind.version(sut_python)
     return cells
+
+
+def _with_bug(cells: "list[Cell]", bug: str, names: Sequence[str]) -> "list[Cell]":
+    """Those that run what has the planted bug: the others of a family would only pass, and are named."""
+    from ftharness.scenario.planted import idle_among, part_of
+
+    idle = idle_among(bug, [cell.scenario for cell in cells], names)
+    if idle:
+        typer.echo(
+            f"ftharness: {bug} is a bug of {part_of(bug)}; without that, and left out: {', '.join(idle)}", err=True
+        )
+    return [cell for cell in cells if cell.scenario.name not in idle]
 
 
 def _session(cells: "Sequence[Cell]", out: Path | None, seed: int, name: str) -> int:

@@ -162,6 +162,7 @@ class Ft:
 
         Raises:
             AssertionError: It did not pass; the message is the story of what happened.
+            ValueError: The planted bug is in nothing that the scenario runs, say; it would only pass.
         """
         __tracebackhide__ = True
         import msgspec
@@ -169,6 +170,7 @@ class Ft:
         from ftharness.ran import Ran
         from ftharness.report import excuse, story
         from ftharness.scenario import judge
+        from ftharness.scenario.planted import idle_among
         from ftharness.scenario.record import KNOWN
         from ftharness.scenario.runner import run_cell
         from ftharness.session import cell_of
@@ -184,6 +186,8 @@ class Ft:
             bug=bug,
             params=params,
         )
+        if bug:
+            idle_among(bug, [cell.scenario], [cell.scenario.name])
         path = f"run-{len(self.records) + 1}"
         with _writing(self._place):
             folder = self.folder / path

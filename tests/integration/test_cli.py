@@ -54,6 +54,8 @@ WRONG = [
     (["run", "migration/drain", "--stack", "./mine.toml"], "mine.toml: there is no such file"),
     (["run", "migration/drain", "--engine", "vlm"], "did you mean vllm?"),
     (["run", "migration/drain", "--bug", "drop-tokn"], "did you mean drop-token?"),
+    (["run", "migration/drain", "--bug", "flat-backoff"], "those that can show in it are drop-token, "),
+    (["run", "checkpoint/*", "--bug", "poison-for-ever"], "is one of the ranks of a job, which this scenario does not"),
     (["run", "migration/drain", "--set", "max_token=3"], "did you mean max_tokens?"),
     (["run", "migration/drain", "--set", "workers=0"], "workers = 0: must be at least 1"),
     (["run", "migration/drain", "--set", "workers=100000"], "workers = 100000: at most 64"),
@@ -213,6 +215,26 @@ def test_a_planted_bug_is_named(call: Call, tmp_path: Path) -> None:
     assert "planted bug" in (tmp_path / "run" / "report.html").read_text()
     failed = call("run", "migration/worker_failure", "--bug", "drop-token", status=1).stdout.splitlines()
     assert failed[0].endswith("  bug drop-token")
+
+
+TWO = """
+from ftharness.client import completion
+from ftharness.scenario import Scenario
+from ftharness.stack import aggregated
+
+several = [
+    Scenario(name=f"two/{count}", topology=aggregated(workers=1, standbys=count), workload=[completion(max_tokens=5)])
+    for count in (0, 1)
+]
+"""
+
+
+def test_of_several_those_that_cannot_have_the_bug_are_left_out(call: Call, tmp_path: Path) -> None:
+    """And named: what they came to would be no word on it."""
+    (tmp_path / "two.py").write_text(TWO)
+    said = call("run", "two.py", "--bug", "released-lock", "--out", "run", status=0)
+    assert "released-lock is a bug of shadow engines; without that, and left out: two/0\n" in said.stderr
+    assert [one["name"] for one in _run(tmp_path / "run")["scenarios"]] == ["two/1"]
 
 
 def test_a_fault_that_never_fires_is_unknown(call: Call) -> None:
