@@ -8,7 +8,7 @@ import pytest
 
 from ftharness.client import completion
 from ftharness.failover.states import illegal_step
-from ftharness.faults import Fault, active, kill, kill_engine, standby, start_standby, terminate
+from ftharness.faults import Fault, active, check_health, frontend, kill, kill_engine, standby, start_standby, terminate
 from ftharness.history import (
     Event,
     FaultLanded,
@@ -20,7 +20,7 @@ from ftharness.history import (
     RequestFinished,
     RunPhase,
 )
-from ftharness.scenario import Scenario, exits_as, on_log, on_token, succeeds
+from ftharness.scenario import Scenario, after_fault, exits_as, on_log, on_token, succeeds
 from ftharness.stack import aggregated
 
 Run = Callable[..., Any]
@@ -50,11 +50,13 @@ def test_a_shadow_takes_over_and_a_new_one_joins(run: Run, version: str) -> None
     scenario = Scenario(
         name="test/shadow",
         topology=aggregated(workers=1, standbys=1),
-        # The last one comes when the frontend has let go of the lost one: a lease lasts 10 s, and its end may be late.
-        workload=[completion(max_tokens=60), completion(max_tokens=20, after=0, at_s=13.0)],
+        # The last one comes when the frontend has let go of the lost one: a lease lasts 10 s, and its end may be late. Not by
+        # its own clock, by which the control would wait as well.
+        workload=[completion(max_tokens=60), completion(max_tokens=20, after=0, after_fault=2)],
         faults=[
             on_token(20).inject(kill(active)),
             on_log("ready").inject(start_standby()),
+            after_fault(0, delay_s=13).inject(check_health(frontend)),
         ],
         expect=[exits_as("SIGKILL")],
     )
@@ -77,7 +79,7 @@ def test_a_shadow_takes_over_and_a_new_one_joins(run: Run, version: str) -> None
     assert end.t < of(events, Log, source=second, event="lock_acquired")[0].t + 5_000_000  # told by two pipes
     assert [worker for worker, _ in groupby(chunk.worker for chunk in of(events, RequestChunk))] == [first, second]
     assert of(events, RequestFinished)[-1].outcome == "success"
-    joined = of(events, FaultLanded)[-1]
+    (joined,) = of(events, FaultLanded, id="fault-2")
     assert joined.evidence["started"] == "standby-2"
     assert states(events, "standby-2")[:2] == ["init", "standby"]
     for counter in ("attempts", "success"):
@@ -102,9 +104,9 @@ def test_a_shadow_that_never_serves_ends_and_says_why(
     scenario = Scenario(
         name="test/shadow",
         topology=aggregated(workers=1, standbys=1, worker_args=["--wake-fails", "takeover"]),
-        # The last one keeps the run going for as long as it may take.
-        workload=[completion(max_tokens=60), completion(max_tokens=5, after=0, at_s=3.0)],
-        faults=[on_token(20).inject(fault)],
+        # The last one keeps the run going for as long as it may take, and the control for no longer than itself.
+        workload=[completion(max_tokens=60), completion(max_tokens=5, after=0, after_fault=1)],
+        faults=[on_token(20).inject(fault), after_fault(0, delay_s=3.5).inject(check_health(frontend))],
         expect=[succeeds()],
     )
     _, events, _ = run(scenario, "dynamo-sim", version, check=False)
