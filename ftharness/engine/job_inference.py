@@ -3,10 +3,11 @@
 Nothing here imports torch, for what each rank's process imports is what its start takes.
 """
 
+import gc
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftharness.checkpoint import CheckpointManifest
 from ftharness.coordinator import (
@@ -21,6 +22,9 @@ from ftharness.coordinator import (
 from ftharness.engine.job_digest import added, shown
 from ftharness.engine.job_log import ids_of, say, speak_by_logging
 from ftharness.engine.job_settings import JobSettings
+
+if TYPE_CHECKING:
+    from ftharness.engine.job_shard import Shard
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
 _FOR_EVER = 1_000_000
@@ -49,9 +53,7 @@ def inference(settings: JobSettings) -> int:
 def _alone(settings: JobSettings, manifest: CheckpointManifest) -> int:
     exit_on_sigterm()
     say("rank_started", rank=0, pid=os.getpid(), attempt=1)
-    from ftharness.engine.job_shard import Shard  # noqa: PLC0415 - it imports torch
-
-    done = Shard(settings, rank=0).compute()
+    done = _shard_type()(settings, rank=0).compute()
     manifest.mark_shard_complete(0)
     say("job_finished", items=done.items, digest=shown(done.digest))
     return DONE
@@ -81,6 +83,20 @@ def _by_ranks(settings: JobSettings, manifest: CheckpointManifest) -> int:
     why = "; ".join(f"shard {rank}: {failure}" for rank, failure in sorted(failures.items()))
     say("job_incomplete", missing=missing, why=why)
     return INCOMPLETE
+
+
+def _shard_type() -> "type[Shard]":
+    """:class:`Shard`, whose module imports torch.
+
+    What that makes is there to stay, and a collector that looks at it time and again takes a quarter of the import.
+    """
+    gc.disable()
+    try:
+        from ftharness.engine.job_shard import Shard  # noqa: PLC0415 - by who computes alone
+    finally:
+        gc.freeze()
+        gc.enable()
+    return Shard
 
 
 def _missing(settings: JobSettings, rank: int, reports: dict[int, dict[str, Any]]) -> list[str]:
@@ -138,11 +154,11 @@ def _work(rank: int, _: int, results_queue: Reports, settings: JobSettings) -> N
         exit_on_sigterm()
     speak_by_logging()
     say("rank_started", rank=rank, pid=os.getpid(), attempt=attempt.number)
-    from ftharness.engine.job_shard import Shard  # noqa: PLC0415 - it imports torch
+    shard_type = _shard_type()
 
     def at_batch(batch: int) -> None:
         results_queue.put({"status": "running", "batch_idx": batch})
 
-    done = Shard(settings, rank, attempt.number, attempt.skip_batches, at_batch).compute()
+    done = shard_type(settings, rank, attempt.number, attempt.skip_batches, at_batch).compute()
     skipped = sorted(attempt.skip_batches)
     results_queue.put({"rank": rank, "status": "complete", **done._asdict(), "skipped_batches": skipped})
