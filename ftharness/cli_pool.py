@@ -5,6 +5,7 @@ ready; 2 the call or a file is wrong; 3 no manager answers, or something is miss
 ends with the command's own.
 """
 
+import math
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -40,6 +41,13 @@ TokenOption = Annotated[
 PoolArgument = Annotated[str, typer.Argument(metavar="POOL", help="A pool's id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, whole.")]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="For its end; else only begin it.")]
+
+
+def _number(seconds: float | None) -> float | None:
+    """What is meant as a time: ``nan`` and ``inf`` are numbers to a parser, too."""
+    if seconds is not None and not math.isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no time in seconds")
+    return seconds
 
 
 @pool_app.command("serve")
@@ -117,7 +125,8 @@ def preload(pool: PoolArgument, wait: WaitOption = True, url: UrlOption = "", to
 def drain(
     pool: PoolArgument,
     deadline_s: Annotated[
-        float | None, typer.Option("--deadline-s", min=0, help="For leases to end [default: as configured].")
+        float | None,
+        typer.Option("--deadline-s", min=0, callback=_number, help="For leases to end [default: as configured]."),
     ] = None,
     on_timeout: Annotated[
         str, typer.Option("--on-timeout", metavar="stop|abort", help="When some have not: stop them, or serve on.")
@@ -169,7 +178,10 @@ def lease(
         ),
     ] = None,
     ttl_s: Annotated[
-        float | None, typer.Option("--ttl-s", min=0.001, help="How long it lasts unrenewed [default: as configured].")
+        float | None,
+        typer.Option(
+            "--ttl-s", min=0.001, callback=_number, help="How long it lasts unrenewed [default: as configured]."
+        ),
     ] = None,
     holder: Annotated[str, typer.Option(help="A name for people who read logs.")] = "",
     url: UrlOption = "",
@@ -186,6 +198,9 @@ def lease(
         from ftharness.pool.lease_command import LeaseLost, hold
 
         granted = await calls.call("POST", "v1", "pools", pool, "leases", body=body)
+        lasts_s = (granted["expires_ms"] - granted["granted_ms"]) / 1000
+        if ttl_s is not None and lasts_s < ttl_s - 1:
+            typer.echo(f"ftharness: it lasts {lasts_s:g} s, the most that this pool grants", err=True)
         if not command:
             typer.echo(msgspec.json.encode(granted).decode())
             return 0

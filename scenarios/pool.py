@@ -133,8 +133,8 @@ probe_flap = Scenario(
     workload=[],
     jobs=[HOLDERS],
     faults=[
-        on_log("lease_got", source="job-1", nth=10).inject(freeze_engine(MANAGER, engine="main-1", duration_s=0.8)),
-        after_fault(0, delay_s=1.4).inject(freeze_engine(MANAGER, engine="main-1")),
+        on_log("lease_got", source="job-1", nth=10).inject(freeze_engine(MANAGER, engine="main-1", duration_s=1.6)),
+        after_fault(0, delay_s=2.2).inject(freeze_engine(MANAGER, engine="main-1")),
         on_log("engine_started", source="pool", captures={"engine": "main-1"}, delay_s=0.8).inject(END),
     ],
     expect=[*INVARIANTS, backoff_follows_policy()],

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -43,7 +43,8 @@ def read_toml(path: Path, kind: type[T]) -> T:
         unknown = _UNKNOWN.search(what)
         if unknown:
             where = f"{where.rstrip('`')}.{unknown[1]}"
-        raise TomlError(f"{path}:{line_of(text, where.rstrip('`'))}: {_plainly(what, where.rstrip('`'))}") from error
+        where = where.rstrip("`")
+        raise TomlError(f"{path}:{line_of(text, where)}: {_plainly(what, where)}{_choices(kind, where)}") from error
 
 
 def line_of(text: str, where: str) -> int:
@@ -68,6 +69,18 @@ def line_of(text: str, where: str) -> int:
         at = next((n for n in range(at, len(lines)) if key.match(lines[n])), at)
         table = path
     return at + 1
+
+
+def _choices(kind: Any, where: str) -> str:
+    """Where only some words may stand in a place: ``; it is one of …``."""
+    for name, _ in _STEP.findall(where):
+        inner = [kind, *get_args(kind)]  # itself, or what it is a list or a choice of
+        if not name:
+            kind = inner[-1]
+            continue
+        struct = next((one for one in inner if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
+        kind = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}.get(name) if struct else None
+    return f"; it is one of {', '.join(map(repr, get_args(kind)))}" if get_origin(kind) is Literal else ""
 
 
 def _plainly(what: str, where: str) -> str:

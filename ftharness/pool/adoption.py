@@ -1,7 +1,7 @@
 """What a manager finds in its state folder: whether another one is at work, and the engines that an earlier one had.
 
 STATE/manager.lock     held by the manager for as long as it lives, and who that is
-      owner            the folder's own mark, by which its engines' processes are known
+      owner            the folder's own mark, by which its engines' processes are known, and which folder of which boot that is
       leases           what it granted, for the next one (ftharness.pool.lease_file)
       engines/         a folder for each slot (ftharness.pool.slot)
 """
@@ -101,16 +101,23 @@ class StateFolder:
         )
 
     def _own_mark(self) -> str:
+        """A mark that no other folder has, nor a copy of this one: by it processes are found that are to be ended."""
         path = self.path / "owner"
+        here = self.path.stat()
+        place = f"{here.st_dev}:{here.st_ino}"
         try:
-            mark = path.read_text().strip()
-        except FileNotFoundError:
-            mark = ""
-        if not mark:
-            mark = uuid.uuid4().hex
-            fresh = path.with_name("owner.new")
-            fresh.write_text(mark)
-            fresh.replace(path)
+            mark, boot, of = path.read_text().split()
+        except (FileNotFoundError, ValueError):
+            mark = boot = of = ""
+        if (boot, of) == (boot_id(), place):
+            return mark
+        if boot == boot_id():  # a copy: what its slots tell of is the other's
+            for slot in self.slots():
+                slot.forget()
+        mark = uuid.uuid4().hex  # of an earlier boot no process is left that the last one could find
+        fresh = path.with_name("owner.new")
+        fresh.write_text(f"{mark} {boot_id()} {place}")
+        fresh.replace(path)
         return mark
 
     def _who(self) -> str:

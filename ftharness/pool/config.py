@@ -13,6 +13,8 @@ import msgspec
 
 from ftharness.logs import TomlError, read_toml
 from ftharness.logs.toml_file import line_of
+from ftharness.pool.privileges import PrivilegesError, privileges
+from ftharness.pool.profile import find_profile
 
 #: A pool's name becomes a folder's, a label's and a part of a URL: this is what all of them allow.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -309,8 +311,9 @@ def load_config(path: Path) -> ManagerConfig:
         TomlError: It cannot be read, or something in it cannot be meant; the message begins with ``FILE:LINE:``.
     """
     config = read_toml(path, ManagerConfig)
+    text = path.read_text(encoding="utf-8")
     if not config.pools:
-        raise TomlError(f"{path}:{line_of(path.read_text(encoding='utf-8'), '.pool')}: no [[pool]] in it")
+        raise TomlError(f"{path}:{line_of(text, '.pool')}: no [[pool]] in it")
     folder = path.absolute().parent
 
     def whole(name: str) -> str:
@@ -325,6 +328,15 @@ def load_config(path: Path) -> ManagerConfig:
         )
         for pool in config.pools
     ]
+    for place, pool in enumerate(pools):
+        try:
+            where = "engine"
+            find_profile(pool.engine)
+            where = "user"
+            privileges(pool.user)
+        except (LookupError, PrivilegesError, TomlError) as error:
+            line = line_of(text, f".pool[{place}].{where}")
+            raise TomlError(f"{path}:{line}: pool {pool.id!r}: {error.args[0]}") from None
     return msgspec.structs.replace(
         config, pools=pools, state_dir=whole(config.state_dir), token_file=whole(config.token_file)
     )

@@ -19,6 +19,8 @@ from ftharness.pool.privileges import privileges
 #: What the engine listens on inside: its own network's every address, of which the host sees what is published.
 _INSIDE = "0.0.0.0"  # noqa: S104 - the container's, not the host's
 _WORKDIR = "/work"
+#: What the program itself needs: rootless podman keeps its images below the user's home.
+_OWN = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DOCKER_HOST", "DBUS_SESSION_BUS_ADDRESS")
 
 
 class ContainerError(ValueError):
@@ -46,6 +48,7 @@ def contained(
     prepared: PreparedEngine,
     config: ContainerConfig,
     *,
+    name: str,
     model: str,
     mask: Mask,
     environ: Mapping[str, str] = os.environ,
@@ -58,6 +61,7 @@ def contained(
     Args:
         prepared: As it would be started without.
         config: Of the container.
+        name: The container's, which no other on this machine has.
         model: Where the model lies; mounted there as well, not writable. "": it has none.
         mask: The devices that it sees.
         environ: The manager's variables: how the program finds its own files.
@@ -67,7 +71,6 @@ def contained(
     """
     run = program(config.program, environ.get("PATH"))
     podman = Path(run).name == "podman"
-    name = f"ftharness-{prepared.engine_id}"
     argv = ["run", "--rm", "--name", name, "--pull", "never", "--init"]
     argv += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
     argv += [f"--security-opt=seccomp={config.seccomp}"] if config.seccomp else []
@@ -85,15 +88,15 @@ def contained(
     for mount in config.mounts:
         argv += ["--volume", f"{mount.source}:{mount.target}{'' if mount.writable else ':ro'}"]
     argv += _devices(mask, podman=podman)
-    argv += [word for key, value in _inside(prepared).items() for word in ("--env", f"{key}={value}")]
+    inside_env = _inside(prepared)
+    # By name alone, and from the program's own environment: a value may be a secret, and a command line is for all to read.
+    argv += [word for key, value in inside_env.items() for word in ("--env", f"{key}={value}" if key in _OWN else key)]
     entry, *inside = [word.replace(prepared.workdir, _WORKDIR) for word in _listening(prepared.argv)]
-    # What the program itself needs: rootless podman keeps its images below the user's home.
-    kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DOCKER_HOST", "DBUS_SESSION_BUS_ADDRESS")
     return msgspec.structs.replace(
         prepared,
         bin=run,
         args=(*argv, "--entrypoint", entry, config.image, *inside),  # an image's own would come before the command
-        env={key: environ[key] for key in kept if key in environ},
+        env=inside_env | {key: environ[key] for key in _OWN if key in environ},
         container=name,
         stop=(run, "rm", "--force", name),
         user="",  # it is the container's: whoever runs podman has to be whoever has the images

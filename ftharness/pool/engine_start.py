@@ -15,6 +15,7 @@ from typing import Any
 
 from ftharness.failover.identity import Identity
 from ftharness.pool.engine_process import EngineProcess, OnLine
+from ftharness.pool.open_files import AT_FIRST
 from ftharness.pool.shim_link import SOCKET
 from ftharness.pool.shim_wire import Message, put, reachable, said, take
 from ftharness.pool.slot import TAG, Slot
@@ -83,6 +84,7 @@ async def start(
         "settle_s": settle_s,
         "privileges": None if privileges is None else dict(privileges),
         "scratch_in": scratch_in,
+        "open_files": AT_FIRST,
         "about": dict(about),
     }
     try:

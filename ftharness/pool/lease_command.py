@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -95,6 +94,20 @@ def _path(lease: dict[str, Any]) -> tuple[str, ...]:
     return "v1", "pools", lease["pool_id"], "leases", lease["id"]
 
 
+def _at_a_terminal() -> bool:
+    """Whether a terminal's Ctrl-C goes to us, and so to our command: wherever its and our input comes from."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
 @contextlib.contextmanager
 def _signals_go_to(process: asyncio.subprocess.Process) -> Iterator[None]:
     """What is meant to end us ends the command; then we give the lease back, and end with its status."""
@@ -102,7 +115,7 @@ def _signals_go_to(process: asyncio.subprocess.Process) -> Iterator[None]:
 
     def pass_on(number: signal.Signals) -> None:
         # At a terminal both get its Ctrl-C, and a second one means more than the first to many programs.
-        if number != signal.SIGINT or not sys.stdin.isatty():
+        if number != signal.SIGINT or not _at_a_terminal():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 

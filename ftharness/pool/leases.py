@@ -230,7 +230,7 @@ class Leases:
         why = (
             "it ended long ago, or never was"
             if ours
-            else "this manager did not grant it, and no manager before it left it"
+            else "this manager did not grant it; if an earlier one did, it ended with that one"
         )
         raise UnknownLease(f"no lease {lease_id!r}: {why}")
 

@@ -278,6 +278,11 @@ class Manager:
         if found.unreadable:
             self._advise(f"{path}: {found.unreadable} lines are half written; what they said of a lease is lost")
         self.registry.take_over(found.held, found.over, self._gone)
+        for pool in self.registry.pools():
+            for one in pool.engines.values():
+                if one.slots and len(one.leases) > one.slots:
+                    more = f"{one.id} was adopted with {len(one.leases)} leases, and has {one.slots} slots now"
+                    self._advise(f"{more}: it gets no more until so many have ended", pool.id, one.id)
         if not self.config.engines_survive:
             path.unlink(missing_ok=True)
             return
@@ -289,8 +294,8 @@ class Manager:
         except NotKept as error:
             self._advise(f"{error}: no leases are granted as long as they cannot be written down")
 
-    def _advise(self, reason: str) -> None:
-        self._log.event("advisory", reason=reason)
+    def _advise(self, reason: str, pool_id: str = "", engine_id: str = "") -> None:
+        self._log.event("advisory", pool_id=pool_id, engine_id=engine_id, reason=reason)
 
     async def _preload_first(self, pool_id: str) -> None:
         operation = self.preload(pool_id)

@@ -4,6 +4,7 @@ An engine gets no variable that nobody named: those of its profile, of its pool,
 :data:`PASSED`, the profile's ``pass_env`` or the pool's. Its home is its own folder.
 """
 
+import hashlib
 import math
 import os
 import sys
@@ -96,7 +97,12 @@ def prepare(
             advisory=advised if config.container is None else "",
         )
         if config.container is not None:
-            prepared = contained(prepared, config.container, model=staged.path, mask=its_mask, environ=environ)
+            # Two managers on one machine may have pools of one name: what sets them apart is where their state lies.
+            place = hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:8]
+            name = f"ftharness-{place}-{engine_id}"
+            prepared = contained(
+                prepared, config.container, name=name, model=staged.path, mask=its_mask, environ=environ
+            )
     except (TomlError, LookupError, PrivilegesError, ContainerError) as error:
         raise PrepareError(f"pool {config.id!r}: {error.args[0]}") from error
     return prepared

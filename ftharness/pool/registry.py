@@ -373,6 +373,14 @@ class Registry:
         self._end_due()
         return self._leases.get(lease_id)
 
+    def told_lease(self, lease_id: str) -> Lease:
+        """A lease that a change tells of; none is ended by that, for their ends are told after it.
+
+        Raises:
+            UnknownLease: There is none.
+        """
+        return self._leases.get(lease_id)
+
     def expire(self) -> list[Lease]:
         """End those whose time is over; returns them."""
         return self._end_due()

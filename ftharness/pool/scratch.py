@@ -13,7 +13,8 @@ import contextlib
 import os
 from pathlib import Path
 
-_LINK = "tmp"  # in the slot's folder
+#: In a slot's folder.
+LINK = "tmp"
 
 
 def make_scratch(slot: str, base: str, uid: int | None = None, gid: int | None = None) -> Path:
@@ -30,7 +31,7 @@ def make_scratch(slot: str, base: str, uid: int | None = None, gid: int | None =
     """
     remove_scratch(slot)
     path = Path(base, f"ft-{os.urandom(4).hex()}")
-    Path(slot, _LINK).symlink_to(path)
+    Path(slot, LINK).symlink_to(path)
     path.mkdir(0o700)
     if uid is not None and gid is not None:
         os.chown(path, uid, gid, follow_symlinks=False)
@@ -43,7 +44,7 @@ def remove_scratch(slot: str) -> None:
     Args:
         slot: The slot's folder; nothing of its engine is left.
     """
-    link = Path(slot, _LINK)
+    link = Path(slot, LINK)
     try:
         path = link.readlink()
     except OSError:

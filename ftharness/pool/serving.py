@@ -16,6 +16,7 @@ from ftharness.pool.log_sink import LineSink
 from ftharness.pool.logs import LibraryLog, PoolLog
 from ftharness.pool.manager import Manager
 from ftharness.pool.metrics import PoolMetrics
+from ftharness.pool.open_files import raise_limit
 from ftharness.pool.registry import Registry
 from ftharness.pool.server import Server, listening, url_of
 from ftharness.pool.telling import Both, Known, Teller
@@ -44,6 +45,7 @@ async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str
         OSError: Nothing can listen there.
         CannotServe: As it says.
     """
+    raise_limit()
     token = read_token(config.token_file, config.token_env)
     check_exposure(config.host, token)
     registry = Registry(config.pools, await asyncio.to_thread(discover))

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -31,7 +32,7 @@ from typing import Any, NoReturn
 from ftharness.failover.identity import identity_of, myself
 from ftharness.failover.slots import Slots
 from ftharness.pool.scratch import make_scratch, remove_scratch
-from ftharness.pool.shim_link import ManagerLink
+from ftharness.pool.shim_link import SOCKET, ManagerLink
 from ftharness.pool.shim_log import ShimLog
 from ftharness.process.execute import spawn
 from ftharness.process.process_table import below, read_table, send_signal
@@ -56,7 +57,8 @@ class Shim:
 
     Args:
         spec: What to start, and how: ``argv``, ``environment``, ``cwd``, ``folder``, ``survive``, ``log_limit`` (bytes),
-            ``settle_s``, ``privileges``, ``scratch_in``, ``about`` (the manager's own notes, given to the next one).
+            ``settle_s``, ``privileges``, ``scratch_in``, ``open_files`` (its soft limit), ``about`` (the manager's own notes,
+            given to the next one).
         link: The socket to the manager that started it.
         manager: The pid of that.
     """
@@ -93,6 +95,8 @@ class Shim:
             while not self._is_done():
                 self._turn()
         remove_scratch(self._folder)
+        with contextlib.suppress(OSError):
+            Path(self._folder, SOCKET).unlink()
         os.close(self._lock)  # before the manager sees the end of the link, on which it may start the next
 
     # The start.
@@ -134,6 +138,7 @@ class Shim:
         give_up = _privileges(spec["privileges"])
 
         def before_exec() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spec["open_files"], _open_files()))
             give_up()
             # After a change of user, which resets it.
             set_option(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -318,6 +323,11 @@ def _privileges(spec: dict[str, Any] | None) -> Callable[[], None]:
             raise PermissionError(errno.EPERM, str(error)) from error  # an engine with too many rights is not started
 
     return give_up
+
+
+def _open_files() -> int:
+    """The hard limit of open files."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def main(link_fd: int, spec_fd: int, manager: int) -> NoReturn:

@@ -12,6 +12,7 @@ is left of the one before.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -20,8 +21,9 @@ from typing import NamedTuple
 
 from ftharness.failover.identity import Identity
 from ftharness.failover.slots import Slots
-from ftharness.pool.scratch import remove_scratch
+from ftharness.pool.scratch import LINK, remove_scratch
 from ftharness.pool.shim import LOCK, LOG, RECORD
+from ftharness.pool.shim_link import SOCKET
 from ftharness.process.process import Ended
 from ftharness.process.process_table import Entry, read_entry, read_table, send_signal, tagged
 
@@ -89,6 +91,15 @@ class Slot:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def forget(self) -> None:
+        """Know nothing of what was started, which is another folder's.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        for name in (RECORD, LINK, SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
+
     def record(self) -> Record | None:
         """What the last shim wrote; None where there was none, or what it wrote cannot be read."""
         try:
@@ -149,7 +160,10 @@ class Slot:
         record = self.record()
         shim = read_entry(record.shim.pid) if record is not None and record.shim.here and record.shim.lives else None
         if shim is None or record is None or shim.start_time != record.shim.started:
-            raise SlotHeld(f"{self.folder / LOCK} is locked, and not by the shim that {RECORD} there tells of")
+            raise SlotHeld(
+                f"{self.folder / LOCK} is locked, and not by the shim that {RECORD} there tells of: "
+                f"end who has it, which `fuser {self.folder / LOCK}` names, and its engine goes with it"
+            )
         send_signal(shim, signal.SIGKILL)
         if not await self.wait_until_free(_GONE_S):
             raise SlotHeld(f"{self.folder / LOCK} is still locked {_GONE_S:g} s after its shim was killed")
@@ -157,7 +171,7 @@ class Slot:
     async def sweep(self) -> list[int]:
         """Kill what is left of an engine whose shim is gone, found by the tag in its environment, and see it end.
 
-        Its temporary files go, too.
+        Its temporary files go, too, and the shim's socket.
 
         Returns:
             The pids.
@@ -176,6 +190,8 @@ class Slot:
             pass
         else:
             await asyncio.to_thread(remove_scratch, str(self.folder))
+            with contextlib.suppress(OSError):
+                (self.folder / SOCKET).unlink()
             return killed
         left = ", ".join(f"{entry.name} (pid {entry.pid}, state {entry.state})" for entry in self._left())
         raise SlotHeld(f"of the last engine in {self.folder} this is left, {_GONE_S:g} s after it was killed: {left}")

@@ -83,7 +83,7 @@ class Teller:
     def _lease(self, change: Change) -> None:
         if change.before == change.after:
             return  # renewed: every few seconds, by every holder
-        lease = self._registry.lease(change.lease_id)
+        lease = self._registry.told_lease(change.lease_id)
         says: dict[str, Any] = {"lease_id": lease.id, "holder": lease.holder}
         begins = "lease_taken_over" if change.before == "earlier" else "lease_granted"
         name = begins if change.after == "held" else f"lease_{change.after}"

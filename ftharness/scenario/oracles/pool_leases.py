@@ -151,6 +151,9 @@ def _with_holders(case: Case, book: _Book) -> Iterator[Finding]:
     for lease, line in got.items():
         if lease not in book.granted:
             yield _fails(f"{line.source} got lease {lease}, which no manager said that it granted", line)
+    for lease, line in last.items():
+        if lease not in got:
+            yield _fails(f"{line.source} says what became of lease {lease}, which it never said that it got", line)
     for lease, given in book.granted.items():
         end, word, how = book.over.get(lease), last.get(lease), book.became(lease)
         holder = given.captures.get("holder", "").partition("/")[0]

@@ -90,9 +90,10 @@ def _granted_when_ready(case: Case, config: ManagerConfig) -> Iterator[Finding]:
                 what = f"lease {lease} was granted on {slot[1]}, of which the last word was {_word(was)}"
                 yield Finding("fail", what, evidence, invariant=True)
             continue
-        if line.event == "engine_ready" and was not in (*BEGINS, "engine_unready", "engine_ready"):
+        says = line.event.removeprefix("engine_")
+        if says in ("ready", "unready") and was not in (*BEGINS, "engine_unready", "engine_ready"):
             yield Finding(
-                "fail", f"{slot[1]} was ready, of which the last word was {_word(was)}", evidence, invariant=True
+                "fail", f"{slot[1]} was {says}, of which the last word was {_word(was)}", evidence, invariant=True
             )
         state[slot] = line
 

@@ -119,6 +119,8 @@ class _Slot:
             case "breaker_open":
                 return self._opens(line)
             case "breaker_half_open":
+                if self._breaker != "open":
+                    return "its breaker was half open, and nobody had said that it opened"
                 half_open_s = self._pool.breaker.half_open_s
                 since = at(line) - self._opened
                 if half_open_s is None or since < half_open_s - _CLOCK_S:
@@ -197,9 +199,12 @@ class _Slot:
 
     def _never_started(self) -> str:
         """Whether it was to be started again, and was not, though its manager had the time."""
+        until = killed_t(self._case, self._manager) or self._case.fault_end_t or 0
+        lost = self._ended if self._breaker == "closed" and not self._operating and not self._asked else None
+        if self._scheduled is None and lost is not None and (until - lost.t) / 1e9 > _START_S:
+            return f"it ended, and nobody said within {(until - lost.t) / 1e9:.0f} s when it would be started again"
         if self._scheduled is None:
             return ""
-        until = killed_t(self._case, self._manager) or self._case.fault_end_t or 0
         waited_s = (until - self._scheduled.t) / 1e9
         told_s = int(self._scheduled.captures["delay_ms"]) / 1000
         if waited_s > told_s + _START_S:

@@ -107,7 +107,7 @@ class Kit:
 
     def processes(self, engine_id: str = "p-1") -> list[int]:
         """All that runs in a slot, by the mark in its environment: also what nobody remembers."""
-        owner = (self.state / "owner").read_text()
+        owner = (self.state / "owner").read_text().split()[0]
         tag = f"FTHARNESS_POOL_ENGINE={owner}/{engine_id}/"
         return [entry.pid for entry in tagged(tag, read_table()) if entry.state not in "ZX"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
 from typing import Any
 
@@ -107,6 +108,23 @@ async def test_a_reloaded_model_survives_the_manager(kit: Any) -> None:
         await told.until("engine_started")
         assert (await kit.info(await kit.ready(manager, told)))["model"] == "new"
         await manager.operations.until_over(manager.drain("p", 0).id)
+
+
+async def test_a_copy_of_a_state_folder_is_not_the_folder(kit: Any) -> None:
+    """A manager of the copy takes and ends nothing of the first one's, and starts its own; also what is temporary stays."""
+    first = kit.program(kit.pool(), engines_survive=True)
+    pid = first.until("engine_started")["pid"]
+    first.until("engine_ready")
+    temporary = (kit.state / "engines" / "p-1" / "tmp").readlink()
+    copy = kit.folder / "copy"
+    shutil.copytree(kit.state, copy, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+    async with kit.manager(kit.pool(), engines_survive=False, state_dir=str(copy)) as (manager, told):
+        await kit.ready(manager, told)
+        assert not told.all("engine_adopted")
+        assert not told.all("engine_gone")
+        assert kit.processes() == [pid]
+        assert temporary.is_dir()
+    assert kit.processes() == [pid]
 
 
 async def test_an_engine_of_no_pool_is_ended(kit: Any) -> None:

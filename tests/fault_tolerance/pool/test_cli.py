@@ -1,5 +1,6 @@
 """``ftharness pool …`` as its users meet it: real processes, their statuses, what they say, and what they leave."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,11 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     """``serving(toml, *options)``: a manager of that file, which answers."""
     started: list[subprocess.Popen[str]] = []
 
-    def serve(text: str = SIM, *options: str, **env: str) -> Serving:
+    def serve(text: str = SIM, *options: str, prefix: Sequence[str] = (), **env: str) -> Serving:
         (tmp_path / "pool.toml").write_text(text)
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(
-                [*FTHARNESS, "serve", "--config", "pool.toml", "--port", "0", *options],
+                [*prefix, *FTHARNESS, "serve", "--config", "pool.toml", "--port", "0", *options],
                 cwd=tmp_path,
                 env={**os.environ, **env},
                 stdout=subprocess.PIPE,
@@ -101,6 +102,32 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     for process in started:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_a_manager_has_as_many_files_as_it_may_and_its_engines_as_many_as_it_began_with(
+    serving: Callable[..., Serving],
+) -> None:
+    """With a soft limit of 64 it has more than a hundred connections at once, which say nothing, and still answers."""
+    one = serving(prefix=["prlimit", "--nofile=64:4096"])
+    one.until_logged("engine_ready")
+    host, _, port = one.url.removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(120):
+            open_ones.enter_context(socket.create_connection((host, int(port))))
+        one.call("lease", "p")
+    pid = one.until_logged("engine_started")["pid"]
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    (files,) = (line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+    assert files == ["64", "4096"]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "soon"])
+def test_a_time_that_is_none_is_refused(serving: Callable[..., Serving], seconds: str) -> None:
+    """Before anything is asked; a longer time than a pool grants is told."""
+    one = serving('[[pool]]\nid = "p"\nengine = "sim"\nlease_ttl_max_s = 100.0\n')
+    assert "--ttl-s" in one.call("lease", "p", "--ttl-s", seconds, status=2).stderr
+    one.until_logged("engine_ready")
+    assert "it lasts 100 s, the most that this pool grants" in one.call("lease", "p", "--ttl-s", "900").stderr
 
 
 def test_a_pool_is_shown_drained_and_resumed(serving: Callable[..., Serving]) -> None:
@@ -221,7 +248,7 @@ def test_a_manager_with_a_token_answers_those_who_have_it(serving: Callable[...,
         ("[[pool]]\nid = 'p'\n", [], 2, "pool.toml:1"),
         (SIM + "slots = 3\n", [], 2, "pool.toml:4: unknown key 'slots'"),
         (SIM + 'device_mask = ["GPU-nothing"]\n', [], 2, "GPU-nothing"),
-        (SIM.replace("sim", "simm"), [], 1, "did you mean sim?"),
+        (SIM.replace("sim", "simm"), [], 2, "pool.toml:3: pool 'p': no engine profile 'simm'; did you mean sim?"),
         (SIM + 'args = ["--exit-at-start", "3"]\n', [], 1, "pool 'p' cannot be started"),
     ],
 )

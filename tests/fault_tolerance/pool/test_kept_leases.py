@@ -47,6 +47,25 @@ async def test_a_holder_keeps_its_lease(kit: Any) -> None:
         await _end(manager)
 
 
+async def test_an_engine_with_more_leases_than_slots_gets_no_more(kit: Any) -> None:
+    """Fewer slots are configured meanwhile: who holds one keeps it, and somebody is told."""
+    first = kit.program(kit.pool(slots_per_engine=2), engines_survive=True)
+    first.until("engine_ready")
+    leases = first.lease(), first.lease()
+    first.kill()
+    config = kit.pool(slots_per_engine=1)
+    async with kit.manager(config, engines_survive=True) as (manager, told):
+        (advised,) = told.all("advisory")
+        assert "p-1 was adopted with 2 leases, and has 1 slots now" in advised["reason"]
+        await kit.ready(manager, told)
+        manager.registry.release(leases[0])
+        with pytest.raises(Refused, match="1 of 1 are leased"):
+            manager.registry.acquire("p")
+        manager.registry.release(leases[1])
+        manager.registry.acquire("p")
+        await _end(manager)
+
+
 async def test_a_lease_outlives_any_number_of_managers(kit: Any) -> None:
     """One after the other, killed or in order; also for as long as the first one is remembered by nobody but the file."""
     async with kit.manager(kit.pool(), engines_survive=True) as (manager, told):
@@ -125,7 +144,7 @@ async def test_leases_end_with_engines_that_do_not_outlive_their_manager(kit: An
         manager.registry.acquire("p")
         assert not (kit.state / "leases").exists()
     async with kit.manager(kit.pool(preload=False)) as (manager, _):
-        with pytest.raises(UnknownLease, match="no manager before it left it"):
+        with pytest.raises(UnknownLease, match="if an earlier one did, it ended with that one"):
             manager.registry.lease(lease)
 
 

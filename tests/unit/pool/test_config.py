@@ -41,6 +41,8 @@ def write(folder: Path, text: str) -> Path:
 def test_a_file_says_all_of_it(tmp_path: Path) -> None:
     """Paths are from its folder, where there is something; what is not said has its default."""
     (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "own.toml").write_text('what = "our own"\n')
     config = load_config(write(tmp_path, WHOLE))
     chat, own = config.pools
     assert (config.port, config.engines_survive, config.fail_mode) == (8123, True, "open")
@@ -66,6 +68,10 @@ def test_a_file_says_all_of_it(tmp_path: Path) -> None:
         ("slots = 1", 4, "unknown key 'slots'"),
         ('digest = "abc"', 1, "64 hexadecimal digits"),
         ("lease_ttl_s = 0", 4, "> 0"),
+        ('engine = "simm"', 3, "pool 'p': no engine profile 'simm'; did you mean sim?"),
+        ('engine = "none.toml"', 3, "there is no such file"),
+        ('user = "nosuch"', 4, "pool 'p': user 'nosuch': there is none on this machine"),
+        ("[pool.container]\nimage = 'i'\nprogram = 'lxc'", 6, "it is one of 'auto', 'podman', 'docker'"),
         ("lease_ttl_s = nan", 4, "float"),
         ("lease_ttl_s = 4000", 1, "lease_ttl_s = 4000 is above lease_ttl_max_s = 3600"),
         ("device_mask = [0.5]", 4, "int | str"),
@@ -86,8 +92,10 @@ def test_what_cannot_be_meant_is_told_with_its_line(tmp_path: Path, line: str, p
     """The file, the line, or that of its table, and what is wrong."""
     text = (
         f'[[pool]]\nid = "p"\nengine = "sim"\n{line}\n'
-        if not line.startswith("id")
+        if not line.startswith(("id", "engine"))
         else f'[[pool]]\n{line}\nengine = "sim"\n'
+        if line.startswith("id")
+        else f'[[pool]]\nid = "p"\n{line}\n'
     )
     path = write(tmp_path, text)
     with pytest.raises(TomlError) as error:
@@ -104,7 +112,7 @@ def test_pools_have_names_of_their_own(tmp_path: Path) -> None:
         (one + one, "two pools have the id 'p'"),
         ("port = 1\n", r"no \[\[pool\]\] in it"),
         ('token_file = "t"\ntoken_env = "T"\n' + one, "the token is in one place"),
-        ('fail_mode = "maybe"\n' + one, "maybe"),
+        ('fail_mode = "maybe"\n' + one, "'maybe' at fail_mode; it is one of 'open', 'fast'"),
     ):
         with pytest.raises(TomlError, match=why):
             load_config(write(tmp_path, text))

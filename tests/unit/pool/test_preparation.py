@@ -208,9 +208,12 @@ def test_a_container_has_no_capability_and_a_model_that_it_cannot_write(tmp_path
     inside = argv[argv.index("--entrypoint") :]
     assert inside[:4] == ["--entrypoint", "/usr/local/bin/vllm", "vllm/vllm-openai:v0.32.0", "serve"]
     assert after(inside, "--host") == "0.0.0.0"  # noqa: S104 - the container's
-    assert engine.container == "ftharness-p-1"
-    assert engine.stop == (docker, "rm", "--force", "ftharness-p-1")
+    assert engine.stop == (docker, "rm", "--force", engine.container)
     assert "HF_TOKEN" not in engine.env
+    assert "OWN=1" not in argv, "a value may be a secret, and every user can read a command line"
+    assert engine.env["OWN"] == "1"
+    elsewhere = prepared(config, tmp_path, environ={"PATH": str(tmp_path)}, state_dir=tmp_path / "other")
+    assert elsewhere.container != engine.container, "another manager's pool may have the same name"
 
 
 def test_podman_comes_before_docker(tmp_path: Path) -> None:

@@ -283,6 +283,7 @@ async def test_an_end_that_no_manager_saw_is_written_down(slot: Slot) -> None:
     record = slot.record()
     assert record is not None
     assert (record.phase, record.exit, record.told) == ("gone", Ended(None, "SIGBUS"), False)
+    assert not (slot.folder / "shim.sock").exists()
     assert await connect(slot) is None
 
 

@@ -342,6 +342,14 @@ def test_a_lease_that_the_next_manager_does_not_know_though_it_has_its_engine() 
         fails(pools.judged(leases_conserved), "lease a was released, and was another manager's")
 
 
+def test_what_became_of_a_lease_that_its_holder_never_got(pools: Pools) -> None:
+    """It cannot give back what it has not said to have."""
+    pools.grants(11, "a")
+    pools.ends(12, "a")
+    pools.job(12.1, "lease_returned lease=a engine=main-1")
+    fails(pools.judged(leases_conserved), "job-1 says what became of lease a, which it never said that it got")
+
+
 # Readiness.
 
 
@@ -388,6 +396,22 @@ def test_ready_without_a_start(pools: Pools) -> None:
     pools.kills(12, "main-1", 101)
     pools.is_ready(13)
     fails(pools.judged(ready_only_when_healthy), "main-1 was ready, of which the last word was lost")
+
+
+@pytest.mark.parametrize("event,word", [("engine_unready", "unready"), ("engine_ready", "ready")])
+def test_a_manager_that_says_how_an_engine_is_that_it_never_had(event: str, word: str) -> None:
+    """What the one before it had started it has to adopt first."""
+    about = {"reason": "no answer"} if word == "unready" else {"url": "http://127.0.0.1:1"}
+    for adopted in (True, False):
+        pools = Pools(engines_survive=True)
+        pools.lease(11, "a")
+        pools.manager_dies(12)
+        if adopted:
+            pools.says(12.5, "engine_adopted", source="pool.2", pid=101)
+        pools.says(13, event, source="pool.2", **about)
+        found = pools.judged(ready_only_when_healthy)
+        assert found.verdict == ("pass" if adopted else "fail"), found
+    fails(found, f"main-1 was {word}, of which the last word was never started")
 
 
 @pytest.mark.parametrize("said_s,verdict", [(0.9, "pass"), (1.2, "fail"), (None, "fail")])
@@ -550,6 +574,11 @@ def test_a_wait_that_never_ends(pools: Pools) -> None:
             "its breaker was half open 4.99 s after it opened, not after 10.0 s",
         ),
         (lambda pools: (opens(pools, 20), ends(pools, 21, 4000)), "to be started again though its breaker was open"),
+        (
+            lambda pools: (pools.says(20, "engine_lost", **KILL), pools.says(31, "breaker_half_open")),
+            "its breaker was half open, and nobody had said that it opened",
+        ),
+        (lambda pools: pools.says(20, "engine_lost", **KILL), "nobody said within 80 s when it would be started again"),
     ],
 )
 def test_what_the_breaker_does_not_let_through(pools: Pools, third: Callable[[Pools], Any], what: str) -> None:

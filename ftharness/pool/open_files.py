@@ -1,0 +1,20 @@
+"""How many files the manager may have open: each holder who waits for news has a connection, and each engine has two.
+
+Engines get the limit back that the manager began with: some programs cannot do with descriptors above 1,023 (select(2)).
+"""
+
+import resource
+from typing import Final
+
+#: The soft limit that the process began with; -1: none.
+AT_FIRST: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+#: More is of no use to us, and what the kernel gives for each is not free.
+_MOST: Final = 65_536
+
+
+def raise_limit() -> None:
+    """As many as we may have without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
