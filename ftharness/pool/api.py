@@ -98,6 +98,7 @@ class Api:
     def close(self) -> None:
         """Whoever waits is answered now: the manager ends."""
         self._news.close()
+        self._manager.operations.let_go()
 
     # Leases.
 

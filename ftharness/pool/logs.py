@@ -18,6 +18,8 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 #: Characters of a text, at most; the next one is tried where the whole line is still too long.
 _CLIPS = (1_000, 200, 40)
+#: Seconds within which a library's line that comes again is only counted.
+_REPEATS_S = 1.0
 #: What a person who reads along wants to see first.
 _LEAD = ("timestamp", "level", "event")
 #: What is left of a line that no clipping makes short enough.
@@ -105,11 +107,22 @@ class LibraryLog(logging.Handler):
     def __init__(self, log: PoolLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
+        self._last: tuple[str, str, str] = "", "", ""
+        self._again = 0
+        self._since = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one of their lines."""
+        """Write one of their lines; the same one over and over is written once a second, with how often it came."""
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.message(level, record.name, self.format(record))
+        said = level, record.name, self.format(record)
+        if said == self._last and record.created - self._since < _REPEATS_S:
+            self._again += 1
+            return
+        if self._again:
+            was_level, logger, text = self._last
+            self._log.message(was_level, logger, f"{text} ({self._again} times more)")
+        self._last, self._again, self._since = said, 0, record.created
+        self._log.message(*said)
 
 
 def _rendered(logger: WrappedLogger, method: str, event: EventDict) -> bytes:

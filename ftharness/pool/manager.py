@@ -5,7 +5,7 @@ import logging
 import random as random_module
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import Context
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from ftharness.pool.house import House, Sleep
 from ftharness.pool.lease_file import LEASES, LeaseFile, read
 from ftharness.pool.leases import NotKept
 from ftharness.pool.log_events import Log, Silent
-from ftharness.pool.operations import Kind, Operation, Operations, Progress
+from ftharness.pool.operations import Busy, Kind, Operation, Operations, Progress
 from ftharness.pool.pool_engines import OnTimeout, PoolEngines
 from ftharness.pool.pool_model import PoolModel
 from ftharness.pool.registry import Registry
@@ -31,6 +31,10 @@ _LOG = logging.getLogger(__name__)
 _A_START: Final[tuple[Kind, ...]] = ("preload",)
 #: How often the memory of devices is asked for, where there are devices; nothing tells of it.
 _DEVICES_S = 10.0
+
+
+class NotStarted(Exception):  # noqa: N818 - says what is the case
+    """A pool could not be started, and nobody goes on trying; the message says why."""
 
 
 class Manager:
@@ -143,6 +147,29 @@ class Manager:
             UnknownPool: There is none of that name.
         """
         return self._pools[self.registry.pool(pool_id).id]
+
+    async def until_ready(self, pool_id: str) -> None:
+        """Wait until an engine of a pool can be leased.
+
+        Raises:
+            UnknownPool: There is none of that name.
+            NotStarted: A pool cannot be started, and the configuration says to end then.
+        """
+        if self.registry.pool(pool_id).ready:
+            return
+        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def hear(change: Change) -> None:
+            if (change.pool_id, change.what, change.after) == (pool_id, "ready", "true") and not ready.done():
+                ready.set_result("")
+
+        forget = self.registry.subscribe(hear)
+        try:
+            await asyncio.wait((ready, self.failed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            forget()
+        if not ready.done():
+            raise NotStarted(self.failed.result())
 
     def preload(self, pool_id: str) -> Operation:
         """Begin to stage a pool's model and start its engines.
@@ -298,8 +325,12 @@ class Manager:
         self._log.event("advisory", pool_id=pool_id, engine_id=engine_id, reason=reason)
 
     async def _preload_first(self, pool_id: str) -> None:
-        operation = self.preload(pool_id)
-        operation = await self.operations.until_over(operation.id)
+        with suppress(Busy):  # somebody was faster
+            self.preload(pool_id)
+        begun = self.operations.running(pool_id)
+        if begun is None or begun.kind != "preload":
+            return
+        operation = await self.operations.until_over(begun.id)
         if operation.state != "failed" or operation.detail == "cancelled":
             return
         if self.config.fail_mode == "fast" and not self.failed.done():

@@ -8,6 +8,8 @@ from typing import Final
 
 #: The soft limit that the process began with; -1: none.
 AT_FIRST: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+#: What is kept for engines, their probes and files, however many clients there are: a part of all.
+_KEPT_PART: Final = 4
 #: More is of no use to us, and what the kernel gives for each is not free.
 _MOST: Final = 65_536
 
@@ -18,3 +20,9 @@ def raise_limit() -> None:
     most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def for_connections() -> int:
+    """How many clients may be connected at once."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (_MOST if soft == resource.RLIM_INFINITY else soft) * (_KEPT_PART - 1) // _KEPT_PART

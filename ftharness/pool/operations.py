@@ -88,6 +88,7 @@ class Operations:
         self._serial = itertools.count(1)
         self._all: OrderedDict[str, Operation] = OrderedDict()
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by pool
+        self._let_go = asyncio.Event()
 
     def get(self, operation_id: str) -> Operation:
         """One, as it is.
@@ -142,17 +143,24 @@ class Operations:
         """
         operation = self.get(operation_id)
         running = self._running.get(operation.pool_id)
-        if running is not None and running[0] == operation_id:
-            await asyncio.wait((running[1],), timeout=deadline_s)
+        if running is not None and running[0] == operation_id and not self._let_go.is_set():
+            let_go = asyncio.ensure_future(self._let_go.wait())
+            await asyncio.wait((running[1], let_go), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            let_go.cancel()
             await asyncio.sleep(0)  # what the task's end calls may come after us
         return self._all.get(operation_id, operation)
+
+    def let_go(self) -> None:
+        """The manager ends: whoever waits for an operation has it as it is."""
+        self._let_go.set()
 
     async def call_off(self, pool_id: str) -> None:
         """End what a pool is at, if anything, and wait until it has cleaned up behind itself."""
         running = self._running.get(pool_id)
         if running is not None:
             running[1].cancel()
-            await self.until_over(running[0])
+            await asyncio.wait((running[1],))
+            await asyncio.sleep(0)  # what the task's end calls may come after us
 
     async def close(self) -> None:
         """Call off all of them."""

@@ -4,12 +4,18 @@ By hand: it is asked for as long as the engine lives, and a whole HTTP client ta
 """
 
 import asyncio
+import errno
 import re
 from urllib.parse import urlsplit
 
 _OK = 200
 _HEAD_BYTES = _BODY_BYTES = 16 * 1024
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})\s")
+
+
+class CannotLook(Exception):  # noqa: N818 - says what is the case
+    """Nothing was asked, for want of something on our side; it says nothing of the engine."""
 
 
 async def look(url: str, timeout_s: float) -> str:
@@ -21,6 +27,9 @@ async def look(url: str, timeout_s: float) -> str:
 
     Returns:
         "" where it answers 200; else what was seen.
+
+    Raises:
+        CannotLook: We have too many files open, or no memory.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -28,6 +37,8 @@ async def look(url: str, timeout_s: float) -> str:
     except TimeoutError:
         return f"GET {url}: no answer within {timeout_s:g} s"
     except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            raise CannotLook(f"cannot ask {url}: {error.strerror}") from error
         return f"GET {url}: {error}"
     return "" if status == _OK else f"GET {url}: status {status}"
 

@@ -9,7 +9,7 @@ from ftharness.pool.config import PoolConfig
 from ftharness.pool.engine_states import HOLDING
 from ftharness.pool.house import House
 from ftharness.pool.prepared import PreparedEngine, Told
-from ftharness.pool.probe import look
+from ftharness.pool.probe import CannotLook, look
 from ftharness.pool.warmup import NotWarm, warm_up
 from ftharness.process.http_get import NoAnswer, http_get
 
@@ -94,7 +94,7 @@ class Readiness:
     async def _until_it_answers(self) -> str:
         until = self._house.clock() + self._config.ready_timeout_s
         pause_s = _FIRST_PAUSE_S
-        while seen := await self._look():
+        while seen := await self._first_look():
             if self._house.clock() >= until:
                 return f"it was not ready within {self._config.ready_timeout_s:g} s: {seen}"
             await self._house.sleep(pause_s)
@@ -104,10 +104,17 @@ class Readiness:
     async def _stay_ready(self) -> str:
         """Ask, and say what is seen; returns why it has to be started again."""
         probe = self._config.probe
-        failures = 0
+        failures, blind = 0, False
         while True:
             await self._house.sleep(probe.interval_s)
-            seen = await self._look()
+            try:
+                seen = await self._look()
+            except CannotLook as error:
+                if not blind:
+                    self._advise(str(error))
+                blind = True
+                continue
+            blind = False
             if not seen:
                 failures = 0
                 self._registry.heartbeat(self._engine_id)
@@ -124,11 +131,24 @@ class Readiness:
             if 0 < probe.restart_after <= failures:
                 return f"its probe failed {failures} times in a row: {seen}"
 
+    async def _first_look(self) -> str:
+        try:
+            return await self._look()
+        except CannotLook as error:
+            return str(error)
+
     async def _look(self) -> str:
-        """What is wrong with it; "" where it is well."""
+        """What is wrong with it; "" where it is well.
+
+        Raises:
+            CannotLook: As it says.
+        """
         url = self._prepared.url + (self._config.probe.path or self._prepared.health_path)
         seen = await look(url, self._config.probe.timeout_s)
         return self.flaw or seen  # what its log said meanwhile counts
+
+    def _advise(self, reason: str) -> None:
+        self._house.log.event("advisory", pool_id=self._config.id, engine_id=self._engine_id, reason=reason)
 
     def _say_ready(self) -> None:
         self._registry.engine_ready(

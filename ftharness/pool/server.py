@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from starlette.types import ASGIApp
 
 from ftharness.http_server import BACKLOG, HttpServer
+from ftharness.pool.open_files import for_connections
+from ftharness.pool.patience import patient
 
 #: Seconds that an idle connection is kept: longer than those who place work are usually idle between two leases.
 _KEEP_ALIVE_S = 75
@@ -24,6 +26,9 @@ class Server(HttpServer):
     def __init__(self, app: ASGIApp) -> None:
         # With httptools, which the extra brings, its parser; else h11, which takes half as many calls a second.
         super().__init__(app, parser="auto", keep_alive_s=_KEEP_ALIVE_S, last_calls_s=_LAST_CALLS_S)
+        self.config.load()
+        connections = self.server_state.connections
+        self.config.http_protocol_class = patient(self.config.http_protocol_class, connections, for_connections())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """That there is one process to a slot: ``no_double_start``, by what managers said and by what the kernel shows."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from ftharness.history import Log
@@ -11,6 +13,7 @@ from ftharness.scenario.oracles.pool_lines import (
     engines,
     hurt,
     in_fault_phase,
+    managers,
     policy,
     said,
 )
@@ -35,6 +38,7 @@ def no_double_start(case: Case) -> Finding:
                 # Whatever became of other faults: two processes are two.
                 return Finding("fail", f"{slot} has the processes {two} at once", (look.landed.n,), invariant=True)
     found = [_one_slot(case, slot, survive=config.engines_survive) for slot in engines(case)]
+    found += [one for slot in engines(case) for one in _passed_over(case, slot)]
     if finding := short_of_passing(found):
         return finding
     again = [line for line in said(case, *BEGINS, "engine_gone") if in_fault_phase(case, line)]
@@ -48,7 +52,21 @@ def no_double_start(case: Case) -> Finding:
     )
     told = ", ".join(f"{count} {word}" for count, word in words if count) or "none started"
     looked = f"; {len(looks)} looks into /proc" if looks else ""
-    return Finding("pass", f"{len(found)} slots: {told}, never two at once{looked}", tuple(line.n for line in again))
+    return Finding(
+        "pass", f"{len(engines(case))} slots: {told}, never two at once{looked}", tuple(line.n for line in again)
+    )
+
+
+def _passed_over(case: Case, slot: str) -> Iterator[Finding]:
+    """Managers that serve, and never said what became of the process that the one before had in a slot."""
+    for before, after in pairwise(managers(case)):
+        last = next(reversed(list(said(case, *BEGINS, *ENDS, engine=slot, source=before))), None)
+        serves = next(said(case, "manager_started", source=after), None)
+        if last is None or last.event in ENDS or serves is None:
+            continue
+        if next(said(case, *BEGINS, *ENDS, engine=slot, source=after), None) is None:
+            what = f"{slot}: {before} left process {last.captures['pid']}, and {after} never said what became of it"
+            yield Finding("fail", what, (last.n, serves.n), invariant=True)
 
 
 def _one_slot(case: Case, slot: str, *, survive: bool) -> Finding:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -119,6 +120,35 @@ def test_a_manager_has_as_many_files_as_it_may_and_its_engines_as_many_as_it_beg
     limits = Path(f"/proc/{pid}/limits").read_text()
     (files,) = (line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
     assert files == ["64", "4096"]
+
+
+def test_clients_that_take_all_files_cost_no_engine(serving: Callable[..., Serving]) -> None:
+    """Three hundred connections with room for a hundred: the healthy engine is not started again, and the log stays short."""
+    text = f"{SIM}[pool.probe]\ninterval_s = 0.05\nrestart_after = 2\n"
+    one = serving(text, prefix=["prlimit", "--nofile=128:128"])
+    one.until_logged("engine_ready")
+    host, _, port = one.url.removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as open_ones:
+        mine = [open_ones.enter_context(socket.create_connection((host, int(port)))) for _ in range(300)]
+        deadline = time.monotonic() + 30
+        while len(select.select(mine, [], [], 1)[0]) < 200:  # those that were closed can be read
+            assert time.monotonic() < deadline
+    one.call("lease", "p")
+    assert one.status()["restarts"] == 0
+    assert not one.log("probe_failed")
+    assert len(one.log("message")) < 20
+
+
+def test_an_operation_that_is_waited_for_when_the_manager_ends(serving: Callable[..., Serving]) -> None:
+    """Whoever waits is told that no manager answers any more, and not that something else does."""
+    one = serving()
+    one.until_logged("engine_ready")
+    one.call("lease", "p")
+    waiting = one.begin("drain", "p", "--deadline-s", "60")
+    one.until_logged("drain_begun")
+    one.process.terminate()
+    _, told = waiting.communicate(timeout=30)
+    assert (waiting.returncode, "no manager answers" in told) == (3, True), told
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "soon"])

@@ -12,6 +12,7 @@ import pytest
 
 from ftharness.pool.adoption import AnotherManager, StateError
 from ftharness.pool.config import BackoffConfig, BreakerConfig, ProbeConfig, WarmupConfig
+from ftharness.pool.manager import NotStarted
 from ftharness.pool.registry import Refused
 
 _ASKS_OFTEN = {"interval_s": 0.05, "timeout_s": 0.3}
@@ -379,3 +380,25 @@ async def test_nothing_is_left_when_the_manager_ends(kit: Any) -> None:
             raise RuntimeError("of the test")
     assert kit.processes("p-1") + kit.processes("p-2") == []
     assert not [path for path in Path(kit.state, "engines").iterdir() if not (path / "lock").exists()]
+
+
+async def test_a_pool_is_waited_for(kit: Any) -> None:
+    """Until an engine is ready, also where it is ready already; where the pool cannot be started it is said why."""
+    async with kit.manager(kit.pool()) as (manager, _):
+        async with asyncio.timeout(20):
+            await manager.until_ready("p")
+        assert manager.registry.acquire("p").state == "held"
+        await manager.until_ready("p")
+    async with kit.manager(kit.pool(args=["--exit-at-start", "3"])) as (manager, _):
+        with pytest.raises(NotStarted, match="pool 'p' cannot be started"):
+            async with asyncio.timeout(20):
+                await manager.until_ready("p")
+
+
+async def test_a_preload_that_somebody_else_began_is_the_one_that_counts(kit: Any) -> None:
+    """The manager's own comes second, and is no error; it still ends where the pool cannot be started."""
+    async with kit.manager(kit.pool(args=["--exit-at-start", "3"])) as (manager, _):
+        operation = manager.preload("p")
+        assert (await manager.operations.until_over(operation.id)).state == "failed"
+        async with asyncio.timeout(5):
+            assert "cannot be started" in await manager.failed

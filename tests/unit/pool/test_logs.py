@@ -145,6 +145,26 @@ def test_what_libraries_log_is_a_line_too(pipe: Pipe) -> None:
     assert HIDDEN not in line["text"]
 
 
+def test_what_a_library_says_over_and_over_is_counted(pipe: Pipe) -> None:
+    """A thousand times within a second is one line, and how often it came again stands in the next."""
+    handler = LibraryLog(log_into(pipe))
+    logger = logging.getLogger("tests.of.the.pool")
+    logger.addHandler(handler)
+    try:
+        for _ in range(1000):
+            logger.error("socket.accept() out of system resource")
+        logger.error("something else")
+        logger.error("something else again")
+    finally:
+        logger.removeHandler(handler)
+    assert [line["text"] for line in pipe.lines()] == [
+        "socket.accept() out of system resource",
+        "socket.accept() out of system resource (999 times more)",
+        "something else",
+        "something else again",
+    ]
+
+
 def test_a_reader_that_has_stopped_holds_up_nobody(pipe: Pipe) -> None:
     """Far more than a pipe holds; the oldest lines come whole, what is lost is counted, and told when there is room again."""
     fcntl.fcntl(pipe.write_fd, fcntl.F_SETPIPE_SZ, 4096)

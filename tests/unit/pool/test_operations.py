@@ -45,6 +45,19 @@ async def test_how_operations_end() -> None:
     assert operations.running("p") is None
 
 
+async def test_who_waits_is_let_go_when_the_manager_ends() -> None:
+    """With the operation as it is; who comes later does not wait at all."""
+    operations = _operations()
+    begun = operations.begin("drain", "p", _for_ever)
+    waiting = asyncio.create_task(operations.until_over(begun.id))
+    await asyncio.sleep(0)
+    operations.let_go()
+    assert (await waiting).state == "running"
+    assert (await operations.until_over(begun.id)).state == "running"
+    await operations.close()
+    assert operations.get(begun.id).state == "failed"
+
+
 async def test_one_at_a_time_to_a_pool() -> None:
     """The second is refused with the first; another pool's is not; one that says so takes the place of the first."""
     operations = _operations()

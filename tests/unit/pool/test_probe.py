@@ -1,13 +1,15 @@
 """One look at an engine's health, and its warm-up, on real sockets."""
 
 import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from ftharness.pool.config import WarmupConfig
-from ftharness.pool.probe import look
+from ftharness.pool.probe import CannotLook, look
 from ftharness.pool.warmup import NotWarm, warm_up
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -127,3 +129,18 @@ async def test_an_engine_without_completions_is_not_measured(status: str) -> Non
     """It is no worse an engine."""
     async with _server(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as url:
         assert await warm_up(url, "m", WarmupConfig()) == []
+
+
+async def test_a_want_of_files_says_nothing_of_the_engine() -> None:
+    """With as many files open as we may have, nothing is asked, and that is no bad answer."""
+    async with _server(_OK) as url:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open("/dev/null", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(CannotLook, match="Too many open files"):
+                await look(url, 5.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await look(url, 5.0) == ""

@@ -80,6 +80,18 @@ class Pools:
         line = {"timestamp": stamp, "level": EVENTS[event].level, "event": event, **about, **says}
         self._read(t, source, "pool", json.dumps(line))
 
+    def serves(self, t: float, source: str) -> None:
+        stamp = datetime.fromtimestamp(1_700_000_000 + t, UTC).isoformat(timespec="microseconds")
+        line = {
+            "timestamp": stamp,
+            "level": "info",
+            "event": "manager_started",
+            "host": "127.0.0.1",
+            "port": 1,
+            "pid": 2,
+        }
+        self._read(t, source, "pool", json.dumps(line))
+
     def starts(self, t: float, engine: str = "main-1", *, source: str = "pool", pid: int = 0) -> int:
         self._pid += 1
         self.says(t, "engine_started", engine, source=source, pid=pid or self._pid)
@@ -778,6 +790,25 @@ def test_engines_across_the_end_of_their_manager(survive: bool, event: str, pid:
         fails(found, what)
     else:
         assert found.verdict == "pass", found
+
+
+@pytest.mark.parametrize("event", ["engine_adopted", "engine_gone", ""])
+def test_a_manager_says_what_became_of_each_engine_that_it_found(event: str) -> None:
+    """Adopted, gone: before it serves. Of one that does not serve yet nothing is known."""
+    pools = Pools(engines_survive=event != "engine_gone")
+    pools.manager_dies(12)
+    for engine, pid in (("main-1", 101), ("main-2", 102)):
+        about = {"reason": "it ended by SIGKILL"} if event == "engine_gone" else {}
+        if event and (event, engine) != ("engine_adopted", "main-2"):
+            pools.says(13, event, engine, source="pool.2", pid=pid, **about)
+    if event == "engine_adopted":
+        assert pools.judged(no_double_start).verdict == "pass"
+    pools.serves(13.5, "pool.2")
+    found = pools.judged(no_double_start)
+    if event == "engine_gone":
+        assert found.verdict == "pass", found
+    else:
+        fails(found, "pool left process 102, and pool.2 never said what became of it" if event else "process 101")
 
 
 def test_an_engine_that_was_killed_with_its_manager_is_gone(pools: Pools) -> None:
