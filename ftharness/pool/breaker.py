@@ -64,7 +64,7 @@ class Breaker:
     @property
     def half_open_at(self) -> float | None:
         """When one try is let through, by the caller's clock; None: not before it is reset, or it is not open."""
-        if self.state != "open" or self._config.half_open_s is None:
+        if self.state != "open" or not self._config.half_open_s:
             return None
         return self._opened + self._config.half_open_s
 

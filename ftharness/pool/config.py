@@ -89,12 +89,12 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         restarts: So many within the window are let through; one more would be a storm.
         window_s: The window.
-        half_open_s: How long the breaker stays open before one try is let through; None: until it is reset by hand.
+        half_open_s: How long the breaker stays open before one try is let through; 0: until it is reset by hand.
     """
 
     restarts: Count = 5
     window_s: Positive = 60.0
-    half_open_s: Positive | None = 300.0
+    half_open_s: Seconds = 300.0
 
 
 class WarmupConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

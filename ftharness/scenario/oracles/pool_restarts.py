@@ -123,7 +123,7 @@ class _Slot:
                     return "its breaker was half open, and nobody had said that it opened"
                 half_open_s = self._pool.breaker.half_open_s
                 since = at(line) - self._opened
-                if half_open_s is None or since < half_open_s - _CLOCK_S:
+                if not half_open_s or since < half_open_s - _CLOCK_S:
                     return f"its breaker was half open {since:.2f} s after it opened, not after {half_open_s} s"
                 self._breaker = "half_open"
             case "breaker_closed":

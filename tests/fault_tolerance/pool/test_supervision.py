@@ -109,7 +109,7 @@ async def test_a_stable_run_resets_the_backoff(kit: Any) -> None:
 
 async def test_a_restart_storm_opens_the_breaker(kit: Any) -> None:
     """After so many restarts in the window none is tried, until somebody resets it; then it is tried at once."""
-    storm = BreakerConfig(restarts=2, window_s=60.0, half_open_s=None)
+    storm = BreakerConfig(restarts=2, window_s=60.0, half_open_s=0)
     async with kit.manager(kit.pool(args=["--exit-at-start", "3"], breaker=storm)) as (manager, told):
         await told.until("breaker_open")
         assert len(told.all("engine_started")) == 3  # the first, and two restarts

@@ -41,7 +41,7 @@ def test_a_try_that_comes_to_nothing_opens_it_again() -> None:
 
 def test_without_half_open_only_a_hand_closes_it() -> None:
     """It waits for ever."""
-    breaker = Breaker(BreakerConfig(restarts=1, half_open_s=None))
+    breaker = Breaker(BreakerConfig(restarts=1, half_open_s=0))
     assert [breaker.restart(0.0), breaker.restart(0.0)] == [True, False]
     assert not breaker.restart(1e9)
     assert breaker.half_open_at is None
@@ -57,7 +57,7 @@ def test_without_half_open_only_a_hand_closes_it() -> None:
 )
 def test_never_more_than_so_many_in_any_window(restarts: int, window_s: float, gaps: list[float]) -> None:
     """However the restarts come, until it opens; and it opens only where one more would have been too many."""
-    breaker = Breaker(BreakerConfig(restarts=restarts, window_s=window_s, half_open_s=None))
+    breaker = Breaker(BreakerConfig(restarts=restarts, window_s=window_s, half_open_s=0))
     now, through = 0.0, []
     for gap in gaps:
         now += gap

@@ -1,6 +1,8 @@
 """docs/pool.md says what there is: each box of the checklist, each call, event, metric and field; and what it shows works."""
 
 import ast
+import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +10,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ftharness.pool.config import ManagerConfig, PoolConfig
+from ftharness.pool.config import (
+    BackoffConfig,
+    BreakerConfig,
+    ContainerConfig,
+    ManagerConfig,
+    MountConfig,
+    PoolConfig,
+    ProbeConfig,
+    WarmupConfig,
+)
 from ftharness.pool.endpoints import ENDPOINTS
 from ftharness.pool.log_events import EVENTS
 from ftharness.pool.metrics import PoolMetrics
@@ -103,8 +114,45 @@ def test_every_call_event_metric_and_field_is_told() -> None:
     page = PoolMetrics(Registry([PoolConfig(id="p", engine="sim")])).text().decode()
     table = PAGE.partition("## Metrics")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
-    told = set(re.findall(r"`(\w+)`", PAGE.partition("## Configuration")[2].partition("\nTheir meanings")[0]))
-    assert told == {*ManagerConfig.__struct_encode_fields__, *PoolConfig.__struct_fields__} - {"pool"}
+
+
+def keys_of(config: type[msgspec.Struct]) -> list[str]:
+    """A row for each key that a file may have there: its name, its default, and what its docstring says of it."""
+    text = inspect.getdoc(config) or ""
+    meanings = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text.partition("Attributes:")[2], re.MULTILINE))
+    rows = []
+    for field in msgspec.structs.fields(config):
+        if field.encode_name == "pool" and config is ManagerConfig:
+            continue
+        default = field.default if field.default is not msgspec.NODEFAULT else None
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        shown = "none" if default is None else f"`{json.dumps(msgspec.to_builtins(default))}`"
+        if isinstance(default, msgspec.Struct) or field.name == "container":
+            shown = "a table"
+        meaning = re.sub(r"\s+", " ", meanings[field.name]).replace("``", "`")
+        rows.append(f"| `{field.encode_name}` | {'required' if field.required else shown} | {meaning} |")
+    return rows
+
+
+@pytest.mark.parametrize(
+    "heading,config",
+    [
+        ("Of the manager", ManagerConfig),
+        ("`[[pool]]`", PoolConfig),
+        ("`[pool.probe]`", ProbeConfig),
+        ("`[pool.backoff]`", BackoffConfig),
+        ("`[pool.breaker]`", BreakerConfig),
+        ("`[pool.warmup]`", WarmupConfig),
+        ("`[pool.container]`", ContainerConfig),
+        ("`[[pool.container.mounts]]`", MountConfig),
+    ],
+)
+def test_every_key_of_the_configuration_is_told(heading: str, config: type[msgspec.Struct]) -> None:
+    """With its default and its meaning, as they stand in the code; a change of either is made here, too."""
+    table = PAGE.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
+    told = [line for line in table.splitlines() if line.startswith("| `")]
+    assert told == keys_of(config), "\n".join(keys_of(config))
 
 
 def test_the_configuration_that_it_shows_is_one() -> None:
