@@ -254,10 +254,10 @@ def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[
     import asyncio
 
     from ftharness.pool.auth import TokenError, read_token
-    from ftharness.pool.calls import Calls, NotDone, NotReached
+    from ftharness.pool.calls import DEFAULT_URL, Calls, NotDone, NotReached
 
     async def with_calls() -> T:
-        async with Calls(url or f"http://127.0.0.1:{_PORT}", token) as calls:
+        async with Calls(url or DEFAULT_URL, token) as calls:
             return await ask(calls)
 
     try:

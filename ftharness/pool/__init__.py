@@ -17,6 +17,7 @@ from ftharness.pool.registry import Refused, Registry, UnknownEngine, UnknownPoo
 
 if TYPE_CHECKING:
     from ftharness.pool.api import Api
+    from ftharness.pool.lease_client import EngineGone, LeasedEngine, leased
     from ftharness.pool.manager import Manager
     from ftharness.pool.operations import Busy, Operation, UnknownOperation
 
@@ -26,8 +27,10 @@ __all__ = [
     "Change",
     "DeviceSnapshot",
     "Devices",
+    "EngineGone",
     "Lease",
     "LeaseEnded",
+    "LeasedEngine",
     "Manager",
     "ManagerConfig",
     "Mask",
@@ -44,6 +47,7 @@ __all__ = [
     "UnknownOperation",
     "UnknownPool",
     "discover",
+    "leased",
     "load_config",
 ]
 
@@ -52,9 +56,12 @@ __all__ = [
 _LATER = {
     "Api": "api",
     "Busy": "operations",
+    "EngineGone": "lease_client",
+    "LeasedEngine": "lease_client",
     "Manager": "manager",
     "Operation": "operations",
     "UnknownOperation": "operations",
+    "leased": "lease_client",
 }
 
 

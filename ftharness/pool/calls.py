@@ -7,6 +7,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+#: Where a manager is looked for: by this variable, else at this machine's port.
+URL, DEFAULT_URL = "FTHARNESS_POOL_URL", "http://127.0.0.1:8650"
 #: Seconds for an answer that is not put off.
 _ANSWER_S = 10.0
 

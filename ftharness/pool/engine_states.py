@@ -8,6 +8,8 @@ EngineState = Literal[
 
 #: Its process is there and has answered: leases on it live. On the way to any other state they are revoked.
 HOLDING: frozenset[EngineState] = frozenset({"ready", "unready", "draining"})
+#: Its process is there, and is the one that the registry knows.
+RUNNING: frozenset[EngineState] = HOLDING | {"warming"}
 #: From where an engine becomes ready: its model was staged, its command prepared, its process has answered.
 BEFORE_READY: frozenset[EngineState] = frozenset({"starting", "warming", "ready", "unready", "draining"})
 

@@ -42,6 +42,8 @@ class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
         ready: Whether it is ready.
         leasable: Whether it takes leases, the pool's draining aside: also one that is not ready, where probes may fail.
         url: Where it serves; "": nowhere.
+        pid: Of its process; None: it has none.
+        start_time: When that process was started, in clock ticks since the boot: with the pid, which process it is.
         reason: Why it is in that state, where there is more to say.
         restarts: How often it was lost since the manager started.
         backoff_ms: The wait before its next start, where it waits.
@@ -56,6 +58,8 @@ class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     leasable: bool
     url: str
+    pid: int | None
+    start_time: int | None
     reason: str
     restarts: int
     backoff_ms: int

@@ -4,15 +4,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ftharness.pool.calls import Calls, NotDone, NotReached
-
-#: Shorter than the shortest time to live needs, and long enough that a manager that is away is not asked all the time.
-_AGAIN_S = 0.2
-_LONGEST_WAIT_MS = 30_000
+from ftharness.pool.lease_keeping import keep, path_of
 
 
 class LeaseLost(Exception):  # noqa: N818 - says what is the case
@@ -44,7 +40,7 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
     try:
         process = await asyncio.create_subprocess_exec(*argv, env=environment)
         with _signals_go_to(process):
-            keeping = asyncio.ensure_future(_keep(calls, lease, say))
+            keeping = asyncio.ensure_future(keep(calls, lease, say))
             ended = asyncio.ensure_future(process.wait())
             await asyncio.wait({keeping, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -58,40 +54,10 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
     finally:
         if not lost:
             with contextlib.suppress(NotReached, NotDone):
-                await calls.call("DELETE", *_path(lease))
+                await calls.call("DELETE", *path_of(lease))
     if lost:
         raise LeaseLost(lost)
     return status if status >= 0 else 128 - status
-
-
-async def _keep(calls: Calls, lease: dict[str, Any], say: Callable[[str], None]) -> str:
-    """Renew it in time, until it is over; returns how it ended."""
-    ttl_ms = lease["expires_ms"] - lease["granted_ms"]
-    until = time.monotonic() + ttl_ms / 1000
-    # The answer is put off until the lease is over, or has to be renewed.
-    wait_ms = max(1, min(ttl_ms // 3, _LONGEST_WAIT_MS))
-    away = False
-    while True:
-        try:
-            now = await calls.call("GET", *_path(lease), wait_ms=wait_ms)
-            if now["state"] != "held":
-                return f"lease {lease['id']} was {now['state']}: {now['reason']}"
-            asked = time.monotonic()
-            await calls.call("PATCH", *_path(lease), body={"ttl_ms": ttl_ms})
-            until, away = asked + ttl_ms / 1000, False
-        except (NotDone, NotReached) as error:
-            if isinstance(error, NotDone) and error.code != "not_kept":  # a full disk may be emptied
-                return str(error)
-            if not away:
-                say(f"{error}; trying again until the lease's time is over")
-            away = True
-            if time.monotonic() > until:
-                return f"lease {lease['id']} could not be renewed in time"
-            await asyncio.sleep(_AGAIN_S)
-
-
-def _path(lease: dict[str, Any]) -> tuple[str, ...]:
-    return "v1", "pools", lease["pool_id"], "leases", lease["id"]
 
 
 def _at_a_terminal() -> bool:

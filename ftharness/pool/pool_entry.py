@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ftharness.pool.config import PoolConfig
 from ftharness.pool.devices import Devices, DeviceSnapshot
-from ftharness.pool.engine_states import EngineState
+from ftharness.pool.engine_states import RUNNING, EngineState
 from ftharness.pool.health import EngineHealth, PoolHealth, PoolSummary
 from ftharness.pool.leases import NO_PROCESS, Process
 from ftharness.pool.masks import Mask
@@ -60,12 +60,15 @@ class EngineEntry:
     @property
     def health(self) -> EngineHealth:
         """For readers."""
+        pid, start_time = self.process if self.state in RUNNING else NO_PROCESS
         return EngineHealth(
             id=self.id,
             state=self.state,
             ready=self.state == "ready",
             leasable=self.leasable,
             url=self.url,
+            pid=pid or None,
+            start_time=start_time or None,
             reason=self.reason,
             restarts=self.restarts,
             backoff_ms=self.backoff_ms,

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ import httpx
 import msgspec
 import pytest
 
+from ftharness import __version__
 from ftharness.pool.adoption import StateFolder
+from ftharness.pool.api import Api
 from ftharness.pool.config import BackoffConfig, ManagerConfig, PoolConfig, ProbeConfig
 from ftharness.pool.log_events import check
+from ftharness.pool.log_sink import LineSink
+from ftharness.pool.logs import PoolLog
 from ftharness.pool.manager import Manager
-from ftharness.process import http_get
+from ftharness.pool.metrics import PoolMetrics
+from ftharness.pool.openapi import document
+from ftharness.pool.server import Server, listening, url_of
+from ftharness.pool.telling import Known, Teller
+from ftharness.process import Redactor, http_get
 from ftharness.process.process_table import read_entry, read_table, tagged
 
 _PROGRAM = Path(__file__).with_name("manager_program.py")
 _PATIENCE_S = 20.0
+#: A secret that the servers' redactors know.
+HIDDEN = "hunter2-hunter2"
 
 
 class Told:
@@ -220,3 +231,88 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
                     await slot.sweep()
 
         asyncio.run(sweep())
+
+
+class Served:
+    """A manager that is served, and a client of it."""
+
+    def __init__(self, api: Api, manager: Any, told: Any, client: httpx.AsyncClient, log: Path, url: str) -> None:
+        self.api = api
+        self.manager = manager
+        self.told = told
+        self.client = client
+        self.url = url
+        self._log = log
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Its log's lines of that name."""
+        said = [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [line for line in said if line["event"] == event]
+
+    async def post(self, path: str, status: int, **body: Any) -> dict[str, Any]:
+        """The answer's body."""
+        answer = await self.client.post(f"/v1/pools/{path}", json=body)
+        assert answer.status_code == status, answer.text
+        return dict(answer.json())
+
+    async def get(self, path: str, status: int = 200, **params: Any) -> dict[str, Any]:
+        """The answer's body."""
+        answer = await self.client.get(path, params=params)
+        assert answer.status_code == status, answer.text
+        return dict(answer.json())
+
+    async def until_over(self, operation: dict[str, Any]) -> dict[str, Any]:
+        """How an operation ended: its answer is put off until then."""
+        return await self.get(f"/v1/operations/{operation['id']}", wait_ms=20_000)
+
+
+@pytest.fixture
+async def served(kit: Any, tmp_path: Path) -> AsyncIterator[Any]:
+    """Makes a manager of some pools, its API, and a client of that; the first pool is ready."""
+    async with AsyncExitStack() as stack:
+
+        async def serve(*pools: Any, token: str = "", level: str = "info", wait: bool = True) -> Served:
+            one = await stack.enter_async_context(_served(kit, tmp_path / "log", *pools, token=token, level=level))
+            if wait:
+                await kit.ready(one.manager, one.told, pools[0].id)
+            return one
+
+        yield serve
+
+
+@asynccontextmanager
+async def _served(kit: Any, log: Path, *pools: Any, token: str, level: str) -> AsyncIterator[Served]:
+    redactor = Redactor({"TOKEN": token, "API_KEY": HIDDEN})
+    with log.open("wb") as file, listening("127.0.0.1", 0) as sock:
+        async with kit.manager(*pools) as (manager, told):
+            registry = manager.registry
+            lines = PoolLog(LineSink(file.fileno()), redactor=redactor, level=level, known=Known(registry))
+            metrics = PoolMetrics(registry)
+            registry.subscribe(metrics.changed)
+            registry.subscribe(Teller(registry, lines))
+            api = Api(manager, metrics=metrics, log=lines, redactor=redactor, token=token)
+            server = Server(api.application())
+            answering = asyncio.ensure_future(server.serve(sockets=[sock]))
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            url = url_of(sock)
+            hooks = {"response": [_as_told(document(__version__, [pool.id for pool in pools], guarded=bool(token)))]}
+            async with httpx.AsyncClient(
+                base_url=url, headers=headers, trust_env=False, timeout=30, event_hooks=hooks
+            ) as client:
+                yield Served(api, manager, told, client, log, url)
+                api.close()
+            server.stop()
+            await answering
+
+
+def _as_told(told: dict[str, Any]) -> Any:
+    """Looks at each answer: its status is one of those that the document says, where it says anything of the call."""
+    paths = {re.compile(re.sub(r"{\w+}", "[^/]+", path)): calls for path, calls in told["paths"].items()}
+
+    async def look(answer: httpx.Response) -> None:
+        for path, calls in paths.items():
+            call = calls.get(answer.request.method.lower()) if path.fullmatch(answer.request.url.path) else None
+            if call is not None and answer.status_code != 500:  # a planted mistake
+                assert str(answer.status_code) in call["responses"], f"{answer.request.url}: {answer.status_code}"
+
+    return look

@@ -1,0 +1,133 @@
+"""An engine of a pool in a test: leased, used, hurt if that is the point, and given back.
+
+    async with leased("warm") as engine:
+        answer = await client.post(f"{engine.url}/v1/completions", …)
+        await engine.kill()
+        assert "SIGKILL" in await engine.lost()
+
+The pool starts the next engine while the test goes on, or the next test: no test pays for the start of one that it killed.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ftharness.pool.calls import DEFAULT_URL, URL, Calls, NotDone, NotReached
+from ftharness.pool.lease_keeping import keep, path_of
+from ftharness.process.process_table import read_entry, send_signal
+
+#: Nothing tells who waits for a slot that there is one.
+_AGAIN_S = 0.1
+#: What time may mend: the others are refused at once.
+_PASSING = ("full", "not_ready", "draining")
+
+
+class EngineGone(Exception):  # noqa: N818 - says what is the case
+    """The engine cannot be hurt: it is gone already, or is not on this machine; the message says which."""
+
+
+class LeasedEngine:
+    """An engine that is ours for as long as the lease is held. Made by :func:`leased`.
+
+    Attributes:
+        lease: As it was granted: ``id``, ``pool_id``, ``engine_id``, ``url`` and when it ends unless it is renewed.
+        url: Where it serves.
+    """
+
+    def __init__(self, calls: Calls, lease: dict[str, Any], keeping: asyncio.Future[str]) -> None:
+        self.lease = lease
+        self.url: str = lease["url"]
+        self._calls = calls
+        self._keeping = keeping
+
+    async def health(self) -> dict[str, Any]:
+        """What the manager knows of it: ``state``, ``pid``, ``start_time``, ``restarts`` and so on."""
+        pool = await self._calls.call("GET", "v1", "pools", self.lease["pool_id"], "health")
+        return next(dict(engine) for engine in pool["engines"] if engine["id"] == self.lease["engine_id"])
+
+    async def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal the engine's process: the one that the manager has started, by pidfd, its start time compared.
+
+        Returns:
+            Its pid.
+
+        Raises:
+            EngineGone: There is no such process here.
+            NotReached: No manager answers.
+        """
+        known = await self.health()
+        pid, start_time = known["pid"], known["start_time"]
+        entry = read_entry(pid) if pid is not None else None
+        if entry is None or entry.start_time != start_time or not send_signal(entry, number):
+            what = f"{self.lease['engine_id']}, pid {pid}, started at tick {start_time}"
+            raise EngineGone(f"{number.name} was not sent: {what}, is not a process of this machine, or not any more")
+        return int(pid)
+
+    async def lost(self, within_s: float = 10.0) -> str:
+        """Wait until the lease is over, though nobody gave it back.
+
+        Returns:
+            How it ended: ``lease … was revoked: …``.
+
+        Raises:
+            TimeoutError: It is still held after so many seconds.
+        """
+        async with asyncio.timeout(within_s):
+            return await asyncio.shield(self._keeping)
+
+
+@asynccontextmanager
+async def leased(
+    pool_id: str,
+    *,
+    url: str = "",
+    token: str = "",
+    ttl_s: float | None = None,
+    holder: str = "",
+    within_s: float = 60.0,
+) -> AsyncIterator[LeasedEngine]:
+    """Lease an engine of a pool, keep the lease for as long as the block runs, and give it back.
+
+    Args:
+        pool_id: Of which pool.
+        url: The manager's; "": ``FTHARNESS_POOL_URL``, else port 8650 of this machine.
+        token: Its bearer token; "": none.
+        ttl_s: Seconds that the lease outlives us, where we die; None: as configured.
+        holder: A name for people who read logs; "": the test's, where pytest runs one, and our pid.
+        within_s: How long a pool that is full, draining or not ready is waited for.
+
+    Raises:
+        NotReached: No manager answers.
+        NotDone: There is no lease to be had, or not within that time.
+    """
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+    body: dict[str, Any] = {"holder": (holder or f"{test} ({os.getpid()})".strip())[-256:]}
+    if ttl_s is not None:
+        body["ttl_ms"] = round(ttl_s * 1000)
+    async with Calls(url or os.environ.get(URL, "") or DEFAULT_URL, token) as calls:
+        lease = await _acquire(calls, pool_id, body, within_s)
+        keeping = asyncio.ensure_future(keep(calls, lease))
+        try:
+            yield LeasedEngine(calls, lease, keeping)
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            with contextlib.suppress(NotReached, NotDone):
+                await calls.call("DELETE", *path_of(lease))
+
+
+async def _acquire(calls: Calls, pool_id: str, body: dict[str, Any], within_s: float) -> dict[str, Any]:
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            return await calls.call("POST", "v1", "pools", pool_id, "leases", body=body)
+        except NotDone as error:
+            if error.code not in _PASSING or time.monotonic() > until:
+                raise
+        await asyncio.sleep(_AGAIN_S)
