@@ -91,7 +91,7 @@ drain_under_load = Scenario(
     description="A pool is drained under load: all leases end in time; those that do not are taken back; or the drain gives up.",
     topology=pool(),
     workload=[],
-    jobs=[leases(count=8, concurrency=8, hold_ms=400, tokens=2, until_told=True)],
+    jobs=[leases(count=8, concurrency=8, hold_ms=1000, tokens=2, until_told=True)],
     faults=[
         on_log("lease_got", source="job-1", nth=8).inject(operate("drain", deadline_ms=5000)),
         after_fault(0).inject(operate("resume")),
