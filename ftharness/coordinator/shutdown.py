@@ -1,5 +1,6 @@
 """A signal that asks for the end, and what must not be interrupted by it."""
 
+import itertools
 import signal
 import threading
 from collections.abc import Callable
@@ -16,7 +17,8 @@ class SignalGate:
     several threads exclude each other.
 
     Args:
-        act: What a signal does, given how many came before it. It runs in the main thread, or where the block ends.
+        act: What a signal does, given how many came before it. It runs in the main thread, at the latest where its block ends, or
+            soon after another thread's has ended.
     """
 
     def __init__(self, act: Callable[[int], None]) -> None:
@@ -25,6 +27,10 @@ class SignalGate:
         self._depth = 0
         self._came = 0
         self._held_back = False
+        self._again: dict[
+            int, int
+        ] = {}  # signals that came while another thread was in a block: they are to come again
+        self._tickets = itertools.count()
         self._before: dict[signal.Signals, Any] = {}
 
     def install(self, *numbers: signal.Signals) -> None:
@@ -42,13 +48,22 @@ class SignalGate:
             while self._before:
                 signal.signal(*self._before.popitem())
 
-    def _arrived(self, _: int, __: FrameType | None) -> None:
-        with self._turn:  # of another thread's block the end is waited for; of this one's own it cannot be
+    def _arrived(self, number: int, _: FrameType | None) -> None:
+        # Left before the try, for a block of another thread that ends meanwhile: whoever takes it sees to the signal, once.
+        ticket = next(self._tickets)
+        self._again[ticket] = number
+        if not self._turn.acquire(blocking=False):
+            return  # not waited for: that thread may wait for a lock of ours, such as logging's
+        try:
+            if self._again.pop(ticket, None) is None:
+                return  # it comes again
             if self._depth and not self._came:
                 self._held_back = True
                 return
             self._came += 1
             self._act(self._came - 1)
+        finally:
+            self._turn.release()
 
     def __enter__(self) -> None:
         self._turn.acquire()
@@ -65,3 +80,7 @@ class SignalGate:
                 self._act(self._came - 1)
         finally:
             self._turn.release()
+            for ticket in list(self._again):
+                number, main = self._again.pop(ticket, None), threading.main_thread().ident
+                if number is not None and main is not None:
+                    signal.pthread_kill(main, number)
