@@ -62,7 +62,7 @@ def every_request_ends(case: Case) -> Finding:
         return Finding("fail", "; ".join(part.said for part in parts), evidence, parts=parts)
     if open_ones := [view for view in views if view.finished is None]:
         return Finding("unknown", f"{open_ones[0].name}: it had not ended when the history did")
-    return Finding("pass", f"all {len(views)} requests ended")
+    return Finding("pass", f"all {len(views)} requests ended" if views else "none was sent")
 
 
 def ends_cleanly(case: Case) -> Finding:
