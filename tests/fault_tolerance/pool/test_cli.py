@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -158,6 +159,30 @@ def test_a_time_that_is_none_is_refused(serving: Callable[..., Serving], seconds
     assert "--ttl-s" in one.call("lease", "p", "--ttl-s", seconds, status=2).stderr
     one.until_logged("engine_ready")
     assert "it lasts 100 s, the most that this pool grants" in one.call("lease", "p", "--ttl-s", "900").stderr
+
+
+def test_what_the_page_shows_works(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """The test and the program of docs/pool.md, as they stand there, with the file that it begins with."""
+    page = (Path(__file__).parents[3] / "docs" / "pool.md").read_text()
+    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    a_test, a_program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    one = serving(toml)
+    one.until_logged("engine_ready")
+    (tmp_path / "test_page.py").write_text(a_test)
+    (tmp_path / "page.py").write_text(f"{a_program}\n\nimport asyncio\nasyncio.run(use())\n")
+    env = {**os.environ, "FTHARNESS_POOL_URL": one.url}
+    pytest_ = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "test_page.py"]
+    done = subprocess.run(
+        [sys.executable, *pytest_], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    one.process.terminate()
+    one.process.wait(30)  # for the state folder
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_pool_is_shown_drained_and_resumed(serving: Callable[..., Serving]) -> None:
