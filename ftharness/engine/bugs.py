@@ -486,7 +486,15 @@ _ALL = (
         PLANTED,
         ("no_leaks",),
     ),
-    Bug("eternal-leases", _SILENT, "leases_expire_on_time", "A lease that nobody renews is held for ever.", PLANTED),
+    Bug(
+        "eternal-leases",
+        _SILENT,
+        "leases_expire_on_time",
+        "A lease that nobody renews is held for ever.",
+        PLANTED,
+        ("job_completes",),  # nobody is told to end where no lease expires
+        {"deadline_s": 12},
+    ),
     Bug(
         "unheard-renewal",
         _SILENT,
