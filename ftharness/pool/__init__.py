@@ -17,6 +17,7 @@ from ftharness.pool.registry import Refused, Registry, UnknownEngine, UnknownPoo
 
 if TYPE_CHECKING:
     from ftharness.pool.api import Api
+    from ftharness.pool.calls import NotDone, NotReached
     from ftharness.pool.lease_client import EngineGone, LeasedEngine, leased
     from ftharness.pool.manager import Manager
     from ftharness.pool.operations import Busy, Operation, UnknownOperation
@@ -35,6 +36,8 @@ __all__ = [
     "ManagerConfig",
     "Mask",
     "MaskError",
+    "NotDone",
+    "NotReached",
     "Operation",
     "PoolConfig",
     "PoolHealth",
@@ -59,6 +62,8 @@ _LATER = {
     "EngineGone": "lease_client",
     "LeasedEngine": "lease_client",
     "Manager": "manager",
+    "NotDone": "calls",
+    "NotReached": "calls",
     "Operation": "operations",
     "UnknownOperation": "operations",
     "leased": "lease_client",

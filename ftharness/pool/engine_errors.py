@@ -3,6 +3,7 @@
 The lines are data: ``engine_errors.toml``. PyTorch, CUDA, NCCL and the driver print them, whichever engine is above.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from ftharness.logs import read_toml
 _FILE = Path(__file__).with_name("engine_errors.toml")
 #: What is looked at of one line: such errors stand at its beginning, or behind a short prefix.
 _LONGEST = 4096
+#: Where engines begin to repeat what they were asked: vLLM's ``prompt: '…'``, SGLang's ``obj=GenerateReqInput(text=…)``.
+_REQUEST = re.compile(
+    r"\bprompt(?:_text)?\b['\"]?\s*[:= ]\s*['\"]|\bmessages['\"]?\s*[:=]\s*\[|GenerateReqInput\(|\bReceived request\b"
+)
 
 
 class EngineError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,10 +48,17 @@ def known_errors() -> list[EngineError]:
 def recognise(line: str) -> EngineError | None:
     """The error that a line of an engine's log tells of; None: none that is known."""
     errors, any_of = _known()
+    line = _without_requests(line)
     text = line[:_LONGEST].encode("utf-8", "replace")
     if any_of.search(text) is None:  # nearly every line: one look for all patterns
         return None
     return next(error for error, pattern in zip(errors, _patterns(), strict=True) if pattern.search(text))
+
+
+def _without_requests(line: str) -> str:
+    """The line as far as no request of a client's stands in it: servers log what they are asked, which may be about anything."""
+    found = _REQUEST.search(line)
+    return line if found is None else line[: found.start()]
 
 
 @cache

@@ -35,14 +35,19 @@ class LeasedEngine:
     """An engine that is ours for as long as the lease is held. Made by :func:`leased`.
 
     Attributes:
-        lease: As it was granted: ``id``, ``pool_id``, ``engine_id``, ``url`` and when it ends unless it is renewed.
+        lease: As it was granted: ``id``, ``pool_id``, ``engine_id`` and when it ends unless it is renewed.
         url: Where it serves.
+        model_id: What requests call its model.
     """
 
-    def __init__(self, calls: Calls, lease: dict[str, Any], keeping: asyncio.Future[str]) -> None:
+    def __init__(
+        self, calls: Calls, lease: dict[str, Any], process: tuple[int, int] | None, keeping: asyncio.Future[str]
+    ) -> None:
         self.lease = lease
         self.url: str = lease["url"]
+        self.model_id: str = lease["model_id"]
         self._calls = calls
+        self._process = process
         self._keeping = keeping
 
     async def health(self) -> dict[str, Any]:
@@ -51,22 +56,28 @@ class LeasedEngine:
         return next(dict(engine) for engine in pool["engines"] if engine["id"] == self.lease["engine_id"])
 
     async def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Signal the engine's process: the one that the manager has started, by pidfd, its start time compared.
+        """Signal the process that was leased, by pidfd, its start time compared: not one that has its slot by now.
+
+        Where an engine has more slots than one, those who lease the others lose it as well.
 
         Returns:
             Its pid.
 
         Raises:
-            EngineGone: There is no such process here.
+            EngineGone: There is no such process here, or the lease is over: it is not ours to hurt.
             NotReached: No manager answers.
         """
-        known = await self.health()
-        pid, start_time = known["pid"], known["start_time"]
-        entry = read_entry(pid) if pid is not None else None
+        if self._keeping.done():
+            raise EngineGone(f"{number.name} was not sent: {self._how_it_ended()}")
+        now = await self._calls.call("GET", *path_of(self.lease))
+        if now["state"] != "held":
+            raise EngineGone(f"{number.name} was not sent: lease {now['id']} was {now['state']}: {now['reason']}")
+        pid, start_time = self._process or (0, 0)
+        entry = read_entry(pid) if pid else None
         if entry is None or entry.start_time != start_time or not send_signal(entry, number):
             what = f"{self.lease['engine_id']}, pid {pid}, started at tick {start_time}"
             raise EngineGone(f"{number.name} was not sent: {what}, is not a process of this machine, or not any more")
-        return int(pid)
+        return pid
 
     async def lost(self, within_s: float = 10.0) -> str:
         """Wait until the lease is over, though nobody gave it back.
@@ -76,9 +87,17 @@ class LeasedEngine:
 
         Raises:
             TimeoutError: It is still held after so many seconds.
+            EngineGone: It was given back: its block is over.
         """
-        async with asyncio.timeout(within_s):
-            return await asyncio.shield(self._keeping)
+        if not self._keeping.cancelled():
+            async with asyncio.timeout(within_s):
+                return await asyncio.shield(self._keeping)
+        raise EngineGone(self._how_it_ended())
+
+    def _how_it_ended(self) -> str:
+        if self._keeping.cancelled():
+            return f"lease {self.lease['id']} was given back"
+        return self._keeping.result()
 
 
 @asynccontextmanager
@@ -113,13 +132,21 @@ async def leased(
         lease = await _acquire(calls, pool_id, body, within_s)
         keeping = asyncio.ensure_future(keep(calls, lease))
         try:
-            yield LeasedEngine(calls, lease, keeping)
+            yield LeasedEngine(calls, lease, await _process_of(calls, lease), keeping)
         finally:
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
             with contextlib.suppress(NotReached, NotDone):
                 await calls.call("DELETE", *path_of(lease))
+
+
+async def _process_of(calls: Calls, lease: dict[str, Any]) -> tuple[int, int] | None:
+    """The process that a lease is on, which a lease that is over does not say; None: it is not known."""
+    pool = await calls.call("GET", "v1", "pools", lease["pool_id"], "health")
+    process = next((one["pid"], one["start_time"]) for one in pool["engines"] if one["id"] == lease["engine_id"])
+    still = await calls.call("GET", *path_of(lease))
+    return process if process[0] and still["state"] == "held" else None
 
 
 async def _acquire(calls: Calls, pool_id: str, body: dict[str, Any], within_s: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class LeaseLost(Exception):  # noqa: N818 - says what is the case
 async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Callable[[str], None]) -> int:
     """Run a command with a lease, and give the lease back when the command ends.
 
-    The command finds the lease in its environment: ``FTHARNESS_LEASE_URL``, ``_ID``, ``_POOL`` and ``_ENGINE``. When the lease
+    The command finds the lease in its environment: ``FTHARNESS_LEASE_URL``, ``_ID``, ``_POOL``, ``_ENGINE`` and
+    ``_MODEL``. When the lease
     ends before it, it is sent SIGTERM, once: what it works on is not its own any more.
 
     Args:
@@ -34,7 +35,7 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
         LeaseLost: The lease ended first.
         OSError: The command cannot be started.
     """
-    names = {"URL": "url", "ID": "id", "POOL": "pool_id", "ENGINE": "engine_id"}
+    names = {"URL": "url", "ID": "id", "POOL": "pool_id", "ENGINE": "engine_id", "MODEL": "model_id"}
     environment = os.environ | {f"FTHARNESS_LEASE_{name}": lease[key] for name, key in names.items()}
     lost = ""
     try:

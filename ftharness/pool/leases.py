@@ -29,6 +29,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         pool_id: Of which pool.
         engine_id: Of which engine.
         url: Where that one serves.
+        model_id: What requests call its model.
         holder: Who has it, as it said.
         granted_ms: When it was granted: milliseconds since the epoch.
         expires_ms: When it ends unless it is renewed: the same.
@@ -40,6 +41,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     pool_id: str
     engine_id: str
     url: str
+    model_id: str = ""
     holder: str
     granted_ms: int
     expires_ms: int
@@ -154,7 +156,15 @@ class Leases:
             self._over.popitem(last=False)
 
     def grant(
-        self, *, pool_id: str, engine_id: str, url: str, holder: str, ttl_s: float, process: Process = NO_PROCESS
+        self,
+        *,
+        pool_id: str,
+        engine_id: str,
+        url: str,
+        holder: str,
+        ttl_s: float,
+        model_id: str = "",
+        process: Process = NO_PROCESS,
     ) -> Lease:
         """A new one, for ``ttl_s`` seconds, on an engine that is that process.
 
@@ -169,6 +179,7 @@ class Leases:
             pool_id=pool_id,
             engine_id=engine_id,
             url=url,
+            model_id=model_id,
             holder=holder,
             granted_ms=self._ms(now),
             expires_ms=self._ms(until),

@@ -128,6 +128,8 @@ class Readiness:
             if failures >= probe.unready_after:
                 leasable = self._house.fail_open and not self.flaw
                 self._registry.engine_unready(self._engine_id, seen, leasable=leasable)
+            if 0 < probe.restart_after <= failures and self.flaw:
+                return f"its log names an error, and {failures} probes were waited for: {self.flaw}"
             if 0 < probe.restart_after <= failures:
                 return f"its probe failed {failures} times in a row: {seen}"
 

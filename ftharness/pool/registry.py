@@ -233,7 +233,7 @@ class Registry:
         one = self.engine(engine_id)
         if one.state in HOLDING:
             changes = self._moved(one, "unready", reason, leasable=leasable)
-            self._changes.tell([*changes, *self._failed(self._pools[one.pool_id], reason)])
+            self._changes.tell([*changes, *self._failed(self._pools[one.pool_id], f"{engine_id}: {reason}")])
 
     def engine_lost(self, engine_id: str, reason: str) -> list[Lease]:
         """It has ended, and nobody asked it to; its leases are revoked, and returned.
@@ -323,7 +323,13 @@ class Registry:
             raise self._refused(pool)
         try:
             lease = self._leases.grant(
-                pool_id=pool_id, engine_id=best.id, url=best.url, holder=holder, ttl_s=ttl_s, process=best.process
+                pool_id=pool_id,
+                engine_id=best.id,
+                url=best.url,
+                model_id=best.model_id,
+                holder=holder,
+                ttl_s=ttl_s,
+                process=best.process,
             )
         except NotKept as error:
             self._changes.tell([Change(pool_id, "", "refused", "", "", "not_kept")])

@@ -164,4 +164,10 @@ async def _provisioned(config: PoolConfig) -> Path:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("".join(f"sha256:{digest(Path(word))}  {word}\n" for word in sys.argv[1:]))
+    if len(sys.argv) < 2:  # noqa: PLR2004 - a program's own name is the first
+        sys.exit("usage: python -m ftharness.pool.staging PATH...; prints what `digest` in a pool's configuration is")
+    try:
+        for word in sys.argv[1:]:
+            print(f"sha256:{digest(Path(word))}  {word}")  # noqa: T201 - a program's answer
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

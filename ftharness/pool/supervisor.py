@@ -150,7 +150,11 @@ class Supervisor:
         """Start it, see it end, wait, and again."""
         try:
             while True:
+                was_found = self._adopted
                 reason = await self._one_run()
+                if was_found:  # what ended is none of our starts, of which whoever waits wants to know
+                    await self._restarts.wait(reason)
+                    continue
                 was_awaited = bool(self._waiting)
                 self._settle(reason)
                 if was_awaited and not retry:

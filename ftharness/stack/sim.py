@@ -49,7 +49,15 @@ def _serving_nobody(
 ) -> Plan:
     """A stack that has no frontend, and no requests."""
     return Plan(
-        launches=launches, url="", model="", ready=ready, count=count_tokens, exact=True, jobs=jobs, close=close
+        launches=launches,
+        url="",
+        model="",
+        ready=ready,
+        count=count_tokens,
+        exact=True,
+        jobs=jobs,
+        close=close,
+        scratch=bool(launches),  # engines that a planted bug leaves have theirs there
     )
 
 

@@ -109,12 +109,12 @@ def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
         if after - one.ttl_s > before + _CLOCK_S:
             revived = f"{one.who} was renewed {after - one.ttl_s - before:.2f} s after it was to be over"
             return Finding("fail", revived, (one.line.n,), invariant=True)
-    latest = one.until + _LATE_S + (one.ttl_s if may_be_renewed else 0.0)
+    latest = max(one.until + (one.ttl_s if may_be_renewed else 0.0), _thawed(case, one.line)) + _LATE_S
     if end is not None and end.event == "lease_expired" and at(end) < one.until - _CLOCK_S:
         early = f"{one.who} expired {one.until - at(end):.2f} s before its time"
         return Finding("fail", early, (one.line.n, end.n), invariant=True)
     over = at(end) if end is not None else _looked_until(case, one.line)
-    if over <= latest or _was_frozen(case, one.line.source):
+    if over <= latest:
         return None
     became = f"{end.event.removeprefix('lease_')} then" if end is not None else "held"
     late = f"{one.who} was to be over, and {over - one.until:.2f} s later it is {became}"
@@ -127,9 +127,11 @@ def _looked_until(case: Case, line: Log) -> float:
     return at(line) + (min(ends, default=line.t) - line.t) / _NS
 
 
-def _was_frozen(case: Case, manager: str) -> bool:
-    """Whether it could not end a lease for a while."""
-    return any(
-        fault.landed is not None and fault.requested.fault == "freeze" and fault.landed.source == manager
+def _thawed(case: Case, line: Log) -> float:
+    """When the manager of a lease was last frozen, by its own clock, and could end none; s since the epoch; 0: it never was."""
+    ends = [
+        fault.healed.t if fault.healed is not None else case.events[-1].t
         for fault in case.faults
-    )
+        if fault.landed is not None and fault.requested.fault == "freeze" and fault.landed.source == line.source
+    ]
+    return max((at(line) + (end - line.t) / _NS for end in ends), default=0.0)

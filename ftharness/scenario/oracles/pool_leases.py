@@ -137,6 +137,9 @@ class _Book:
         if lease in self.over:
             before = self.over[lease]
             return f"lease {lease} was {_OVER[before.event]}, and then {_OVER[line.event]}", (before.n,)
+        if engine != self.granted[lease].captures["engine"]:
+            given = self.granted[lease]
+            return f"lease {lease} on {given.captures['engine']} was {_OVER[line.event]} on {engine}", (given.n,)
         self.over[lease] = line
         self._on[engine].discard(lease)
         self._held -= 1

@@ -111,30 +111,38 @@ class _Slot:
             case "engine_ready":
                 self._up = self._up or at(line)
             case "engine_lost" | "engine_stopped":
+                if line.event == "engine_lost" and self._scheduled is not None:
+                    return "it was lost, and nobody had said that it was started again"
                 self._ended = line
             case "restart_scheduled":
                 return self._waits_for(line)
             case "backoff_reset":
                 self._seen_to()
-            case "breaker_open":
-                return self._opens(line)
-            case "breaker_half_open":
-                if self._breaker != "open":
-                    return "its breaker was half open, and nobody had said that it opened"
-                half_open_s = self._pool.breaker.half_open_s
-                since = at(line) - self._opened
-                if not half_open_s or since < half_open_s - _CLOCK_S:
-                    return f"its breaker was half open {since:.2f} s after it opened, not after {half_open_s} s"
-                self._breaker = "half_open"
-            case "breaker_closed":
-                self._breaker, self._let_through = "closed", []
-                if line.captures.get("reason") != "the engine is up":
-                    self._seen_to()
+            case "breaker_open" | "breaker_half_open" | "breaker_closed":
+                return self._of_the_breaker(line)
             case "drain_begun" | "reload_begun":  # what follows is asked for
                 self._operating = True
                 self._seen_to()
             case "drain_ended" | "reload_ended":
                 self._operating = False
+        return ""
+
+    def _of_the_breaker(self, line: Log) -> str:
+        before = self._breaker
+        if line.event == "breaker_open":
+            return self._opens(line)
+        if line.event == "breaker_closed":
+            self._breaker, self._let_through = "closed", []
+            if line.captures.get("reason") != "the engine is up":
+                self._seen_to()
+            return "its breaker closed, and nobody had said that it opened" if before == "closed" else ""
+        self._breaker = "half_open"
+        if before != "open":
+            return "its breaker was half open, and nobody had said that it opened"
+        half_open_s = self._pool.breaker.half_open_s
+        since = at(line) - self._opened
+        if not half_open_s or since < half_open_s - _CLOCK_S:
+            return f"its breaker was half open {since:.2f} s after it opened, not after {half_open_s} s"
         return ""
 
     def _seen_to(self) -> None:

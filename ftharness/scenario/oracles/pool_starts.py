@@ -37,6 +37,11 @@ def no_double_start(case: Case) -> Finding:
                 two = " and ".join(map(str, pids))
                 # Whatever became of other faults: two processes are two.
                 return Finding("fail", f"{slot} has the processes {two} at once", (look.landed.n,), invariant=True)
+        for slot, pids in there.items():
+            begun = {line.captures["pid"] for line in said(case, *BEGINS, engine=slot)}
+            if unknown := [pid for pid in pids if str(pid) not in begun]:
+                what = f"{slot} has the process {unknown[0]}, of which no manager said that it had started it"
+                return Finding("fail", what, (look.landed.n,), invariant=True)
     found = [_one_slot(case, slot, survive=config.engines_survive) for slot in engines(case)]
     found += [one for slot in engines(case) for one in _passed_over(case, slot)]
     if finding := short_of_passing(found):
@@ -91,10 +96,16 @@ def _one_slot(case: Case, slot: str, *, survive: bool) -> Finding:
                 return Finding("fail", what, evidence, invariant=True)
             now = line
         elif line.event == "engine_gone":
+            if before and pid != before:
+                what = f"{slot}: process {pid} was gone, and {before} was there before"
+                return Finding("fail", what, evidence, invariant=True)
             if survive and pid == before and pid not in killed:
                 what = f"{slot}: process {pid} was gone, and was to outlive its manager"
                 return Finding("fail", what, evidence, invariant=True)
             now = None
         else:
+            if now is None and line.event == "engine_lost":
+                what = f"{slot}: an engine was lost, and nobody had said that one was there"
+                return Finding("fail", what, evidence, invariant=True)
             now = None
     return Finding("pass", slot)

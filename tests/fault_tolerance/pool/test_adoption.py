@@ -110,6 +110,22 @@ async def test_a_reloaded_model_survives_the_manager(kit: Any) -> None:
         await manager.operations.until_over(manager.drain("p", 0).id)
 
 
+async def test_an_adopted_engine_that_dies_at_once_is_started_again(kit: Any) -> None:
+    """Before the next manager has asked it anything: that is a crash, and no pool that cannot be started."""
+    first = kit.program(kit.pool(), engines_survive=True)
+    pid = first.until("engine_started")["pid"]
+    first.until("engine_ready")
+    first.kill()
+    async with kit.manager(kit.pool(), engines_survive=True, fail_mode="fast") as (manager, told):
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            await manager.until_ready("p")
+        assert not manager.failed.done()
+        assert [line["pid"] for line in told.all("engine_adopted")] == [pid]
+        assert len(told.all("restart_scheduled")) == 1
+        await manager.operations.until_over(manager.drain("p", 0).id)
+
+
 async def test_a_copy_of_a_state_folder_is_not_the_folder(kit: Any) -> None:
     """A manager of the copy takes and ends nothing of the first one's, and starts its own; also what is temporary stays."""
     first = kit.program(kit.pool(), engines_survive=True)

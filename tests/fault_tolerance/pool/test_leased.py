@@ -32,12 +32,34 @@ async def test_an_engine_that_is_killed_is_lost_and_comes_back(kit: Any, served:
         before = await engine.health()
         assert await engine.kill() == before["pid"] in one.manager.pool("p").supervisors["p-1"].slot.record().engine
         assert "was revoked" in await engine.lost()
-        with pytest.raises(EngineGone, match="is not a process of this machine, or not any more"):
-            one.manager.registry.engine("p-1").state = "ready"  # as it is told for a moment after its end
+        with pytest.raises(EngineGone, match=r"SIGKILL was not sent: lease .* was revoked"):
             await engine.kill()
     async with leased("p", url=one.url) as engine:
         assert (await engine.health())["pid"] != before["pid"]
         assert (await engine.health())["restarts"] == 1
+
+
+async def test_only_what_is_ours_is_hurt(kit: Any, served: Any) -> None:
+    """Not the next engine in the slot, whoever has it by now, nor what was given back; what is not here is said to be so."""
+    one = await served(kit.pool())
+    async with leased("p", url=one.url) as engine:
+        pid = (await engine.health())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await one.told.until("restart_scheduled")
+        await kit.ready(one.manager, one.told)
+        async with leased("p", url=one.url) as another:
+            with pytest.raises(EngineGone, match="was revoked"):
+                await engine.kill()
+            assert (await another.health())["state"] == "ready"
+            with pytest.raises(TimeoutError):
+                await another.lost(within_s=0.1)
+            another._process = (2**22 - 1, 1)  # as of a manager on another machine
+            with pytest.raises(EngineGone, match="is not a process of this machine, or not any more"):
+                await another.kill()
+    with pytest.raises(EngineGone, match="was given back"):
+        await another.kill()
+    with pytest.raises(EngineGone, match="was given back"):
+        await another.lost()
 
 
 async def test_a_signal_may_be_another_one(kit: Any, served: Any) -> None:

@@ -36,6 +36,10 @@ HARMLESS = (
     "NCCL INFO Bootstrap : Using eth0:10.0.0.2<0>",
     "INFO nccl.py:12 vLLM is using nccl==2.21.5",
     "WARNING: the prompt 'how do I fix a cuda problem' has 9 tokens",
+    "INFO [logger.py:41] Received request cmpl-1: prompt: 'what does CUDA error: out of memory mean?', params: …",
+    "Receive: obj=GenerateReqInput(rid='1', text='RuntimeError: CUDA error: out of memory')",
+    'INFO {"messages": [{"role": "user", "content": "CUDA error: out of memory"}]}',
+    "WARNING: the prompt 'CUDA error: out of memory' has 9 tokens",
     "",
 )
 

@@ -113,7 +113,7 @@ def test_a_failed_probe_takes_no_lease_away() -> None:
         False,
         1,
         0,
-        "no answer within 2 s",
+        "p-1: no answer within 2 s",
     )
     with pytest.raises(Refused) as refused:
         of.acquire("p")

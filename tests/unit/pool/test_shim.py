@@ -143,6 +143,7 @@ async def test_all_that_it_said_comes_before_its_end(slot: Slot) -> None:
     await engine.exited
     assert sorted(lines.all) == ["one", "two"]
     assert engine.tail() == lines.all
+    await engine.gone()
     assert "two" in slot.log_path.read_text()
 
 
@@ -217,7 +218,7 @@ async def test_output_that_cannot_be_kept_is_said_and_passed_on(slot: Slot) -> N
     slot.log_path.symlink_to("/dev/full")
     program = "import sys\nfor n in range(3): print('line', n, flush=True); sys.stdin\nraise SystemExit(0)"
     engine, lines = await _start(slot, program)
-    await engine.exited
+    await engine.gone()
     told = [line for line in lines.all if line.startswith("[ftharness] its output is not kept")]
     assert len(told) == 1
     assert "No space left on device" in told[0]

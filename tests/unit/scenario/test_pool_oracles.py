@@ -37,6 +37,12 @@ from ftharness.scenario.oracles.pool_restarts import backoff_follows_policy
 from ftharness.scenario.oracles.pool_starts import no_double_start
 
 NS = 1_000_000_000
+#: A restart of which the word that it was started is missing.
+UNSAID_START: list[tuple[float, tuple[str], dict[str, Any]]] = [
+    (90, ("engine_lost",), {"exit": "SIGKILL", "reason": "it ended by itself"}),
+    (90.01, ("restart_scheduled",), {"delay_ms": 4000, "reason": "it ended"}),
+    (95, ("engine_lost",), {"exit": "SIGKILL", "reason": "it ended by itself"}),
+]
 KILL = {"exit": "SIGKILL", "reason": "it ended by itself: SIGKILL; its last lines: serving main, reason=none"}
 
 
@@ -218,6 +224,10 @@ def test_more_leases_than_slots(pools: Pools) -> None:
         (lambda pools: pools.grants(12, "a"), "lease a was granted twice"),
         (lambda pools: pools.ends(12, "a", "expired"), "lease a was released, and then expired"),
         (lambda pools: pools.ends(12, "b"), "lease b ended, and was never granted"),
+        (
+            lambda pools: (pools.grants(12, "b", "main-2"), pools.ends(13, "b", engine="main-1")),
+            "lease b on main-2 was released on main-1",
+        ),
     ],
 )
 def test_a_lease_begins_and_ends_once(pools: Pools, second: Callable[[Pools], None], what: str) -> None:
@@ -591,6 +601,14 @@ def test_a_wait_that_never_ends(pools: Pools) -> None:
             "its breaker was half open, and nobody had said that it opened",
         ),
         (lambda pools: pools.says(20, "engine_lost", **KILL), "nobody said within 80 s when it would be started again"),
+        (
+            lambda pools: pools.says(20, "breaker_closed", reason="it was reset by hand"),
+            "its breaker closed, and nobody had said that it opened",
+        ),
+        (
+            lambda pools: [pools.says(t, *said, **says) for t, said, says in UNSAID_START],
+            "it was lost, and nobody had said that it was started again",
+        ),
     ],
 )
 def test_what_the_breaker_does_not_let_through(pools: Pools, third: Callable[[Pools], Any], what: str) -> None:
@@ -735,11 +753,12 @@ def test_a_manager_that_is_gone_or_frozen_ends_no_lease(pools: Pools) -> None:
     pools.grants(11, "a", ttl_s=10)
     pools.manager_dies(15)
     assert pools.judged(leases_expire_on_time).verdict == "unknown"
-    other = Pools()
-    other.grants(11, "a", ttl_s=10)
-    other.hit(20, "freeze", healed=30)
-    other.ends(30.1, "a", "expired")
-    assert other.judged(leases_expire_on_time).verdict == "pass"
+    for ended, verdict in ((30.1, "pass"), (31.5, "fail")):
+        other = Pools()
+        other.grants(11, "a", ttl_s=10)
+        other.hit(20, "freeze", healed=30)
+        other.ends(ended, "a", "expired")
+        assert other.judged(leases_expire_on_time).verdict == verdict
 
 
 # Starts.
@@ -761,6 +780,16 @@ def test_two_processes_in_a_slot(pools: Pools) -> None:
     other = Pools()
     other.hit(13, "count_engines", engines={"main-1": [101, 103], "main-2": [102]})
     fails(other.judged(no_double_start), "main-1 has the processes 101 and 103 at once")
+    third = Pools()
+    third.hit(13, "count_engines", engines={"main-1": [555], "main-2": [102]})
+    fails(third.judged(no_double_start), "main-1 has the process 555, of which no manager said that it had started it")
+
+
+def test_an_engine_that_is_lost_twice(pools: Pools) -> None:
+    """The second time none was there that anybody had told of."""
+    pools.kills(11, "main-1", 101)
+    pools.kills(12, "main-1", 101)
+    fails(pools.judged(no_double_start), "main-1: an engine was lost, and nobody had said that one was there")
 
 
 def after_its_death(pools: Pools, event: str, pid: int) -> Pools:
@@ -779,6 +808,7 @@ def after_its_death(pools: Pools, event: str, pid: int) -> Pools:
         (True, "engine_gone", 101, "process 101 was gone, and was to outlive its manager"),
         (True, "engine_started", 103, "process 103 was started, and of 101 nobody had said that it had ended"),
         (False, "engine_gone", 101, ""),
+        (False, "engine_gone", 555, "process 555 was gone, and 101 was there before"),
         (False, "engine_adopted", 101, "process 101 was adopted, and engines were to end with their manager"),
         (False, "engine_started", 103, "process 103 was started, and of 101 nobody had said that it had ended"),
     ],
