@@ -136,6 +136,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The samples."""
+        self._registry.expire()  # what is due would end in the midst of them, and they would not add up
         pools = self._registry.pools()
         yield self._gauge("live", "1 as long as the manager is up.", ((pool, (), 1) for pool in pools))
         yield self._gauge("ready", "1 where an engine of the pool is ready.", ((one, (), one.ready) for one in pools))

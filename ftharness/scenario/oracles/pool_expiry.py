@@ -109,7 +109,8 @@ def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
         if after - one.ttl_s > before + _CLOCK_S:
             revived = f"{one.who} was renewed {after - one.ttl_s - before:.2f} s after it was to be over"
             return Finding("fail", revived, (one.line.n,), invariant=True)
-    latest = max(one.until + (one.ttl_s if may_be_renewed else 0.0), _thawed(case, one.line)) + _LATE_S
+    # Who took it over could not end it before.
+    latest = max(one.until + (one.ttl_s if may_be_renewed else 0.0), _thawed(case, one.line), at(one.line)) + _LATE_S
     if end is not None and end.event == "lease_expired" and at(end) < one.until - _CLOCK_S:
         early = f"{one.who} expired {one.until - at(end):.2f} s before its time"
         return Finding("fail", early, (one.line.n, end.n), invariant=True)

@@ -182,6 +182,17 @@ def test_capacity_and_leases_are_told(held: Held) -> None:
     assert held.values("lease_refusals_total") == refused
 
 
+def test_one_page_adds_up(held: Held) -> None:
+    """A lease whose time is over when the page is asked for is over on all of it."""
+    held.ready("a-1")
+    held.registry.acquire("a", ttl_s=10)
+    held.now += 11
+    page = held.metrics.text().decode()
+    assert 'ftharness_pool_active_leases{pool_id="a"} 0.0' in page
+    assert 'ftharness_pool_leases_granted_total{pool_id="a"} 1.0' in page
+    assert 'ftharness_pool_leases_ended_total{how="expired",pool_id="a"} 1.0' in page
+
+
 def test_restarts_backoff_and_losses_are_counted(held: Held) -> None:
     """A first start is no restart, one after an adopted engine's end is; the wait that is under way is told, in seconds."""
     event = held.metrics.event

@@ -748,6 +748,19 @@ def test_of_a_holder_that_was_killed_the_last_renewal_may_not_have_been_told() -
         assert one.judged(leases_expire_on_time).verdict == verdict
 
 
+def test_a_lease_that_was_due_while_nobody_could_end_it() -> None:
+    """Its manager was frozen, and killed; the next one has a second from when it took the lease over."""
+    for ended, verdict in ((21.2, "pass"), (22.5, "fail")):
+        pools = Pools(engines_survive=True)
+        pools.grants(11, "a", ttl_s=3)
+        pools.hit(12, "freeze")
+        pools.manager_dies(18)
+        about: dict[str, Any] = {"lease_id": "a", "holder": "job-1/1", "expires_ms": expires_ms(14)}
+        pools.says(20.9, "lease_taken_over", source="pool.2", **about)
+        pools.ends(ended, "a", "expired", source="pool.2")
+        assert pools.judged(leases_expire_on_time).verdict == verdict
+
+
 def test_a_manager_that_is_gone_or_frozen_ends_no_lease(pools: Pools) -> None:
     """What it had is over with it; once it is thawed it is late, and that is no fault of its own."""
     pools.grants(11, "a", ttl_s=10)
