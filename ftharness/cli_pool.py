@@ -36,7 +36,13 @@ UrlOption = Annotated[
     str, typer.Option("--url", envvar=_URL, help="Where the manager is.", show_default=f"http://127.0.0.1:{_PORT}")
 ]
 TokenOption = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="Whose first line is the manager's bearer token.")
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        envvar="FTHARNESS_POOL_TOKEN_FILE",
+        help="Whose first line is the manager's bearer token.",
+    ),
 ]
 PoolArgument = Annotated[str, typer.Argument(metavar="POOL", help="A pool's id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, whole.")]

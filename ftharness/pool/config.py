@@ -232,7 +232,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"id = {self.id!r}: it is at most 63 of letters, digits, and _ . - and begins with a letter or digit"
             )
         if self.digest and not _DIGEST.fullmatch(self.digest):
-            raise ValueError(f"digest = {self.digest!r}: it is 64 hexadecimal digits, as sha256sum prints them")
+            raise ValueError(
+                f"digest = {self.digest!r}: it is 64 hexadecimal digits, as `python -m ftharness.pool.staging MODEL` prints them"
+            )
         if self.engine == "command" and not self.command:
             raise ValueError("command is missing: the profile 'command' has none of its own")
         for name in (*self.env, *self.pass_env):

@@ -17,9 +17,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ftharness.pool.calls import DEFAULT_URL, URL, Calls, NotDone, NotReached
+from ftharness.pool.auth import read_token
+from ftharness.pool.calls import DEFAULT_URL, TOKEN_FILE, URL, Calls, NotDone, NotReached
 from ftharness.pool.lease_keeping import keep, path_of
-from ftharness.process.process_table import read_entry, send_signal
+from ftharness.process.process_table import Entry, read_entry, send_signal
 
 #: Nothing tells who waits for a slot that there is one.
 _AGAIN_S = 0.1
@@ -49,6 +50,7 @@ class LeasedEngine:
         self._calls = calls
         self._process = process
         self._keeping = keeping
+        self._stopped: Entry | None = None
 
     async def health(self) -> dict[str, Any]:
         """What the manager knows of it: ``state``, ``pid``, ``start_time``, ``restarts`` and so on."""
@@ -77,7 +79,15 @@ class LeasedEngine:
         if entry is None or entry.start_time != start_time or not send_signal(entry, number):
             what = f"{self.lease['engine_id']}, pid {pid}, started at tick {start_time}"
             raise EngineGone(f"{number.name} was not sent: {what}, is not a process of this machine, or not any more")
+        if number == signal.SIGSTOP:
+            self._stopped = entry
         return pid
+
+    def thaw(self) -> None:
+        """Have it go on, where :meth:`kill` has stopped it; also done when the block ends."""
+        if self._stopped is not None:
+            send_signal(self._stopped, signal.SIGCONT)
+            self._stopped = None
 
     async def lost(self, within_s: float = 10.0) -> str:
         """Wait until the lease is over, though nobody gave it back.
@@ -115,7 +125,7 @@ async def leased(
     Args:
         pool_id: Of which pool.
         url: The manager's; "": ``FTHARNESS_POOL_URL``, else port 8650 of this machine.
-        token: Its bearer token; "": none.
+        token: Its bearer token; "": the first line of the file that ``FTHARNESS_POOL_TOKEN_FILE`` names; none where it does not.
         ttl_s: Seconds that the lease outlives us, where we die; None: as configured.
         holder: A name for people who read logs; "": the test's, where pytest runs one, and our pid.
         within_s: How long a pool that is full, draining or not ready is waited for.
@@ -123,7 +133,9 @@ async def leased(
     Raises:
         NotReached: No manager answers.
         NotDone: There is no lease to be had, or not within that time.
+        TokenError: There is no token in that file.
     """
+    token = token or read_token(os.environ.get(TOKEN_FILE, ""))
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     body: dict[str, Any] = {"holder": (holder or f"{test} ({os.getpid()})".strip())[-256:]}
     if ttl_s is not None:
@@ -131,9 +143,13 @@ async def leased(
     async with Calls(url or os.environ.get(URL, "") or DEFAULT_URL, token) as calls:
         lease = await _acquire(calls, pool_id, body, within_s)
         keeping = asyncio.ensure_future(keep(calls, lease))
+        engine = None
         try:
-            yield LeasedEngine(calls, lease, await _process_of(calls, lease), keeping)
+            engine = LeasedEngine(calls, lease, await _process_of(calls, lease), keeping)
+            yield engine
         finally:
+            if engine is not None:
+                engine.thaw()
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
@@ -155,6 +171,6 @@ async def _acquire(calls: Calls, pool_id: str, body: dict[str, Any], within_s: f
         try:
             return await calls.call("POST", "v1", "pools", pool_id, "leases", body=body)
         except NotDone as error:
-            if error.code not in _PASSING or time.monotonic() > until:
+            if error.code not in _PASSING or not time.monotonic() < until:
                 raise
         await asyncio.sleep(_AGAIN_S)

@@ -333,6 +333,8 @@ class Manager:
         operation = await self.operations.until_over(begun.id)
         if operation.state != "failed" or operation.detail == "cancelled":
             return
+        if self.registry.pool(pool_id).ready:
+            return  # by another engine; the one that failed is tried again, as after any crash
         if self.config.fail_mode == "fast" and not self.failed.done():
             self.failed.set_result(f"pool {pool_id!r} cannot be started: {operation.error}")
 

@@ -17,6 +17,10 @@ from ftharness.scenario.oracles.pool_lines import (
     policy,
     said,
 )
+from ftharness.scenario.views import FaultView
+
+#: How long the word of an end may be on its way, in ns.
+_SAID_NS = 1_000_000_000
 
 
 def no_double_start(case: Case) -> Finding:
@@ -42,6 +46,9 @@ def no_double_start(case: Case) -> Finding:
             if unknown := [pid for pid in pids if str(pid) not in begun]:
                 what = f"{slot} has the process {unknown[0]}, of which no manager said that it had started it"
                 return Finding("fail", what, (look.landed.n,), invariant=True)
+        for slot in engines(case):
+            if wrong := _not_there(case, slot, look, there.get(slot, [])):
+                return Finding("fail", wrong, (look.landed.n,), invariant=True)
     found = [_one_slot(case, slot, survive=config.engines_survive) for slot in engines(case)]
     found += [one for slot in engines(case) for one in _passed_over(case, slot)]
     if finding := short_of_passing(found):
@@ -60,6 +67,20 @@ def no_double_start(case: Case) -> Finding:
     return Finding(
         "pass", f"{len(engines(case))} slots: {told}, never two at once{looked}", tuple(line.n for line in again)
     )
+
+
+def _not_there(case: Case, slot: str, look: FaultView, pids: list[int]) -> str:
+    """What is wrong with a slot in which the kernel shows nothing, though a manager has said for a while that something is."""
+    assert look.landed is not None
+    before = [line for line in said(case, *BEGINS, *ENDS, engine=slot) if line.t < look.landed.t]
+    if pids or not before or before[-1].event in ENDS or look.landed.t - before[-1].t < _SAID_NS:
+        return ""
+    if any(one.engine == slot and 0 <= look.landed.t - one.landed < _SAID_NS for one in hurt(case, "kill_engine")):
+        return ""
+    gone = case.gone_t(before[-1].source)
+    if gone is not None and gone < look.landed.t:
+        return ""  # and its engines may be gone with it: the next one has not said so yet
+    return f"{slot} has no process, and {before[-1].captures['pid']} was said to be there"
 
 
 def _passed_over(case: Case, slot: str) -> Iterator[Finding]:

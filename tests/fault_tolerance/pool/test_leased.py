@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,9 @@ import pytest
 
 from ftharness.pool import EngineGone, leased
 from ftharness.pool.calls import NotDone, NotReached
+from ftharness.process.process_table import read_entry
+
+TOKEN = "0123456789abcdef-right"  # noqa: S105 - of these tests alone
 
 
 async def test_an_engine_is_leased_and_given_back(kit: Any, served: Any) -> None:
@@ -72,6 +76,30 @@ async def test_a_signal_may_be_another_one(kit: Any, served: Any) -> None:
         await one.told.holds(lambda: one.manager.registry.engine("p-1").state == "ready", "it is ready again")
         with pytest.raises(TimeoutError):
             await engine.lost(within_s=0.1)
+
+
+async def test_an_engine_that_was_frozen_is_given_back_as_it_was(kit: Any, served: Any) -> None:
+    """Also by a test that fails: nobody else has to wait for the pool to find out."""
+    one = await served(kit.pool())
+    with pytest.raises(ZeroDivisionError):
+        async with leased("p", url=one.url) as engine:
+            pid = await engine.kill(signal.SIGSTOP)
+            raise ZeroDivisionError
+    entry = read_entry(pid)
+    assert entry is not None
+    assert entry.state != "T"
+
+
+async def test_the_token_is_in_a_file(kit: Any, served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a variable names, for this as for the commands."""
+    one = await served(kit.pool(), token=TOKEN)
+    with pytest.raises(NotDone, match="token"):
+        async with leased("p", url=one.url):
+            pytest.fail("there was a lease")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("FTHARNESS_POOL_TOKEN_FILE", str(tmp_path / "token"))
+    async with leased("p", url=one.url) as engine:
+        assert (await engine.health())["state"] == "ready"
 
 
 async def test_a_pool_that_is_full_is_waited_for(kit: Any, served: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,30 @@ async def test_fail_fast_ends_with_a_pool_that_cannot_start(kit: Any, mode: str,
             assert "pool 'p' cannot be started" in said
             assert "exit status 3" in said
             assert "initialisation failed" in said
+
+
+async def test_one_engine_that_does_not_start_at_first_does_not_end_a_manager(kit: Any) -> None:
+    """Another one of its pool is ready: it is tried again, as after any crash."""
+    program = """
+import http.server, os, sys
+if sys.argv[1].endswith("-2") and not os.path.exists(sys.argv[3]):
+    open(sys.argv[3], "w").close()
+    sys.exit(3)
+class Well(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Well).serve_forever()
+"""
+    command = [sys.executable, "-c", program, "{engine_id}", "{port}", str(kit.folder / "tried")]
+    config = kit.pool(engine="command", command=command, replicas=2, warmup=WarmupConfig(requests=0))
+    async with kit.manager(config, fail_mode="fast") as (manager, told):
+        await told.holds(
+            lambda: all(one.state == "ready" for one in manager.registry.pool("p").engines.values()), "both"
+        )
+        assert [line["engine_id"] for line in told.all("engine_lost")] == ["p-2"]
+        assert not manager.failed.done()
 
 
 async def test_a_cuda_error_in_the_log_ends_readiness(kit: Any) -> None:

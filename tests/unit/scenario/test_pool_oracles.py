@@ -364,6 +364,29 @@ def test_a_lease_that_the_next_manager_does_not_know_though_it_has_its_engine() 
         fails(pools.judged(leases_conserved), "lease a was released, and was another manager's")
 
 
+@pytest.mark.parametrize(
+    "died_s,got,what",
+    [
+        (12, True, "lease a was granted to job-1, which is through, and never said what became of it"),
+        (12, False, ""),
+        (14, False, "lease a was granted to job-1, which is through, and never got it"),
+    ],
+)
+def test_a_holder_that_is_through_has_said_what_became_of_its_leases(died_s: float, got: bool, what: str) -> None:
+    """Also of those of a manager that was killed; but for an answer that was on its way when it was."""
+    pools = Pools()
+    pools.grants(11.5, "a")
+    if got:
+        pools.job(11.6, "lease_got lease=a engine=main-1 holder=job-1/1")
+    pools.manager_dies(died_s)
+    pools.job(20, "job_finished leases=1 returned=0 lost=0 most=1")
+    found = pools.judged(leases_conserved)
+    if what:
+        fails(found, what)
+    else:
+        assert found.verdict == "pass", found
+
+
 def test_what_became_of_a_lease_that_its_holder_never_got(pools: Pools) -> None:
     """It cannot give back what it has not said to have."""
     pools.grants(11, "a")
@@ -796,6 +819,20 @@ def test_two_processes_in_a_slot(pools: Pools) -> None:
     third = Pools()
     third.hit(13, "count_engines", engines={"main-1": [555], "main-2": [102]})
     fails(third.judged(no_double_start), "main-1 has the process 555, of which no manager said that it had started it")
+
+
+def test_a_slot_in_which_nothing_is(pools: Pools) -> None:
+    """Though something was said to be there for a second and more; not where it was only just killed, nor with its manager."""
+    pools.hit(13, "count_engines", engines={"main-2": [102]})
+    fails(pools.judged(no_double_start), "main-1 has no process, and 101 was said to be there")
+    killed = Pools()
+    killed.hit(12.5, "kill_engine", engine="main-1", engine_pid=101)
+    killed.hit(13, "count_engines", engines={"main-1": [], "main-2": [102]})
+    assert killed.judged(no_double_start).verdict == "pass"
+    dead = Pools()
+    dead.manager_dies(12)
+    dead.hit(13, "count_engines", engines={})
+    assert dead.judged(no_double_start).verdict == "pass"
 
 
 def test_an_engine_that_is_lost_twice(pools: Pools) -> None:
