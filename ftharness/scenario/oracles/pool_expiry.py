@@ -109,8 +109,8 @@ def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
         if after - one.ttl_s > before + _CLOCK_S:
             revived = f"{one.who} was renewed {after - one.ttl_s - before:.2f} s after it was to be over"
             return Finding("fail", revived, (one.line.n,), invariant=True)
-    # Who took it over could not end it before.
-    latest = max(one.until + (one.ttl_s if may_be_renewed else 0.0), _thawed(case, one.line), at(one.line)) + _LATE_S
+    due = one.until + (one.ttl_s if may_be_renewed else 0.0)
+    latest = max(due, _thawed(case, one.line, due), at(one.line)) + _LATE_S  # who took it over could not end it before
     if end is not None and end.event == "lease_expired" and at(end) < one.until - _CLOCK_S:
         early = f"{one.who} expired {one.until - at(end):.2f} s before its time"
         return Finding("fail", early, (one.line.n, end.n), invariant=True)
@@ -128,11 +128,15 @@ def _looked_until(case: Case, line: Log) -> float:
     return at(line) + (min(ends, default=line.t) - line.t) / _NS
 
 
-def _thawed(case: Case, line: Log) -> float:
-    """When the manager of a lease was last frozen, by its own clock, and could end none; s since the epoch; 0: it never was."""
-    ends = [
-        fault.healed.t if fault.healed is not None else case.events[-1].t
-        for fault in case.faults
-        if fault.landed is not None and fault.requested.fault == "freeze" and fault.landed.source == line.source
-    ]
-    return max((at(line) + (end - line.t) / _NS for end in ends), default=0.0)
+def _thawed(case: Case, line: Log, due: float) -> float:
+    """When the manager of a lease could end it that was frozen when it was due; s since the epoch, by its clock; 0: it was not."""
+
+    def by_its_clock(t: int) -> float:
+        return at(line) + (t - line.t) / _NS
+
+    thawed = 0.0
+    for fault in case.faults:
+        froze = fault.requested.fault == "freeze" and fault.landed is not None and fault.landed.source == line.source
+        if froze and fault.landed is not None and by_its_clock(fault.landed.t) < due + _LATE_S:
+            thawed = max(thawed, by_its_clock(fault.healed.t if fault.healed is not None else case.events[-1].t))
+    return thawed

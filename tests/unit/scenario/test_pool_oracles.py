@@ -789,10 +789,10 @@ def test_a_manager_that_is_gone_or_frozen_ends_no_lease(pools: Pools) -> None:
     pools.grants(11, "a", ttl_s=10)
     pools.manager_dies(15)
     assert pools.judged(leases_expire_on_time).verdict == "unknown"
-    for ended, verdict in ((30.1, "pass"), (31.5, "fail")):
+    for frozen, ended, verdict in ((20, 30.1, "pass"), (20, 31.5, "fail"), (29, 30.1, "fail")):
         other = Pools()
         other.grants(11, "a", ttl_s=10)
-        other.hit(20, "freeze", healed=30)
+        other.hit(frozen, "freeze", healed=30)
         other.ends(ended, "a", "expired")
         assert other.judged(leases_expire_on_time).verdict == verdict
 
