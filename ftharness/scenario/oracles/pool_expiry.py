@@ -129,7 +129,7 @@ def _looked_until(case: Case, line: Log) -> float:
 
 
 def _thawed(case: Case, line: Log, due: float) -> float:
-    """When the manager of a lease could end it that was frozen when it was due; s since the epoch, by its clock; 0: it was not."""
+    """When a manager that was frozen as a lease was due could end it; s since the epoch, by its clock; 0: it was not frozen."""
 
     def by_its_clock(t: int) -> float:
         return at(line) + (t - line.t) / _NS
