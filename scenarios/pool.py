@@ -75,10 +75,10 @@ crash_loop = Scenario(
     faults=[
         on_log("lease_got", source="job-1", nth=10).inject(kill_engine(MANAGER, engine="main-1")),
         *(at_start("main-1", number) for number in (1, 2, 3, 4)),
-        on_log("engine_ready", source="pool", captures={"engine": "main-1"}, delay_s=0.7).inject(
+        on_log("engine_started", source="pool", captures={"engine": "main-1"}, nth=5, delay_s=1.2).inject(
             kill_engine(MANAGER, engine="main-1")
         ),
-        on_log("engine_ready", source="pool", captures={"engine": "main-1"}, nth=2, delay_s=0.2).inject(END),
+        on_log("engine_started", source="pool", captures={"engine": "main-1"}, nth=6, delay_s=0.6).inject(END),
     ],
     expect=[*INVARIANTS, backoff_follows_policy()],
     stacks=["sim"],

@@ -114,6 +114,12 @@ def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
     if end is not None and end.event == "lease_expired" and at(end) < one.until - _CLOCK_S:
         early = f"{one.who} expired {one.until - at(end):.2f} s before its time"
         return Finding("fail", early, (one.line.n, end.n), invariant=True)
+    if end is not None and end.event == "lease_released" and at(end) > due + _CLOCK_S:
+        # However late its manager looks: it looks when it is asked to take it back.
+        revived = (
+            f"{one.who} was given back {at(end) - one.until:.2f} s after it was to be over, and was held until then"
+        )
+        return Finding("fail", revived, (one.line.n, end.n), invariant=True)
     over = at(end) if end is not None else _looked_until(case, one.line)
     if over <= latest:
         return None
