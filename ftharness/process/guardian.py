@@ -35,7 +35,7 @@ from ftharness.process.reaping import (
     reap,
     set_option,
 )
-from ftharness.process.wire import Launch, receive, send
+from ftharness.process.wire import REMOVE, Launch, receive, send
 
 # To a keeper: kill everything below you.
 END = signal.SIGUSR1
@@ -88,6 +88,7 @@ class Guardian:
         self._signals = Signals(signal.SIGCHLD)
         self._keepers: set[int] = set()
         self._keeper_lost = False
+        self._folders: list[str] = []
 
     def run(self) -> int:
         """Serve until the harness or a keeper is lost, then end everything; the exit code, 1 for a lost keeper."""
@@ -97,6 +98,8 @@ class Guardian:
             while reap(self._child_ended):
                 kill_below()
                 self._signals.wait()
+            for folder in self._folders:
+                _remove(folder)
         return int(self._keeper_lost)
 
     def _serve(self) -> None:
@@ -120,7 +123,10 @@ class Guardian:
                 words, fds, truncated = receive(self._link)
                 if not words:
                     return
-                self._launch(int(words[0]), fds, truncated=truncated)
+                if words[0] == REMOVE:
+                    self._folders.append(os.fsdecode(bytes.fromhex(words[1])))
+                else:
+                    self._launch(int(words[0]), fds, truncated=truncated)
 
     def _launch(self, request: int, fds: list[int], *, truncated: bool) -> None:
         try:
@@ -156,6 +162,17 @@ class Guardian:
         self._keepers.discard(pid)
         if status != 0:
             self._keeper_lost = True
+
+
+def _remove(folder: str) -> None:
+    try:
+        os.rmdir(folder)  # noqa: PTH106 - pathlib costs the guardian its start
+    except FileNotFoundError:  # the harness has done it, as it does unless it was killed
+        return
+    except OSError:
+        import shutil  # noqa: PLC0415 - only where there is something in it
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _print_exception() -> None:

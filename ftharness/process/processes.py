@@ -20,7 +20,7 @@ from ftharness.process.process import Ended, Process, ProcessGone
 from ftharness.process.process_table import command_line, read_table, send_signal, tagged
 from ftharness.process.pump import Pump, Sink
 from ftharness.process.redact import Redactor
-from ftharness.process.wire import PASS_FDS_LIMIT, Launch, receive, send
+from ftharness.process.wire import PASS_FDS_LIMIT, REMOVE, Launch, receive, send
 
 #: The variable by which a process can be told to be ours, even if every other trace of it were lost.
 OWNER = "FTHARNESS_OWNER"
@@ -202,6 +202,11 @@ class Processes:
         if not started.done():
             raise StartError(f"cannot start {name}: the guardian did not answer within {_START_S:g} s")
         return started.result()
+
+    def remove_at_end(self, folder: Path) -> None:
+        """Have a folder removed when all processes have ended, also where we are killed before we could do so ourselves."""
+        if self._link is not None:
+            send(self._link, REMOVE, os.fsencode(folder).hex())
 
     async def stop(self, *processes: Process, grace_s: float) -> None:
         """Thaw them, ask them to end (SIGTERM), and kill those, with all they started, that have not within the grace."""

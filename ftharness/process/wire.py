@@ -1,6 +1,7 @@
 """What the harness and its guardian say to each other over their SEQPACKET socket.
 
-To the guardian goes the number of a request, with file descriptors: the launch (in a memfd, since a message is limited
+To the guardian goes ``remove FOLDER``, the folder's path in hexadecimal, which it removes when all has ended; or the number of a
+request, with file descriptors: the launch (in a memfd, since a message is limited
 to some 200 KB and an environment is not), the write end of the output pipe, and what the program itself is to get. Back
 come reports, each a line of ASCII words:
 
@@ -18,6 +19,7 @@ import os
 import socket
 
 MESSAGE_BYTES = 1024
+REMOVE = "remove"
 # The kernel's limit for one message is 253, two of which are ours.
 PASS_FDS_LIMIT = 250
 _INT_BYTES = 4

@@ -20,6 +20,7 @@ from ftharness.process import (
     Living,
     NotReady,
     Owner,
+    Processes,
     Redactor,
     StartError,
     http_get,
@@ -99,6 +100,8 @@ class RunningStack:
         try:
             if self.plan.scratch:
                 self._scratch = Path(tempfile.mkdtemp(prefix="ft-"))  # a short path: engines put their sockets there
+                if isinstance(self.processes, Processes):
+                    self.processes.remove_at_end(self._scratch)
             if self.plan.devices is not None:
                 await self.plan.devices.before()
             await self._start_all(deadline_s)

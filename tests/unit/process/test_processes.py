@@ -412,6 +412,36 @@ def test_when_the_harness_is_killed_all_of_it_is_gone_within_2_s(tmp_path: Path,
         gone_within(pids, 2)
 
 
+def test_when_the_harness_is_killed_what_was_to_be_removed_is(tmp_path: Path) -> None:
+    """A folder with what its processes left there; the guardian is the last to end, and does it then."""
+    folder = tmp_path / "own folder"  # a path is any text
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_text("x")
+    told = HARNESS.replace("print(process.pid", f"processes.remove_at_end(Path({str(folder)!r})); print(process.pid")
+    argv = [PY, "-c", f"from pathlib import Path\n{told}", str(tmp_path), LEAVES]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        pids = [int(word) for word in harness.stdout.readline().split()]
+        harness.kill()
+        harness.wait()
+        gone_within(pids, 2)
+    assert not folder.exists()
+
+
+async def test_what_the_harness_has_removed_itself_is_nobodys_business(history: History, tmp_path: Path) -> None:
+    """The guardian ends in order, and another folder that was never told of stays."""
+    kept, gone = tmp_path / "kept", tmp_path / "gone"
+    kept.mkdir()
+    gone.mkdir()
+    async with Processes(history, tmp_path / "logs") as processes:
+        processes.remove_at_end(gone)
+        gone.rmdir()
+        guardian = processes._guardian
+    assert guardian is not None
+    assert guardian.returncode == 0
+    assert kept.exists()
+
+
 def test_a_fork_of_the_harness_that_holds_the_socket_does_not_keep_it_alive(tmp_path: Path) -> None:
     """The guardian watches the harness's own process, since a fork of it may hold the socket open."""
     forking = HARNESS.replace("print(process.pid", "import os; (os.fork() or signal.pause()); print(process.pid")
