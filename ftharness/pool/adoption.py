@@ -20,6 +20,7 @@ from ftharness.failover.identity import boot_id
 from ftharness.pool.engine_process import EngineProcess, OnLine
 from ftharness.pool.engine_start import connect
 from ftharness.pool.slot import Record, Slot
+from ftharness.process.process import Ended
 
 _ENDS_S = 3.0  # for a shim to end what it has, once its manager is gone
 
@@ -161,8 +162,13 @@ async def take_over(slot: Slot, on_line: OnLine = lambda _: None) -> Found:
     """
     if slot.is_held():
         engine = await connect(slot, on_line)
-        if engine is not None:
+        if engine is not None and not engine.has_ended:
             return Found(engine)
+        if engine is not None:  # a moment ago, and its shim has more to do
+            engine.kill()
+            how = (await engine.gone()).how
+            engine.close()
+            return Found(None, engine.pid, _by(how))
         # Its shim ends it, for its manager is gone, or is frozen itself.
         if not await slot.wait_until_free(_ENDS_S):
             await slot.evict()
@@ -175,10 +181,14 @@ async def take_over(slot: Slot, on_line: OnLine = lambda _: None) -> Found:
 
 def _how_it_ended(record: Record) -> str:
     if record.exit is not None:
-        return f"it ended with {record.exit}" if not record.exit.signal else f"it was ended by {record.exit}"
+        return _by(record.exit)
     if record.shim.boot_id != boot_id():
         return "the machine was started anew"
     return "its shim was killed, and it with it"
+
+
+def _by(how: Ended) -> str:
+    return f"it was ended by {how}" if how.signal else f"it ended with {how}"
 
 
 async def clear(slot: Slot, grace_s: float) -> int:

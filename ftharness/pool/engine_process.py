@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import time
@@ -85,6 +86,15 @@ class EngineProcess:
     def process(self) -> tuple[int, int]:
         """Its pid and start time: which process of this boot it is."""
         return self.identity.pid, self.identity.started
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, by the kernel's word as it is now: nobody may have heard of it yet."""
+        if self.ended.done() or self._pidfd < 0:
+            return self.ended.done()
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     @property
     def exit(self) -> Exit | None:

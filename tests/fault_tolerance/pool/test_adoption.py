@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ftharness.pool.adoption import StateFolder
 from ftharness.pool.config import ProbeConfig
 from ftharness.process.process_table import read_entry
 
@@ -107,6 +108,26 @@ async def test_a_reloaded_model_survives_the_manager(kit: Any) -> None:
         os.kill(pid, signal.SIGKILL)
         await told.until("engine_started")
         assert (await kit.info(await kit.ready(manager, told)))["model"] == "new"
+        await manager.operations.until_over(manager.drain("p", 0).id)
+
+
+async def test_an_engine_that_has_just_ended_is_not_adopted(kit: Any) -> None:
+    """Its shim, frozen here, does not know it yet, or has what it left to see to: the kernel says so, and how it ended."""
+    first = kit.program(kit.pool(), engines_survive=True)
+    pid = first.until("engine_started")["pid"]
+    first.until("engine_ready")
+    first.kill()
+    with StateFolder(kit.state) as state:
+        record = state.slot("p-1").record()
+        assert record is not None
+    os.kill(record.shim.pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGABRT)
+    await kit.ended(pid)
+    asyncio.get_running_loop().call_later(0.3, os.kill, record.shim.pid, signal.SIGCONT)  # as on a busy machine
+    async with kit.manager(kit.pool(), engines_survive=True) as (manager, told):
+        assert [(line["pid"], line["reason"]) for line in told.all("engine_gone")] == [(pid, "it was ended by SIGABRT")]
+        assert not told.all("engine_adopted")
+        await kit.ready(manager, told)
         await manager.operations.until_over(manager.drain("p", 0).id)
 
 
