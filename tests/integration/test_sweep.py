@@ -177,11 +177,20 @@ def test_a_cell_that_kills_its_worker_is_given_up(file: Path, until: Until, all_
     out, fatal = file.parent / "out", "2-migration-drain"
     kept = out / "sweep" / "interrupted"
     with running(file) as process:
+
+        def below_it() -> list[int]:
+            return [entry.pid for worker in workers(process) for entry in below(worker, read_table())]
+
         for strike in range(2):
-            until(lambda strike=strike: kept.exists() == bool(strike) and serves(out / fatal), process)
+            # The guardian, three keepers, a frontend, two workers and their engines.
+            until(
+                lambda strike=strike: kept.exists() == bool(strike) and serves(out / fatal) and len(below_it()) >= 8,
+                process,
+            )
             (worker,) = workers(process)
-            stack = [entry.pid for entry in below(worker, read_table())]
-            assert len(stack) >= 8  # the guardian, three keepers, a frontend, two workers and their engines
+            os.kill(worker, signal.SIGSTOP)  # on a busy machine its cell might end before we have looked
+            stack = below_it()
+            assert len(stack) >= 8
             assert os.getsid(worker) == worker, "what comes to the terminal's processes is for the sweep to decide"
             masked = b"CUDA_VISIBLE_DEVICES" in Path(f"/proc/{worker}/environ").read_bytes()
             assert masked == ("CUDA_VISIBLE_DEVICES" in os.environ), "stacks reserve their GPUs themselves"
