@@ -46,7 +46,9 @@ poison_batch = Scenario(
     description="A batch crashes its rank twice: it is given up by name, another worker does the rest of its shard.",
     topology=jobs_only(),
     workload=[],
-    jobs=[inference(items=120, batch=10, checkpoint_every=20, batch_ms=100, ranks=2)],
+    jobs=[
+        inference(items=120, batch=10, checkpoint_every=20, batch_ms=250, ranks=2)
+    ],  # longer than we may be stopped for
     faults=[
         struck(1, batch=2, by="SIGSEGV"),
         struck(1, batch=2, by="SIGSEGV", time=2),
