@@ -48,11 +48,14 @@ def known_errors() -> list[EngineError]:
 def recognise(line: str) -> EngineError | None:
     """The error that a line of an engine's log tells of; None: none that is known."""
     errors, any_of = _known()
-    line = _without_requests(line)
-    text = line[:_LONGEST].encode("utf-8", "replace")
-    if any_of.search(text) is None:  # nearly every line: one look for all patterns
+    if any_of.search(_looked_at(line)) is None:  # nearly every line: one look for all patterns
         return None
-    return next(error for error, pattern in zip(errors, _patterns(), strict=True) if pattern.search(text))
+    text = _looked_at(_without_requests(line))
+    return next((error for error, pattern in zip(errors, _patterns(), strict=True) if pattern.search(text)), None)
+
+
+def _looked_at(line: str) -> bytes:
+    return line[:_LONGEST].encode("utf-8", "replace")
 
 
 def _without_requests(line: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ftharness.failover.identity import Identity
-from ftharness.pool.shim_wire import put, said, take
+from ftharness.pool.shim_wire import put, said, take_alone
 from ftharness.pool.slot import Slot, SlotHeld
 from ftharness.process.pidfd import wait_status
 from ftharness.process.process import Ended
@@ -167,11 +167,9 @@ class EngineProcess:
             if self._link is None:
                 return
             try:
-                message, fds = take(self._link)
+                message = take_alone(self._link)
             except BlockingIOError:
                 return
-            for fd in fds:
-                os.close(fd)
             if message is None:
                 self._shim_has_ended()
             elif isinstance(message, bytes):

@@ -54,8 +54,7 @@ class LeasedEngine:
 
     async def health(self) -> dict[str, Any]:
         """What the manager knows of it: ``state``, ``pid``, ``start_time``, ``restarts`` and so on."""
-        pool = await self._calls.call("GET", "v1", "pools", self.lease["pool_id"], "health")
-        return next(dict(engine) for engine in pool["engines"] if engine["id"] == self.lease["engine_id"])
+        return await _health_of(self._calls, self.lease)
 
     async def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal the process that was leased, by pidfd, its start time compared: not one that has its slot by now.
@@ -159,10 +158,14 @@ async def leased(
 
 async def _process_of(calls: Calls, lease: dict[str, Any]) -> tuple[int, int] | None:
     """The process that a lease is on, which a lease that is over does not say; None: it is not known."""
-    pool = await calls.call("GET", "v1", "pools", lease["pool_id"], "health")
-    process = next((one["pid"], one["start_time"]) for one in pool["engines"] if one["id"] == lease["engine_id"])
+    engine = await _health_of(calls, lease)
     still = await calls.call("GET", *path_of(lease))
-    return process if process[0] and still["state"] == "held" else None
+    return (engine["pid"], engine["start_time"]) if engine["pid"] and still["state"] == "held" else None
+
+
+async def _health_of(calls: Calls, lease: dict[str, Any]) -> dict[str, Any]:
+    pool = await calls.call("GET", "v1", "pools", lease["pool_id"], "health")
+    return next(dict(engine) for engine in pool["engines"] if engine["id"] == lease["engine_id"])
 
 
 async def _acquire(calls: Calls, pool_id: str, body: dict[str, Any], within_s: float) -> dict[str, Any]:

@@ -18,9 +18,8 @@ class LeaseLost(Exception):  # noqa: N818 - says what is the case
 async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Callable[[str], None]) -> int:
     """Run a command with a lease, and give the lease back when the command ends.
 
-    The command finds the lease in its environment: ``FTHARNESS_LEASE_URL``, ``_ID``, ``_POOL``, ``_ENGINE`` and
-    ``_MODEL``. When the lease
-    ends before it, it is sent SIGTERM, once: what it works on is not its own any more.
+    The command finds the lease in its environment: ``FTHARNESS_LEASE_URL``, ``_ID``, ``_POOL``, ``_ENGINE`` and ``_MODEL``. When
+    the lease ends before it, it is sent SIGTERM, once: what it works on is not its own any more.
 
     Args:
         calls: Of the manager.

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ftharness.pool.shim_wire import OUTPUT_BYTES, put, reachable, said, take
+from ftharness.pool.shim_wire import OUTPUT_BYTES, put, reachable, said, take_alone
 from ftharness.pool.shim_wire import output as output_message
 
 #: In a slot's folder: where the shim waits for a manager.
@@ -134,11 +134,9 @@ class ManagerLink:
         if not events & ~select.POLLOUT:
             return
         try:
-            message, fds = take(self._link)
+            message = take_alone(self._link)
         except BlockingIOError:
             return
-        for fd in fds:
-            os.close(fd)
         if message is None:
             self._lose()
         elif isinstance(message, dict):

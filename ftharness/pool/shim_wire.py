@@ -86,6 +86,14 @@ def take(link: socket.socket) -> tuple[Message | None, list[int]]:
     return json.loads(message), fds
 
 
+def take_alone(link: socket.socket) -> Message | None:
+    """The same, for a side that is sent no descriptors: such as come all the same are closed."""
+    message, fds = take(link)
+    for fd in fds:
+        os.close(fd)
+    return message
+
+
 def reachable(folder: str, name: str) -> tuple[int, str]:
     """A short path of a socket in a folder, for ``bind`` and ``connect``, which take no more than 107 bytes.
 

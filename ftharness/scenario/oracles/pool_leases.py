@@ -165,7 +165,7 @@ def _with_holders(case: Case, book: _Book) -> Iterator[Finding]:
         # What its manager did in its last instant, it may not have said, nor answered.
         outlived = given.event == "lease_taken_over" or manager_ended(case, given.source) is not None
         if word is None:
-            if holder in through and (lease in got or not (outlived and _in_its_last_instant(case, given))):
+            if holder in through and (lease in got or not _in_its_last_instant(case, given)):
                 never = "never said what became of it" if lease in got else "never got it"
                 yield _fails(
                     f"lease {lease} was granted to {holder}, which is through, and {never}; it is {how}", given

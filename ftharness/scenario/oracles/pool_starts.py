@@ -32,6 +32,7 @@ def no_double_start(case: Case) -> Finding:
     config = policy(case)
     if config is None:
         return NO_POOL
+    slots = engines(case)
     looks = [fault for fault in case.faults if fault.requested.fault == "count_engines" and fault.landed is not None]
     for look in looks:
         assert look.landed is not None
@@ -46,11 +47,11 @@ def no_double_start(case: Case) -> Finding:
             if unknown := [pid for pid in pids if str(pid) not in begun]:
                 what = f"{slot} has the process {unknown[0]}, of which no manager said that it had started it"
                 return Finding("fail", what, (look.landed.n,), invariant=True)
-        for slot in engines(case):
+        for slot in slots:
             if wrong := _not_there(case, slot, look, there.get(slot, [])):
                 return Finding("fail", wrong, (look.landed.n,), invariant=True)
-    found = [_one_slot(case, slot, survive=config.engines_survive) for slot in engines(case)]
-    found += [one for slot in engines(case) for one in _passed_over(case, slot)]
+    found = [_one_slot(case, slot, survive=config.engines_survive) for slot in slots]
+    found += [one for slot in slots for one in _passed_over(case, slot)]
     if finding := short_of_passing(found):
         return finding
     again = [line for line in said(case, *BEGINS, "engine_gone") if in_fault_phase(case, line)]
@@ -64,9 +65,7 @@ def no_double_start(case: Case) -> Finding:
     )
     told = ", ".join(f"{count} {word}" for count, word in words if count) or "none started"
     looked = f"; {len(looks)} looks into /proc" if looks else ""
-    return Finding(
-        "pass", f"{len(engines(case))} slots: {told}, never two at once{looked}", tuple(line.n for line in again)
-    )
+    return Finding("pass", f"{len(slots)} slots: {told}, never two at once{looked}", tuple(line.n for line in again))
 
 
 def _not_there(case: Case, slot: str, look: FaultView, pids: list[int]) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,16 +49,6 @@ def base() -> Iterator[Path]:
     """Where the folders are made, which is short, for sockets; nothing else is in it."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-
-
-@pytest.fixture
-async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
-    """A slot in a folder of its own; nothing of it is left behind."""
-    slot = Slot(tmp_path / "slot", "pool-1", tmp_path.as_posix())
-    yield slot
-    if not await slot.wait_until_free(0.5):
-        await slot.evict()
-    await slot.sweep()
 
 
 async def _start(slot: Slot, base: Path) -> EngineProcess:

@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,6 @@ class Lines:
                 self._more.clear()
                 await self._more.wait()
         return self.all
-
-
-@pytest.fixture
-async def slot(tmp_path: Path) -> AsyncIterator[Slot]:
-    """A slot in a folder of its own; nothing of it is left behind."""
-    slot = Slot(tmp_path / "slot", "pool-1", tmp_path.as_posix())
-    yield slot
-    if not await slot.wait_until_free(0.5):
-        await slot.evict()
-    await slot.sweep()
 
 
 async def _start(slot: Slot, program: str, *, survive: bool = False, **more: Any) -> tuple[EngineProcess, Lines]:
