@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ftharness.logs import load_contract
-from ftharness.process import http_ok, listening_socket
+from ftharness.process import Condition, http_ok, listening_socket
 from ftharness.stack.gpus import default_device, gpus_for
 from ftharness.stack.interpreters import interpreter_for
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys, has_strategy
@@ -166,6 +166,14 @@ class _ServersStack(StackKind):
     ) -> Plan: ...
 
 
+def knows_all(url: str, workers: int) -> Condition:
+    """The gateway at ``url`` may send requests to so many workers.
+
+    It calls itself ready with its first one, and looks only every 30 s for those that were not up when it looked (1.13.0).
+    """
+    return http_ok(f"{url}/readiness", lambda body: body["healthy_workers"] == workers)
+
+
 def of_engines(model: ServedModel, profile: Profile) -> dict[str, Any]:
     """What a plan says of real engines, whatever stands before them."""
     return {
@@ -284,7 +292,7 @@ class SmgStack(_ServersStack):
         return Plan(
             launches=[frontend, *workers],
             url=url,
-            ready=http_ok(f"{url}/readiness"),
+            ready=knows_all(url, topology.workers),
             behaviour={"half_close_completes": False, "health_tells_of_workers": False},
             close=close,
             model=SERVED,
