@@ -162,7 +162,7 @@ def _pidfd(entry: Entry) -> Iterator[int | None]:
 
 
 def _is_there(strike: Strike, entry: Entry) -> bool:
-    return any((one.pid, one.start_time) == (entry.pid, entry.start_time) for one in _descendants(strike))
+    return any(one.identity == entry.identity for one in _descendants(strike))
 
 
 async def _state(entry: Entry, state: str, *, wanted: bool = True) -> bool:

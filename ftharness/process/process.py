@@ -158,12 +158,12 @@ class Process:
         """All descendants, until no new one appears: a parent may fork while its children are being signalled."""
         sent: set[tuple[int, int]] = set()
         while True:
-            new = [entry for entry in self.descendants() if (entry.pid, entry.start_time) not in sent]
+            new = [entry for entry in self.descendants() if entry.identity not in sent]
             if not new:
                 return bool(sent)
             for entry in new:
                 send_signal(entry, number)
-                sent.add((entry.pid, entry.start_time))
+                sent.add(entry.identity)
 
     async def exited(self, deadline_s: float | None = None) -> Ended:
         """Wait until it has ended.

@@ -24,9 +24,10 @@ class Entry:
         state: R, S, D, T (stopped), t (traced), Z (a zombie), …
         ppid: Its parent, which is the next living subreaper above once the parent died.
         start_time: Clock ticks from boot to its start. Together with ``pid`` it names one process and no other.
+        cpu_ticks: Clock ticks of CPU that it has used.
     """
 
-    __slots__ = ("name", "pid", "ppid", "start_time", "state")
+    __slots__ = ("cpu_ticks", "name", "pid", "ppid", "start_time", "state")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         # The name stands in parentheses and may hold any byte, parentheses and blanks too: only the last ) is the end.
@@ -36,7 +37,13 @@ class Entry:
         self.name = os.fsdecode(name)
         self.state = fields[0].decode()
         self.ppid = int(fields[1])
+        self.cpu_ticks = int(fields[11]) + int(fields[12])
         self.start_time = int(fields[19])
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What names this process and no other, also when its number is used again."""
+        return self.pid, self.start_time
 
 
 def read_entry(pid: int) -> Entry | None:

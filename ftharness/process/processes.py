@@ -34,12 +34,23 @@ class StartError(Exception):
 
 
 class Survivor(NamedTuple):
-    """Something that outlived the process that started it; ``name`` is that process's."""
+    """Something that outlived the process that started it.
+
+    Attributes:
+        name: That process's.
+        pid: Its own.
+        argv: The command line.
+        state: R, S, D, … (proc(5)).
+        waited_s: Seconds for which it was given time to end by itself.
+        cpu_s: Seconds of CPU that it used in them: whether it hangs, or is at work.
+    """
 
     name: str
     pid: int
     argv: list[str]
     state: str
+    waited_s: float
+    cpu_s: float
 
 
 class _Starting(NamedTuple):
@@ -237,10 +248,21 @@ class Processes:
         """What is left of processes that have ended, after at most ``settle_s`` seconds in which it may end by itself."""
         ended = [process for process in self if process.exit is not None]
         open_ends = [process.alone for process in ended if not process.alone.done()]
-        if open_ends:
-            await asyncio.wait(open_ends, timeout=settle_s)
+        if not open_ends:
+            return []
+        before = {entry.identity: entry.cpu_ticks for process in ended for entry in process.descendants()}
+        began = time.monotonic()
+        await asyncio.wait(open_ends, timeout=settle_s)
+        waited_s = time.monotonic() - began
         return [
-            Survivor(process.name, entry.pid, self._redactor.argv(command_line(entry)), entry.state)
+            Survivor(
+                process.name,
+                entry.pid,
+                self._redactor.argv(command_line(entry)),
+                entry.state,
+                waited_s,
+                (entry.cpu_ticks - before.get(entry.identity, 0)) / os.sysconf("SC_CLK_TCK"),
+            )
             for process in ended
             for entry in process.descendants()
         ]

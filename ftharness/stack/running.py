@@ -452,7 +452,8 @@ class RunningStack:
         for survivor in survivors:
             command = " ".join(survivor.argv)[:300]
             holds = "".join(f", holding {one}" for one in held if one.pid == survivor.pid)
-            detail = f"{command} (state {survivor.state}){holds}"
+            used = f"{survivor.cpu_s:.1f} s of CPU in {survivor.waited_s:.1f} s"
+            detail = f"{command} (state {survivor.state}, {used}){holds}"
             self._history.append(Leak(source=survivor.name, what="process", pid=survivor.pid, detail=detail))
         # Of those alone: a port that is free again is anybody's.
         open_ports = listening_ports(survivor.pid for survivor in survivors)

@@ -158,10 +158,25 @@ async def test_a_descendant_that_left_the_session_is_found_and_killed(processes:
     assert [entry.pid for entry in process.descendants()] == [child]
     process.signal(signal.SIGKILL, reason="fault")
     await process.exited(5)
-    survivors = await processes.survivors(0.1)
-    assert [(survivor.name, survivor.pid) for survivor in survivors] == [("parent", child)]
+    (survivor,) = await processes.survivors(0.1)
+    assert (survivor.name, survivor.pid) == ("parent", child)
+    assert survivor.waited_s >= 0.1
     await processes.kill_survivors()
     assert not alive(child)
+
+
+async def test_a_survivor_that_is_at_work_is_told_from_one_that_hangs(processes: Processes) -> None:
+    """One that takes long to end uses the CPU; what it had used before is not counted."""
+    output = Output()
+    busy = LEAVES.replace("import signal\\nwhile True: signal.pause()", "while True: pass")
+    process = await processes.start("parent", [PY, "-c", busy], sink=output)
+    await output.until(b"\n")
+    process.signal(signal.SIGKILL, reason="fault")
+    await process.exited(5)
+    (first,) = await processes.survivors(1)
+    (again,) = await processes.survivors(0.05)
+    assert 0 < first.cpu_s <= first.waited_s + 0.02  # two of the kernel's ticks
+    assert again.cpu_s <= again.waited_s + 0.02
 
 
 async def test_a_signal_to_the_tree_reaches_the_descendants(processes: Processes) -> None:
