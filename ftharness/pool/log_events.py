@@ -68,7 +68,11 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "drain_begun": LogEvent("info", ("deadline_ms", "on_timeout"), "No new leases from now on."),
     "drain_ended": LogEvent("info", ("outcome", "duration_ms"), "The pool is empty, was emptied, or serves again."),
     "reload_begun": LogEvent("info", ("model",), "The pool is to serve another model."),
-    "reload_ended": LogEvent("info", ("outcome", "duration_ms"), "It does, or the old one serves again, or neither."),
+    "reload_ended": LogEvent(
+        "info",
+        ("outcome", "duration_ms"),
+        "It does (`succeeded`), or the old one serves again (`rolled_back`), or neither (`failed`).",
+    ),
     "model_staged": LogEvent("info", ("path", "digest_verified"), "The model is on this machine."),
     "advisory": LogEvent("warning", ("reason",), "Nothing is wrong, but somebody should know."),
     "message": LogEvent("warning", ("logger", "text"), "A library that the manager stands on has said something."),

@@ -104,12 +104,13 @@ class PoolEngines:
     async def reload(self, progress: Progress, reference: str, *, was_draining: bool) -> str:
         """Serve another model; the old one again where that fails.
 
-        It is staged while leases end: a model that cannot be had costs the old engine nothing.
+        It is staged while leases end: a model that cannot be had costs the old engine nothing. Where no engine was to run
+        before, drained or never started, there is none to come back to: none runs afterwards, and the outcome is ``failed``.
 
         Args:
             progress: Gets what it is at.
             reference: The other model.
-            was_draining: Whether the pool took no leases before: as it stays where the model cannot be had.
+            was_draining: Whether the pool took no leases before: as it stays where nothing is served.
 
         Raises:
             OperationFailed: The other model is not served; says what is instead.
@@ -134,7 +135,7 @@ class PoolEngines:
             self._house.registry.draining(self._id, draining=was_draining)
             raise OperationFailed(f"reload to {reference}: {error}") from error
         old = self.model
-        was_up = any(one.is_wanted for one in self.supervisors.values())
+        was_up = self._is_up
         staging = asyncio.ensure_future(new.staged())
         emptying = asyncio.ensure_future(self._empty(progress, new.config.drain_deadline_s, "stop", event=False))
         try:
@@ -145,9 +146,11 @@ class PoolEngines:
             await staging
         except StagingError as error:
             self._house.registry.draining(self._id, draining=was_draining)
+            failed = f"reload to {reference}: {error}"
+            if not was_up:
+                raise self._down_as_before(failed, was_draining=was_draining) from error
             raise OperationFailed(
-                f"reload to {reference}: {error}; {old.reference or 'the old engine'} was not touched",
-                outcome="rolled_back",
+                f"{failed}; {old.reference or 'the old engine'} was not touched", outcome="rolled_back"
             ) from error
         except asyncio.CancelledError:
             self._house.registry.draining(self._id, draining=was_draining)
@@ -157,11 +160,13 @@ class PoolEngines:
                 one.cancel()
             await asyncio.gather(staging, emptying, return_exceptions=True)
         try:
-            return await self._change(progress, old, new, was_up=was_up)
+            return await self._change(progress, old, new, was_up=was_up, was_draining=was_draining)
         finally:
-            self._house.registry.draining(self._id, draining=False)
+            self._house.registry.draining(self._id, draining=was_draining and not self._is_up)
 
-    async def _change(self, progress: Progress, old: PoolModel, new: PoolModel, *, was_up: bool) -> str:
+    async def _change(
+        self, progress: Progress, old: PoolModel, new: PoolModel, *, was_up: bool, was_draining: bool
+    ) -> str:
         try:
             progress("stopping the old engine")
             await self.down("reload")
@@ -170,7 +175,7 @@ class PoolEngines:
             reason = _told(await self._start(new, retry=False))
             if not reason:
                 return "succeeded"
-            progress("the old engine comes back")
+            progress("the old engine comes back" if was_up else "stopping the new engine")
             await self.down(f"the reload failed: {reason}")
         except SlotHeld as error:
             raise OperationFailed(f"reload to {new.reference}: {error}") from error
@@ -182,15 +187,24 @@ class PoolEngines:
                     one.up(old)
             raise
         self.model = old
+        failed = f"reload to {new.reference}: {reason}"
+        if not was_up:
+            raise self._down_as_before(failed, was_draining=was_draining)
         again = _told(await self._start(old))
         if again:
-            raise OperationFailed(
-                f"reload to {new.reference}: {reason}; the old engine does not come back either: {again}; it is tried again"
-            )
-        raise OperationFailed(
-            f"reload to {new.reference}: {reason}; {old.reference or 'the old engine'} serves again",
-            outcome="rolled_back",
-        )
+            raise OperationFailed(f"{failed}; the old engine does not come back either: {again}; it is tried again")
+        raise OperationFailed(f"{failed}; {old.reference or 'the old engine'} serves again", outcome="rolled_back")
+
+    @property
+    def _is_up(self) -> bool:
+        """Whether an engine of it is to run."""
+        return any(one.is_wanted for one in self.supervisors.values())
+
+    def _down_as_before(self, failed: str, *, was_draining: bool) -> OperationFailed:
+        """A reload has failed, and there was nothing to go back to."""
+        by = "resume" if was_draining else "preload"
+        what = self.model.reference or "its engines"
+        return OperationFailed(f"{failed}; no engine of pool {self._id!r} runs, as before: {by} starts {what}")
 
     async def _empty(self, progress: Progress, deadline_s: float, on_timeout: OnTimeout, *, event: bool = True) -> str:
         """Take no more leases, and wait for those that there are; ``drained``, ``stopped`` or ``aborted``."""

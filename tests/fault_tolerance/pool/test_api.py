@@ -151,7 +151,7 @@ async def test_a_drain_is_followed_to_its_deadline(kit: Any, served: Any) -> Non
 
 
 async def test_a_reload_says_what_is_served_and_what_went_wrong(kit: Any, served: Any) -> None:
-    """The new model's id when it serves; when its engine fails, the error, and the old one serves again."""
+    """The new model's id when it serves; when its engine fails, the error, and the old one serves again, where one did."""
     one = await served(kit.pool(model=kit.model("old"), warmup=WarmupConfig(requests=0)))
     over = await one.until_over(await one.post("p/reload", 202, new_model_ref=kit.model("new")))
     assert (over["state"], over["detail"]) == ("succeeded", "succeeded")
@@ -162,6 +162,12 @@ async def test_a_reload_says_what_is_served_and_what_went_wrong(kit: Any, served
     health = await one.get("/v1/pools/p/health")
     assert (health["model_id"], health["ready"]) == ("new", True)
     assert "bad" in health["last_error"]
+    await one.until_over(await one.post("p/drain", 202))
+    over = await one.until_over(await one.post("p/reload", 202, new_model_ref=bad))  # there is no old one to come back
+    assert (over["state"], over["detail"]) == ("failed", "failed")
+    health = await one.get("/v1/pools/p/health")
+    assert (health["draining"], health["last_error"]) == (True, over["error"])
+    assert [line["outcome"] for line in one.told.all("reload_ended")] == ["succeeded", "rolled_back", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,52 @@ async def test_a_model_that_cannot_be_had_costs_the_old_engine_nothing(kit: Any)
         assert manager.registry.acquire("p").state == "held"
 
 
+@pytest.mark.parametrize("new", [{"exit_at_start": 3}, None], ids=["its engine fails", "it cannot be had"])
+@pytest.mark.parametrize("drained", [False, True], ids=["never started", "drained"])
+async def test_where_nothing_was_served_nothing_is_rolled_back(
+    kit: Any, drained: bool, new: dict[str, Any] | None
+) -> None:
+    """The reload has failed, and says what the pool is left as: as it was, drained or not, with nothing running."""
+    old = kit.model("old")
+    reference = str(kit.folder / "none") if new is None else kit.model("new", **new)
+    async with kit.manager(kit.pool(model=old, preload=drained)) as (manager, told):
+        if drained:
+            await kit.ready(manager, told)
+            await manager.operations.until_over(manager.drain("p").id)
+        started = len(told.all("engine_started"))
+        over = await manager.operations.until_over(manager.reload("p", reference).id)
+        assert (over.state, over.detail) == ("failed", "failed")
+        assert ("there is nothing" if new is None else "exit status 3") in over.error
+        by = "resume" if drained else "preload"
+        assert over.error.endswith(f"no engine of pool 'p' runs, as before: {by} starts {old}")
+        assert kit.processes() == []
+        assert len(told.all("engine_started")) - started == (
+            new is not None
+        )  # the new one's; the old one's would be one more
+        health = manager.registry.health("p")
+        assert (health["ready"], health["draining"], health["last_error"]) == (False, drained, over.error)
+        with pytest.raises(Refused) as refused:
+            manager.registry.acquire("p")
+        assert refused.value.reason == ("draining" if drained else "not_ready")
+        assert [line["outcome"] for line in told.all("reload_ended")] == ["failed"]
+        again = manager.resume("p") if drained else manager.preload("p")
+        assert (await manager.operations.until_over(again.id)).state == "succeeded"
+        assert (await kit.info(manager.registry.acquire("p").url))["model"] == "old"
+
+
+async def test_a_reload_of_a_drained_pool_that_is_called_off_leaves_it_drained(kit: Any) -> None:
+    """While the new engine starts: nothing runs, and no lease is granted."""
+    old, new = kit.model("old"), kit.model("new", slow_start_s=20.0)
+    async with kit.manager(kit.pool(model=old, preload=False)) as (manager, told):
+        await manager.operations.until_over(manager.drain("p").id)
+        operation = manager.reload("p", new)
+        await told.until("engine_started")
+        await manager.operations.call_off("p")
+        assert manager.operation(operation.id).detail == "cancelled"
+        assert kit.processes() == []
+        assert manager.registry.pool("p").draining
+
+
 async def test_a_reload_verifies_the_digest_that_it_is_given(kit: Any) -> None:
     """``MODEL@sha256:…``: staged only if it is that one, and said to be verified."""
     old, new = kit.model("old"), kit.model("new")
