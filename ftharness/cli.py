@@ -181,13 +181,11 @@ def _cells(
 
 def _with_bug(cells: "list[Cell]", bug: str, names: Sequence[str]) -> "list[Cell]":
     """Those that run what has the planted bug: the others of a family would only pass, and are named."""
-    from ftharness.scenario.planted import idle_among, part_of
+    from ftharness.scenario.planted import idle_among, left_out
 
     idle = idle_among(bug, [cell.scenario for cell in cells], names)
     if idle:
-        typer.echo(
-            f"ftharness: {bug} is a bug of {part_of(bug)}; without that, and left out: {', '.join(idle)}", err=True
-        )
+        typer.echo(f"ftharness: {left_out(bug, idle)}", err=True)
     return [cell for cell in cells if cell.scenario.name not in idle]
 
 

@@ -54,6 +54,7 @@ def sweep(
     What is finished in the folder is not run again. The report is over all that is finished there.
     """
     from ftharness.checkpoint import CheckpointError
+    from ftharness.report.clean import plain
     from ftharness.session import new_folder
     from ftharness.sweep import SweepFolder, chosen, file_of, load
 
@@ -63,6 +64,8 @@ def sweep(
         if resume is not None and out is not None:
             die("--resume names the folder: --out is for a FILE")
         found = load(file or file_of(resume or Path()))
+        for words in found.left_out:
+            typer.echo(f"ftharness: {plain(words, 10_000)}", err=True)
         cells = chosen(found.cells, only or ())
         root = resume or out or (Path(found.file.out) if found.file.out else None)
         if dry_run:

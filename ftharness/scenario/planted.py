@@ -75,5 +75,10 @@ def idle_among(bug: str, scenarios: Sequence[Scenario], named: Sequence[str]) ->
     return list(dict.fromkeys(one.name for one in idle))
 
 
+def left_out(bug: str, names: Sequence[str]) -> str:
+    """What is said of those that are left out, as the bug cannot show in them."""
+    return f"{bug} is a bug of {part_of(bug)}; without that, and left out: {', '.join(names)}"
+
+
 def _part(bug: Bug) -> _Part:
     return _PARTS.get(bug.where, _SERVING)

@@ -18,6 +18,7 @@ from ftharness.session import cell_of, safe_name
 from ftharness.stack import find_stack
 from ftharness.suggest import nearest
 from ftharness.sweep.file import Exclude, SweepFile, wrong
+from ftharness.sweep.idle import MATRIX, Candidate, without_idle
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +52,10 @@ class _Point(msgspec.Struct, frozen=True):
     where: str
 
 
-def planned(path: Path, file: SweepFile) -> list[Planned]:
-    """All cells of a sweep; whatever can be wrong with one is found here, before anything starts.
+def planned(path: Path, file: SweepFile) -> tuple[list[Planned], list[str]]:
+    """All cells of a sweep, and what is to be said of those that are left out.
+
+    Whatever can be wrong with one is found here, before anything starts.
 
     Args:
         path: Where the file is.
@@ -76,20 +79,29 @@ def planned(path: Path, file: SweepFile) -> list[Planned]:
     cells = [_cell(path, point) for point in points]
     names = _without_secrets([_name(point) for point in points], cells)
     _refuse_twins(path, names)
-    content = [_content(cell) for cell in cells]
+    asked = {MATRIX: file.matrix.scenarios} | {_of(place): [one.scenario] for place, one in enumerate(file.include)}
+    candidates, left_out = without_idle(
+        path,
+        [
+            Candidate(name, point.where, asked[point.where], cell)
+            for name, point, cell in zip(names, points, cells, strict=True)
+        ],
+    )
+    content = [_content(one.cell) for one in candidates]
     again = [f" #{n}" for n in range(1, file.repeat + 1)] if file.repeat > 1 else [""]
-    rounds = [(f"{name}{which}", cell) for which in again for name, cell in zip(names, cells, strict=True)]
+    rounds = [(f"{one.name}{which}", one.cell) for which in again for one in candidates]
     wide = len(str(len(rounds)))
-    return [
+    found = [
         Planned(
             place=place,
             name=name,
             folder=f"{place + 1:0{wide}d}-{safe_name(cell.scenario.name)}",
-            content=content[place % len(cells)],
+            content=content[place % len(candidates)],
             cell=cell,
         )
         for place, (name, cell) in enumerate(rounds)
     ]
+    return found, left_out
 
 
 def chosen(cells: Sequence[Planned], patterns: Iterable[str]) -> list[Planned]:
@@ -126,15 +138,19 @@ def _matrix(path: Path, file: SweepFile) -> Iterator[_Point]:
         for stack, engines in stacks:
             for rest in itertools.product(engines, pythons, bugs, sets, seeds):
                 engine, python, bug, values, seed = rest
-                yield _Point(scenario, stack, engine, seed, bug, python, values, where=".matrix")
+                yield _Point(scenario, stack, engine, seed, bug, python, values, where=MATRIX)
 
 
 def _included(path: Path, file: SweepFile) -> Iterator[_Point]:
     for place, one in enumerate(file.include):
-        where = f".include[{place}]"
+        where = _of(place)
         for scenario in _found(path, f"{where}.scenario", [one.scenario]):
             for engine in _engines(path, f"{where}.stack", one.stack, [one.engine]):
                 yield _Point(scenario, one.stack, engine, one.seed, one.bug, one.sut_python, one.set, where)
+
+
+def _of(include: int) -> str:
+    return f".include[{include}]"
 
 
 def _found(path: Path, where: str, names: Sequence[str]) -> list[Scenario]:
@@ -217,7 +233,7 @@ def _content(cell: Cell) -> str:
 def _refuse_twins(path: Path, names: Sequence[str]) -> None:
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise wrong(path, ".matrix", f"{name!r} is there twice; repeat = 2 runs each cell twice")
+            raise wrong(path, MATRIX, f"{name!r} is there twice; repeat = 2 runs each cell twice")
 
 
 def _stack(path: Path, stack: str) -> str:

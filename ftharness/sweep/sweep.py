@@ -23,11 +23,13 @@ class Sweep(NamedTuple):
         path: The file.
         file: What it says.
         cells: All of them.
+        left_out: For a person: those of the matrix in which their planted bug cannot show; they are none of the cells.
     """
 
     path: Path
     file: SweepFile
     cells: list[Planned]
+    left_out: list[str]
 
 
 class Swept(NamedTuple):
@@ -53,7 +55,8 @@ def load(path: Path) -> Sweep:
         TomlError: It is wrong; says where. And what else :func:`~ftharness.sweep.matrix.planned` raises.
     """
     file = read_sweep(path)
-    return Sweep(path, file, planned(path, file))
+    cells, left_out = planned(path, file)
+    return Sweep(path, file, cells, left_out)
 
 
 def file_of(root: Path) -> Path:

@@ -330,3 +330,20 @@ def test_a_dry_run_prints_the_cells(file: Path) -> None:
     ]
     assert "3 of 3 cells, 0 of them finished" in done.stderr
     assert not (file.parent / "out").exists()
+
+
+def test_cells_in_which_a_bug_cannot_show_are_named(file: Path) -> None:
+    """And are none of the sweep's; a bug that could show in none of them is refused, as ``run`` refuses it."""
+    crossed = '[matrix]\nscenarios = ["migration/drain", "pool/*"]\nbugs = ["", "drop-token"]\n'
+    file.write_text(f'{crossed}[[exclude]]\nscenario = "pool/*"\nbug = ""\n')
+    done = call(file.parent, "mine.toml", "--dry-run", status=0)
+    assert done.stdout.splitlines() == ["migration/drain sim vllm", "migration/drain sim vllm bug=drop-token"]
+    assert (
+        "drop-token is a bug of the frontend and its workers; without that, and left out: pool/crash_loop,"
+        in done.stderr
+    )
+    file.write_text(crossed.replace("drop-token", "released-lock"))
+    done = call(file.parent, "mine.toml", "--out", "out", status=2)
+    assert "mine.toml:3: " in done.stderr
+    assert "the planted bug released-lock is one of shadow engines, which this scenario does not run" in done.stderr
+    assert [path.name for path in file.parent.iterdir()] == ["mine.toml"]

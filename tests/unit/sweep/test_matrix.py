@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from ftharness.logs import TomlError
+from ftharness.scenario.library import find
+from ftharness.scenario.planted import can_show
 from ftharness.sweep import Planned, chosen, load
 from ftharness.sweep.file import Include, Matrix, SweepFile
 
@@ -113,6 +115,18 @@ WRONG = [
     ('[matrix]\nscenarios = ["migration/drain"]\n[[exclude]]\nseed = 3', r"sweep\.toml:3: .*fits no cell"),
     ('[matrix]\nscenarios = ["migration/drain"]\n[[exclude]]\nseed = 0', r"sweep\.toml:3: every cell is excluded"),
     ('[matrix]\nscenarios = ["migration/drain"]\nseeds = [1, 1]', r"'migration/drain sim vllm seed=1' is there twice"),
+    (
+        '[matrix]\nscenarios = ["migration/*", "cancellation/*"]\nbugs = ["", "flat-backoff"]',
+        r"sweep\.toml:3: .*the planted bug flat-backoff is one of a manager of pools.*pool/crash_loop is there to reveal",
+    ),
+    (
+        '[matrix]\nscenarios = ["pool/*", "migration/drain"]\nbugs = ["flat-backoff"]',
+        r"sweep\.toml:3: migration/drain: the planted bug flat-backoff .* would only pass; .*can show in it are drop-token",
+    ),
+    (
+        '[matrix]\nscenarios = ["migration/drain"]\n[[include]]\nscenario = "migration/drain"\nbug = "flat-backoff"',
+        r"sweep\.toml:3: migration/drain: the planted bug flat-backoff is one of a manager of pools",
+    ),
     ('[[include]]\nscenario = "migration/drain"\nset = {tokn = 3}', r"sweep\.toml:1: .*did you mean token\?"),
 ]
 
@@ -151,3 +165,60 @@ def test_the_file_that_the_docs_show_is_one(tmp_path: Path) -> None:
     assert found[-1] == "migration/worker_failure sim trtllm bug=drop-token max_tokens=300 #2"
     keys = {*SweepFile.__struct_fields__, *Matrix.__struct_fields__, *Include.__struct_fields__} - {"sut_python"}
     assert [key for key in sorted(keys) if key not in page] == []
+
+
+CROSSED = """
+[matrix]
+scenarios = ["migration/drain", "pool/crash_loop", "cancellation/*"]
+bugs = ["", "drop-token", "flat-backoff", "handed-on-anyway"]
+"""
+
+
+def test_a_cell_in_which_its_bug_cannot_show_is_left_out(tmp_path: Path) -> None:
+    """It would only pass. What is left out is said by bug; whoever crosses bugs with scenarios has to name no pair."""
+    (tmp_path / "sweep.toml").write_text(CROSSED)
+    found = load(tmp_path / "sweep.toml")
+    with_bug = [cell for cell in found.cells if cell.cell.bug]
+    assert all(can_show(cell.cell.bug, cell.cell.scenario) for cell in with_bug)
+    assert [cell.name for cell in with_bug if "flat-backoff" in cell.name] == [
+        "pool/crash_loop sim vllm bug=flat-backoff"
+    ]
+    assert "migration/drain sim vllm bug=drop-token" in [cell.name for cell in with_bug]
+    assert len([cell for cell in found.cells if not cell.cell.bug]) == len(find(["cancellation/*"])) + 2
+    assert [cell.place for cell in found.cells] == list(range(len(found.cells)))
+    assert (
+        found.left_out[0]
+        == "drop-token is a bug of the frontend and its workers; without that, and left out: pool/crash_loop"
+    )
+    assert found.left_out[1].startswith(
+        "flat-backoff is a bug of a manager of pools; without that, and left out: migration/drain, "
+    )
+    assert found.left_out[2].startswith(
+        "handed-on-anyway is a bug of prefill workers; without that, and left out: migration/drain, pool/crash_loop, "
+    )
+    assert len(found.left_out) == 3
+
+
+def test_what_is_set_decides_where_a_bug_can_show(tmp_path: Path) -> None:
+    """Then it is the cells that are named, and not their scenario, which runs in others."""
+    text = """
+    [matrix]
+    scenarios = ["coordinator/poison_batch"]
+    bugs = ["poison-for-ever"]
+    set = {ranks = [0, 2]}
+    """
+    (tmp_path / "sweep.toml").write_text(text)
+    found = load(tmp_path / "sweep.toml")
+    assert [cell.name for cell in found.cells] == ["coordinator/poison_batch sim vllm bug=poison-for-ever ranks=2"]
+    (words,) = found.left_out
+    assert words.endswith("left out: coordinator/poison_batch sim vllm bug=poison-for-ever ranks=0")
+
+
+def test_an_exclude_may_name_what_would_be_left_out(tmp_path: Path) -> None:
+    """It fits a cell of the matrix, and nothing more is said of that."""
+    (tmp_path / "sweep.toml").write_text(
+        '[matrix]\nscenarios = ["migration/drain", "pool/crash_loop"]\nbugs = ["", "drop-token"]\n'
+        '[[exclude]]\nscenario = "pool/*"\nbug = "drop-token"\n'
+    )
+    found = load(tmp_path / "sweep.toml")
+    assert (len(found.cells), found.left_out) == (3, [])
