@@ -47,7 +47,7 @@ async def launch(
         await _clear(slot)
     await stop_container(prepared)
     if prepared.advisory:
-        house.log.event("advisory", pool_id=model.config.id, engine_id=engine_id, reason=prepared.advisory)
+        model.advise(prepared.advisory)
     # Of the pool's configuration: what is prepared for a container names the user in the container's arguments.
     rights = privileges(model.config.user)
     make_workdir(Path(prepared.workdir), rights)

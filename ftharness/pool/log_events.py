@@ -74,7 +74,9 @@ EVENTS: Final[dict[str, LogEvent]] = {
         "It does (`succeeded`), or the old one serves again (`rolled_back`), or neither (`failed`).",
     ),
     "model_staged": LogEvent("info", ("path", "digest_verified"), "The model is on this machine."),
-    "advisory": LogEvent("warning", ("reason",), "Nothing is wrong, but somebody should know."),
+    "advisory": LogEvent(
+        "warning", ("reason",), "Nothing is wrong, but somebody should know: once a pool, or each time that it begins."
+    ),
     "message": LogEvent("warning", ("logger", "text"), "A library that the manager stands on has said something."),
     "request": LogEvent("debug", ("method", "path", "status", "duration_ms"), "One call of the HTTP API was answered."),
     "request_failed": LogEvent("error", ("method", "path", "reason"), "A call met an error of the manager's own."),

@@ -38,11 +38,15 @@ class PoolModel:
         config: The pool's, with that model.
         log: Who is told when it is staged.
         configured: The model that the configuration's file names, where this one came by a reload.
+        advised: What somebody was told of the pool already.
     """
 
-    def __init__(self, config: PoolConfig, log: Log, *, configured: str | None = None) -> None:
+    def __init__(
+        self, config: PoolConfig, log: Log, *, configured: str | None = None, advised: set[str] | None = None
+    ) -> None:
         self.config = config
         self._log = log
+        self._advised = set() if advised is None else advised
         self.configured = self.reference if configured is None else configured
         self._busy = asyncio.Lock()
         self._staged: Staged | None = None
@@ -66,7 +70,7 @@ class PoolModel:
         config = msgspec.structs.replace(self.config, model=model, digest=digest)
         # replace() does not check; what the file may not say, a call may not either.
         config = msgspec.convert(msgspec.to_builtins(config), PoolConfig)
-        return PoolModel(config, self._log, configured=self.configured)
+        return PoolModel(config, self._log, configured=self.configured, advised=self._advised)
 
     async def staged(self) -> Staged:
         """The model on this machine; fetched and checked the first time.
@@ -84,8 +88,14 @@ class PoolModel:
                     digest_verified=self._staged.digest_verified,
                 )
                 if self._staged.advisory:
-                    self._log.event("advisory", pool_id=self.config.id, reason=self._staged.advisory)
+                    self.advise(self._staged.advisory)
             return self._staged
+
+    def advise(self, reason: str) -> None:
+        """Say what somebody should know of the pool: once, whatever is started again, and whichever model it serves."""
+        if reason not in self._advised:
+            self._advised.add(reason)
+            self._log.event("advisory", pool_id=self.config.id, reason=reason)
 
     def forget(self) -> None:
         """Look for the model again the next time: it may have gone, or have come."""

@@ -58,7 +58,7 @@ class PreparedEngine(msgspec.Struct, frozen=True, kw_only=True):
         container: The container's name, where it runs in one.
         stop: What ends its container, where ending the process may not be enough.
         stop_grace_s: Seconds from SIGTERM to SIGKILL.
-        advisory: What somebody should know of it; "": nothing.
+        advisory: What somebody should know of the pool; "": nothing.
     """
 
     engine_id: str

@@ -74,14 +74,14 @@ def privileges(user: str) -> Privileges:
 
 
 def advisory(user: str) -> str:
-    """What to say of engines that would run as root; "" where they do not.
+    """What to say of a pool whose engines would run as root; "" where they do not.
 
     Raises:
         PrivilegesError: As :func:`privileges`.
     """
     its = privileges(user)
     if os.geteuid() == 0 and its.uid in (None, 0):
-        return "the engine runs as root, without capabilities: set user to one that has nothing else"
+        return "its engines run as root, without capabilities: set user to one that has nothing else"
     return ""
 
 

@@ -67,13 +67,29 @@ async def test_an_engine_in_a_container_can_write_its_folder(
 @needs_root
 @pytest.mark.parametrize("user, said", [("", 1), ("nobody", 0)], ids=["root", "nobody"])
 @pytest.mark.usefixtures("passable")
-async def test_an_engine_that_runs_as_root_is_told_of(kit: Any, user: str, said: int) -> None:
-    """Once a start, with its name, before it runs; not one that runs as somebody."""
-    config = kit.pool(engine="command", command=["/bin/sleep", "600"], user=user, stop_grace_s=0.1)
+async def test_engines_that_run_as_root_are_told_of(kit: Any, user: str, said: int) -> None:
+    """Once a pool, before the first one runs, however many there are and however often they start; not of ones of somebody."""
+    config = kit.pool(engine="command", command=["/bin/true"], user=user, replicas=2)
     async with kit.manager(config, fail_mode="open") as (_, told):
-        await told.until("engine_started")
-        advised = [line for line in told.all("advisory") if "runs as root" in line["reason"]]
-        assert [(line["pool_id"], line["engine_id"]) for line in advised] == [("p", "p-1")] * said
+        await told.until("engine_started", 4)
+        assert told.all("engine_lost")
+        advised = [line for line in told.all("advisory") if "run as root" in line["reason"]]
+        assert [(line["pool_id"], line["engine_id"]) for line in advised] == [("p", "")] * said
+        assert all(line["t"] < told.all("engine_started")[0]["t"] for line in advised)
+
+
+async def test_a_model_without_a_digest_is_told_of_once(kit: Any) -> None:
+    """However often it is staged, as it is again after a start that came to nothing; another one is told of, too."""
+    old, new = kit.model("old"), kit.model("new")
+    config = kit.pool(engine="command", command=["/nothing"], model=old)
+    async with kit.manager(config, fail_mode="open") as (manager, told):
+        await told.until("model_staged", 3)
+        await manager.operations.until_over(manager.reload("p", new).id)
+        await told.until("model_staged", 5)
+        staged = [line["path"] for line in told.all("model_staged")]
+        assert {staged.count(old) > 1, new in staged} == {True}
+        advised = [line["reason"].partition(" ")[0] for line in told.all("advisory") if "digest" in line["reason"]]
+        assert sorted(advised) == sorted([old, new])
 
 
 @pytest.mark.parametrize("set_to", ["", "/somewhere"])

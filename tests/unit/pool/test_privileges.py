@@ -85,8 +85,8 @@ def test_the_way_back_is_closed() -> None:
 @needs_root
 def test_root_without_a_user_is_advised_against() -> None:
     """By a sentence for the log; not who runs as somebody."""
-    assert "runs as root" in advisory("")
-    assert "runs as root" in advisory("root")
+    assert "run as root" in advisory("")
+    assert "run as root" in advisory("root")
     assert advisory("nobody") == ""
 
 
