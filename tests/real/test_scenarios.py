@@ -48,8 +48,8 @@ async def test_a_real_engine_does_what_is_known_of_it(
     for spec in STACKS[stack]:
         provisioned(spec)
     record = await run_cell(Cell(scenario=shipped()[name], stack=stack), find_stack(stack), tmp_path)
-    assert record.verdict == "pass" or any(one.kind == KNOWN for one in record.annotations), _told(record)
-    assert {verdicts_of(record, oracle) for oracle in passing} == {"pass"}, _told(record)
+    assert record.verdict == "pass" or any(one.kind == KNOWN for one in record.annotations), _told(record, tmp_path)
+    assert {verdicts_of(record, oracle) for oracle in passing} == {"pass"}, _told(record, tmp_path)
 
 
 def verdicts_of(record: ScenarioRecord, oracle: str) -> str:
@@ -58,8 +58,11 @@ def verdicts_of(record: ScenarioRecord, oracle: str) -> str:
     return said.pop() if len(said) == 1 else str(sorted(said))
 
 
-def _told(record: ScenarioRecord) -> str:
+def _told(record: ScenarioRecord, folder: Path) -> str:
+    """What was judged, and the end of each log: of a run in CI nothing else is kept."""
     lines = [f"{one.verdict}: {one.name}: {one.reason}" for one in record.oracles]
+    for log in sorted(folder.glob("logs/*.log")):
+        lines += [log.name, *(f"  {line[:300]}" for line in log.read_text(errors="replace").splitlines()[-20:])]
     return "\n".join(
         [f"{record.name} on {record.stack} {record.sut_version}: {record.verdict}: {record.reason}", *lines]
     )
