@@ -15,13 +15,18 @@ class HttpServer(uvicorn.Server):
 
     Args:
         app: What answers.
-        parser: ``h11``, or ``auto``: httptools where that is installed.
+        parser: What is made of a connection's bytes: ``h11``, or a class of one's own.
         keep_alive_s: Seconds that an idle connection is kept.
         last_calls_s: Seconds that calls under way get to end; None: as long as they take.
     """
 
     def __init__(
-        self, app: ASGIApp, *, parser: Literal["auto", "h11"], keep_alive_s: int, last_calls_s: int | None = None
+        self,
+        app: ASGIApp,
+        *,
+        parser: Literal["h11"] | type[asyncio.Protocol],
+        keep_alive_s: int,
+        last_calls_s: int | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,

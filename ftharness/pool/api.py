@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -284,10 +284,13 @@ async def _body(request: Request, kind: type[_Body]) -> _Body:
 
 async def _read(request: Request) -> bytes:
     data = b""
-    async for piece in request.stream():
-        data += piece
-        if len(data) > _LONGEST_BODY:
-            raise Refusal(413, "too_long", f"a body has {_LONGEST_BODY} bytes at most")
+    try:
+        async for piece in request.stream():
+            data += piece
+            if len(data) > _LONGEST_BODY:
+                raise Refusal(413, "too_long", f"a body has {_LONGEST_BODY} bytes at most")
+    except ClientDisconnect:  # nobody reads that, but in the log and the metrics it is no mistake of ours
+        raise Refusal(400, "not_json", "the body did not come whole") from None
     return data
 
 

@@ -1,50 +1,74 @@
-"""Clients that connect and say nothing: they cost the manager a file each, and its engines need some, too.
+"""Clients that connect and say nothing, or half of it: they cost the manager a file each, and its engines need some, too.
 
-A connection that has not asked anything whole within some seconds is closed, and so is one beyond those that there is room for.
+A connection on which a request is not whole within some seconds is closed, and so is one beyond those that there is room for.
+Between two requests it may be idle for longer, as the server says.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-#: Seconds from a connection to the end of its first request's head.
-HEAD_S: Final = 10.0
-_HEAD_ENDS = b"\r\n\r\n"
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ftharness.pool.open_files import for_connections
+
+#: Seconds from a request's first byte to its last, of head and body; of the first one, from the connection on.
+REQUEST_S: Final = 10.0
 
 
-def patient(protocol: type[asyncio.Protocol], connections: "set[Any]", most: int) -> type[asyncio.Protocol]:
-    """That protocol of an HTTP server, with bounds.
+class Patient(HttpToolsProtocol):
+    """uvicorn's side of one connection, with bounds: uvicorn itself waits for ever for the rest of a request."""
 
-    Args:
-        protocol: The server's.
-        connections: Those that there are: the server's own set.
-        most: Connections at once.
-    """
+    _timer: asyncio.TimerHandle | None = None
+    _is_due = True  # a request is: the first one, or one that has begun
 
-    class Patient(protocol):  # type: ignore[valid-type,misc]  # a class that is only known here
-        _timer: asyncio.TimerHandle | None = None
-        _last = b""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for the first request, if there is room."""
+        super().connection_made(transport)
+        if len(self.connections) > for_connections():
+            transport.abort()
+        else:
+            self._wait()
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            if len(connections) > most:
-                transport.abort()
-                return
-            self._timer = asyncio.get_running_loop().call_later(HEAD_S, transport.abort)
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest, where that is not all."""
+        super().data_received(data)
+        if self._is_due:
+            if self._timer is None:
+                self._wait()
+        elif self.timeout_keep_alive_task is None and self.cycle.response_complete and not self.transport.is_closing():
+            # What came was the rest of a request that was answered before, or an empty line: uvicorn has taken it for the
+            # next request, and has stopped its own clock.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
-        def data_received(self, data: bytes) -> None:
-            if self._timer is not None:
-                self._last = self._last[1 - len(_HEAD_ENDS) :] + data
-                if _HEAD_ENDS in self._last:
-                    self._stop()
-            super().data_received(data)
+    def on_message_begin(self) -> None:
+        """The parser has seen a request's first byte."""
+        super().on_message_begin()
+        self._is_due = True
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop()
-            super().connection_lost(exc)
+    def on_message_complete(self) -> None:
+        """And its last."""
+        super().on_message_complete()
+        self._is_due = False
+        self._stop()
 
-        def _stop(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self._stop()
+        super().connection_lost(exc)
 
-    return Patient
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(REQUEST_S, self._is_late)
+
+    def _is_late(self) -> None:
+        # Behind requests that wait for their turn nothing is read: the rest may well be there.
+        if self.flow.read_paused:
+            self._wait()
+        else:
+            self.transport.abort()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

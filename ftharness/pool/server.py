@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from starlette.types import ASGIApp
 
 from ftharness.http_server import BACKLOG, HttpServer
-from ftharness.pool.open_files import for_connections
-from ftharness.pool.patience import patient
+from ftharness.pool.patience import Patient
 
-#: Seconds that an idle connection is kept: longer than those who place work are usually idle between two leases.
-_KEEP_ALIVE_S = 75
+#: Seconds that a connection is kept on which there is no request: those who place work are usually idle for less between two
+#: leases.
+IDLE_S = 75
 #: And that calls which are under way get to end, when the manager does.
 _LAST_CALLS_S = 2
 
@@ -24,11 +24,7 @@ class Server(HttpServer):
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        # With httptools, which the extra brings, its parser; else h11, which takes half as many calls a second.
-        super().__init__(app, parser="auto", keep_alive_s=_KEEP_ALIVE_S, last_calls_s=_LAST_CALLS_S)
-        self.config.load()
-        connections = self.server_state.connections
-        self.config.http_protocol_class = patient(self.config.http_protocol_class, connections, for_connections())
+        super().__init__(app, parser=Patient, keep_alive_s=IDLE_S, last_calls_s=_LAST_CALLS_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

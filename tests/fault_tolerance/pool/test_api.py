@@ -273,6 +273,19 @@ async def test_a_mistake_of_our_own_costs_one_call(kit: Any, served: Any, monkey
     await one.get("/v1/pools/p/health")
 
 
+async def test_a_caller_that_leaves_in_mid_request_is_no_mistake_of_ours(kit: Any, served: Any) -> None:
+    """Half of its body came: nothing was asked, nothing is done, and no error is logged."""
+    one = await served(kit.pool(preload=False), level="debug", wait=False)
+    _, writer = await asyncio.open_connection(*one.url.removeprefix("http://").split(":"))
+    writer.write(b"POST /v1/pools/p/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    await one.told.holds(lambda: bool(one.lines("request")), "it was answered, to nobody")
+    assert [line["status"] for line in one.lines("request")] == [400]
+    assert one.lines("request_failed") == []
+    assert not (await one.get("/v1/pools/p/health"))["draining"]
+
+
 async def test_no_answer_holds_a_secret(kit: Any, served: Any) -> None:
     """Of what engines said with their last words; beside it, it is as they said it."""
     one = await served(kit.pool(preload=False), wait=False)
