@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ftharness.logs import TomlError
+from ftharness.placeholders import filled
 from ftharness.pool.config import PoolConfig
 from ftharness.pool.container import ContainerError, contained
 from ftharness.pool.devices import Devices
 from ftharness.pool.masks import Mask, mask
 from ftharness.pool.prepared import PreparedEngine
 from ftharness.pool.privileges import PrivilegesError, advisory
-from ftharness.pool.profile import EngineProfile, filled, find_profile
+from ftharness.pool.profile import EngineProfile, find_profile
 from ftharness.pool.staging import Staged
 from ftharness.process import PortReservation
 

@@ -7,8 +7,6 @@ lies and what requests call it; ``{port}`` or ``{port.NAME}``; ``{slots}``; ``{g
 of JSON, stay.
 """
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,8 +16,6 @@ from ftharness.pool.prepared import Supports, Told
 from ftharness.suggest import nearest
 
 FOLDER = Path(__file__).parent / "profiles"
-
-_PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)?)\}")
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,19 +88,3 @@ def find_profile(name: str) -> EngineProfile:
     if name not in known:
         raise LookupError(f"no engine profile {name!r}; {nearest(name, known, ', or a .toml file')}")
     return read_toml(known[name], EngineProfile)
-
-
-def filled(text: str, words: Mapping[str, str]) -> str:
-    """The text with its placeholders filled in.
-
-    Raises:
-        LookupError: One stands for nothing; names those that there are.
-    """
-
-    def word(match: re.Match[str]) -> str:
-        try:
-            return words[match[1]]
-        except KeyError:
-            raise LookupError(f"unknown placeholder {match[0]}; there are {', '.join(sorted(words))}") from None
-
-    return _PLACEHOLDER.sub(word, text)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from ftharness.placeholders import filled
 from ftharness.pool.config import PoolConfig
-from ftharness.pool.profile import filled
 
 _PIECE = 1 << 20
 _TAIL = 2000

@@ -11,8 +11,8 @@ import msgspec
 from ftharness.client.client import one_a_chunk
 from ftharness.logs import Contract, TomlError, load_contract, read_contract, read_toml
 from ftharness.logs.toml_file import line_of
+from ftharness.placeholders import filled
 from ftharness.process import Condition, PortReservation, http_ok, log_event
-from ftharness.stack.placeholders import filled
 from ftharness.stack.plan import Launch, NotAvailable, Plan, Settings, StackKind, has_no_standbys
 from ftharness.stack.topology import Topology
 from ftharness.suggest import nearest

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftharness.logs import load_contract
+from ftharness.placeholders import filled
 from ftharness.process import Condition, PortReservation, http_ok, log_event
 from ftharness.stack.interpreters import Interpreter
-from ftharness.stack.placeholders import filled
 from ftharness.stack.plan import Launch, NotAvailable, Settings
 from ftharness.stack.profiles import Profile, RoleOf
 from ftharness.stack.topology import Topology

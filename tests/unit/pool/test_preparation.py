@@ -166,6 +166,16 @@ def test_every_profile_that_ships_can_be_read(tmp_path: Path) -> None:
     assert Told("/x", "a.b").of({"a": 3}) is None
 
 
+def test_a_port_is_called_what_its_profile_calls_it(tmp_path: Path) -> None:
+    """Also with digits and dashes; a name that it does not have is told, whatever it looks like, and other braces stay."""
+    profile = tmp_path / "own.toml"
+    profile.write_text('what = "own"\ncommand = ["/bin/own"]\nports = ["http", "KV-2"]\nneeds_model = false\n')
+    engine = prepared(PoolConfig(id="p", engine=str(profile), args=["{port.KV-2}", "{3}", '{"a":{}}']), tmp_path)
+    assert engine.args == (str(engine.ports["KV-2"]), "{3}", '{"a":{}}')
+    with pytest.raises(PrepareError, match=r"unknown placeholder \{port\.KV-3\}; there are .*, port\.KV-2, "):
+        prepared(PoolConfig(id="p", engine=str(profile), args=["{port.KV-3}"]), tmp_path)
+
+
 def fake_program(folder: Path, name: str) -> str:
     path = folder / name
     path.write_text("#!/bin/sh\n")

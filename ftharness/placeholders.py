@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.-]+)\}")
+#: A letter is in each: ``{3}`` is a repetition in somebody's pattern.
+_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.-]*[A-Za-z][A-Za-z0-9_.-]*)\}")
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
