@@ -6,22 +6,22 @@ import random as random_module
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
-from contextvars import Context
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ftharness.pool.adoption import StateError, StateFolder, clear, take_over
+from ftharness.pool.adoption import StateError, StateFolder
 from ftharness.pool.changes import Change
 from ftharness.pool.config import ManagerConfig, PoolConfig
 from ftharness.pool.devices import discover
+from ftharness.pool.expiry import Expiry
 from ftharness.pool.house import House, Sleep
-from ftharness.pool.lease_file import LEASES, LeaseFile, read
-from ftharness.pool.leases import NotKept
+from ftharness.pool.lease_file import LEASES
 from ftharness.pool.log_events import Log, Silent
 from ftharness.pool.operations import Busy, Kind, Operation, Operations, Progress
 from ftharness.pool.pool_engines import OnTimeout, PoolEngines
 from ftharness.pool.pool_model import PoolModel
+from ftharness.pool.predecessor import take_over_engines, take_over_leases
 from ftharness.pool.registry import Registry
 from ftharness.pool.slot import SlotHeld
 from ftharness.pool.supervisor import Supervisor
@@ -87,8 +87,6 @@ class Manager:
             fail_open=config.fail_mode == "open",
         )
         self._pools: dict[str, PoolEngines] = {}
-        self._gone: dict[str, str] = {}  # of an earlier manager's engines, why they are not there any more
-        self._expiry: tuple[float, asyncio.TimerHandle] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._end = ExitStack()
 
@@ -104,15 +102,14 @@ class Manager:
             end.enter_context(self._state)
             self._pools = {config.id: self._pool(config) for config in self.config.pools}
             try:
-                await self._find()
-                self._take_over_leases(end)
+                gone = await take_over_engines(self._state, self._pools.values(), self._house)
+                take_over_leases(self._state.path / LEASES, gone, self._house, end)
             except OSError as error:
                 raise StateError(
                     f"what an earlier manager left in {self._state.path} cannot be told: {error}"
                 ) from error
-            end.callback(self.registry.subscribe(self._changed))
+            end.enter_context(Expiry(self.registry, self._clock))
             self._end = end.pop_all()
-        self._wait_for_expiry()
         for pool_id, pool in self._pools.items():
             if pool.model.config.preload or any(one.process for one in pool.supervisors.values()):
                 self._keep(self._preload_first(pool_id))
@@ -132,8 +129,6 @@ class Manager:
                 self.registry.draining(pool_id, draining=True)
             await asyncio.gather(*(self._leave(pool) for pool in self._pools.values()))
         finally:
-            if self._expiry is not None:
-                self._expiry[1].cancel()
             self._end.close()
 
     def announce(self, url: str) -> None:
@@ -267,63 +262,6 @@ class Manager:
         }
         return PoolEngines(model, supervisors, self._house)
 
-    async def _find(self) -> None:
-        """What an earlier manager left: engines that run are taken over, or ended where nobody wants them."""
-        wanted = {engine_id: pool for pool in self._pools.values() for engine_id in pool.supervisors}
-        for slot in self._state.slots():
-            if slot.engine_id not in wanted:
-                self._gone[slot.engine_id] = "no pool of the configuration has it"
-                pid = await clear(slot, 0)
-                if pid:
-                    _LOG.warning("%s (pid %d) was ended: no pool of the configuration has it", slot.engine_id, pid)
-        await asyncio.gather(*(self._find_one(engine_id, pool) for engine_id, pool in wanted.items()))
-
-    async def _find_one(self, engine_id: str, pool: PoolEngines) -> None:
-        supervisor = pool.supervisors[engine_id]
-        about = {"pool_id": pool.model.config.id, "engine_id": engine_id}
-        found = await take_over(supervisor.slot, supervisor.line)
-        if found.engine is None:
-            self._gone[engine_id] = found.reason
-            if found.pid:
-                self._log.event("engine_gone", **about, pid=found.pid, reason=found.reason)
-            return
-        if supervisor.adopt(found.engine):
-            reference = str(found.engine.about.get("model", ""))
-            if reference != pool.model.reference:  # by a reload
-                pool.model = pool.model.other(reference)
-            self._log.event("engine_adopted", **about, pid=found.engine.pid)
-            return
-        self._gone[engine_id] = "it was started with another configuration"
-        how = await found.engine.stop(pool.model.config.stop_grace_s)
-        found.engine.close()
-        self._log.event("engine_stopped", **about, exit=str(how), reason=self._gone[engine_id])
-
-    def _take_over_leases(self, end: ExitStack) -> None:
-        """Leases go on with their engines, whoever granted them; written down are those that can outlive this manager, too."""
-        path = self._state.path / LEASES
-        found = read(path)
-        if found.unreadable:
-            self._advise(f"{path}: {found.unreadable} lines are half written; what they said of a lease is lost")
-        self.registry.take_over(found.held, found.over, self._gone)
-        for pool in self.registry.pools():
-            for one in pool.engines.values():
-                if one.slots and len(one.leases) > one.slots:
-                    more = f"{one.id} was adopted with {len(one.leases)} leases, and has {one.slots} slots now"
-                    self._advise(f"{more}: it gets no more until so many have ended", pool.id, one.id)
-        if not self.config.engines_survive:
-            path.unlink(missing_ok=True)
-            return
-        file = LeaseFile(path, self._advise)
-        end.callback(file.close)
-        end.callback(self.registry.keep, None)
-        try:
-            self.registry.keep(file)
-        except NotKept as error:
-            self._advise(f"{error}: no leases are granted as long as they cannot be written down")
-
-    def _advise(self, reason: str, pool_id: str = "", engine_id: str = "") -> None:
-        self._log.event("advisory", pool_id=pool_id, engine_id=engine_id, reason=reason)
-
     async def _preload_first(self, pool_id: str) -> None:
         with suppress(Busy):  # somebody was faster
             self.preload(pool_id)
@@ -356,26 +294,3 @@ class Manager:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _changed(self, change: Change) -> None:
-        """A lease was granted: it may be the next one to end by itself."""
-        if change.what == "lease" and change.after == "held":
-            self._wait_for_expiry()
-
-    def _wait_for_expiry(self) -> None:
-        at = self.registry.next_expiry()
-        if self._expiry is not None:
-            if at is not None and self._expiry[0] <= at:
-                return  # it is looked again then
-            self._expiry[1].cancel()
-            self._expiry = None
-        if at is not None:
-            handle = asyncio.get_running_loop().call_later(
-                max(0.0, at - self._clock()), self._expire, context=Context()
-            )
-            self._expiry = at, handle
-
-    def _expire(self) -> None:
-        self._expiry = None
-        self.registry.expire()
-        self._wait_for_expiry()
