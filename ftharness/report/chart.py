@@ -12,6 +12,9 @@ from ftharness.report.flags import ROW, close_flags, place, proof_flags, whole_f
 from ftharness.report.lanes import PROCESS_HEIGHT, REQUEST_HEIGHT, SIZE, Frame, draw_process, draw_request, heading
 from ftharness.report.moments import Moments
 from ftharness.report.phases import KEY_HEIGHT, key
+from ftharness.report.pool_key import pool_key
+from ftharness.report.pool_lanes import draw_pool, slots_shown
+from ftharness.report.pools import PoolLane, SlotLane
 from ftharness.report.proofs import Proof, reach
 from ftharness.report.scale import Scale, ticks
 from ftharness.report.states import states_key
@@ -31,6 +34,7 @@ _MOST_CLOSE = 6
 COLORS = 6
 _AROUND_NS = 30 * NS_PER_MS
 _MOST_OF_RUN = 0.7  # what shows more is no close view
+_MOST_OF_PHASE = 0.85  # and what shows more than that is nearly the whole run
 _S_NS = 1_000 * NS_PER_MS
 _PHASES = {
     "control": "control: no fault",
@@ -85,6 +89,14 @@ def launch_of(lanes: Timeline) -> Phase | None:
     return next((phase for phase in lanes.phases if phase.name == "launch" and phase.end < lanes.end), None)
 
 
+def faulted(lanes: Timeline) -> Window | None:
+    """The window of the time in which faults could strike; None where that is nearly all of the run, or there was none."""
+    phase = next((phase for phase in lanes.phases if phase.name == "fault"), None)
+    if phase is None or phase.end - phase.start > (lanes.end - lanes.start) * _MOST_OF_PHASE:
+        return None
+    return Window(phase.start, phase.end)
+
+
 def around(fault: Moments, lanes: Timeline, proofs: Sequence[Proof] = ()) -> Window | None:
     """The close view of a fault that landed: 30 ms after it and half of that before, more where recovery took longer.
 
@@ -113,11 +125,11 @@ def chart(
         faults: What was injected.
         window: From when to when.
         title: For those who cannot see it.
-        proofs: What oracles rest on, of the fault that a close view is about; those of one that failed are pointed at.
+        proofs: What oracles rest on, of what the picture is about; those of one that failed are pointed at.
     """
     close = window.zero is not None
     scale = Scale(window.start, window.end, GUTTER, WIDTH - _RIGHT)
-    processes, requests, hidden = _shown(lanes, faults, window)
+    processes, slots, requests, hidden = _shown(lanes, faults, window)
     frame = Frame(
         scale,
         {lane.name: f"w{lane.color % COLORS}" for lane in lanes.processes if lane.color is not None},
@@ -130,25 +142,29 @@ def chart(
     flags = (
         [*close_flags(alone, window.zero or 0), *proof_flags(proofs, window.zero or 0)]
         if close
-        else whole_flags(alone, crowd)
+        else [*whole_flags(alone, crowd), *proof_flags(proofs)]
     )
     lines, rows = place(flags, scale, WIDTH)
     flag_area = rows * ROW + (4 if rows else 0)
     top = flag_area + (0 if close else _BAND)
     body: list[str] = []
     y = top
-    for name, group in (("Processes", processes), ("Requests", requests)):
+    how = density(requests, scale)
+    pools = [] if close else lanes.pools  # whose doings take longer than a close view
+    for name, group in (("Processes", processes), ("Engine pools", pools), ("Requests", requests)):
         if not group:
             continue
         y += _TITLE
         body.append(label(2, y - 3, name.upper(), class_="group"))
         body.append(element("path", d=f"M{GUTTER} {y - 6.5:.1f}H{WIDTH - _RIGHT}", class_="rule"))
-        how = density(requests, scale)
         for lane in group:
             if isinstance(lane, ProcessLane):
                 body += heading(2, y, lane.name, f"{lane.role or 'process'} · {lane.pid}", frame.colors.get(lane.name))
                 body += draw_process(lane, frame, y)
                 y += PROCESS_HEIGHT
+            elif isinstance(lane, PoolLane):
+                drawn, y = draw_pool(lane, slots, scale, y)
+                body += drawn
             else:
                 body += heading(2, y + 6, lane.name, lane.id[:8], None)
                 body += draw_request(lane, frame, how, y, _gap_of(lane, faults) if close else None)
@@ -165,8 +181,9 @@ def chart(
     ]
     states, left = states_key(processes, scale, bottom + _AXIS + 9)
     phases = key([span for lane in processes for span in lane.served], scale, bottom + _AXIS + 9, left)
-    parts += [*states, *phases]
-    height = bottom + _AXIS + (KEY_HEIGHT if states or phases else 0)
+    of_pools, high = pool_key(pools, scale, bottom + _AXIS + 9)
+    parts += [*states, *phases, *of_pools]
+    height = bottom + _AXIS + max(KEY_HEIGHT if states or phases else 0, high)
     svg = element(
         "svg",
         "".join(parts),
@@ -188,7 +205,7 @@ def chart(
 
 def _shown(
     lanes: Timeline, faults: Sequence[Moments], window: Window
-) -> tuple[list[ProcessLane], list[RequestLane], str]:
+) -> tuple[list[ProcessLane], list[SlotLane], list[RequestLane], str]:
     """The lanes that there is room for: those that the faults touched first, then in the run's own order."""
     processes = [lane for lane in lanes.processes if lane.started <= window.end and lane.end >= window.start]
     requests = [lane for lane in lanes.requests if lane.sent <= window.end and lane.end >= window.start]
@@ -209,15 +226,17 @@ def _shown(
         (lane for lane in requests if lane in kept),
         key=lambda lane: window.zero is not None and aimed.get(lane.id) != 0,
     )
+    slots = slots_shown(lanes.pools)
     left_out = [
         f"{count} more {noun}"
         for count, noun in (
             (len(processes) - len(first), "processes"),
+            (sum(len(pool.slots) for pool in lanes.pools) - len(slots), "engines of pools"),
             (len(requests) - len(second), "requests"),
         )
         if count
     ]
-    return first, second, " and ".join(left_out)
+    return first, slots, second, " and ".join(left_out)
 
 
 def _gap_of(lane: RequestLane, faults: Sequence[Moments]) -> tuple[int, int] | None:

@@ -57,11 +57,12 @@ def whole_flags(faults: Sequence[Moments], crowd: Crowd | None = None) -> list[W
     """Of the picture of a whole run: what was broken, and when that was undone."""
     flags: list[Wanted] = [(crowd.span[0], crowd.what, "landed")] if crowd else []
     for one in faults:
-        what = middle(one.what, 40)
+        what = middle(one.operation or one.what, 40)
         if one.harmless:
             flags.append((one.landed or 0, f"{what} at {moment(one.landed or 0)}", _class(one)))
         elif one.landed is not None:
-            proof = pairs(one.fault.evidence, 60)
+            # Of an engine in a slot the slot's own lane shows how it ended.
+            proof = "" if one.slot else pairs(one.fault.evidence, 60)
             flags.append((one.landed, f"{what} at {moment(one.landed)}{': ' if proof else ''}{proof}", "landed"))
         elif one.requested is not None:
             flags.append((one.requested, f"{what} did not land", "missed"))
@@ -108,13 +109,14 @@ def close_flags(faults: Sequence[Moments], zero: int) -> list[Wanted]:
     return flags
 
 
-def proof_flags(proofs: Sequence[Proof], zero: int) -> Iterator[Wanted]:
-    """Where the first of what an oracle failed by stands: the others are like it."""
+def proof_flags(proofs: Sequence[Proof], zero: int | None = None) -> Iterator[Wanted]:
+    """Where the first of what an oracle failed by stands: the others are like it; a distance from ``zero``, if there is one."""
     told: Counter[str] = Counter()
     for proof in dict.fromkeys(proofs):
         told[proof.oracle] += proof.failed
         if proof.failed and told[proof.oracle] <= _MOST_PROOFS:
-            yield proof.t, f"✗ {proof.oracle}: {proof.what} {after(proof.t - zero)}", "proof"
+            when = f"at {moment(proof.t)}" if zero is None else after(proof.t - zero)
+            yield proof.t, f"✗ {proof.oracle}: {proof.what} {when}", "proof"
 
 
 def _takeover_flags(one: Moments, takeover: Takeover, zero: int) -> Iterator[Wanted]:

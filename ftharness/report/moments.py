@@ -9,6 +9,7 @@ import msgspec
 from ftharness.faults import HARMLESS
 from ftharness.history import Event, Log
 from ftharness.report.clean import one_line
+from ftharness.report.pools import OPERATIONS
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.takeover import Takeover, takeover_of
 from ftharness.report.timeline import RequestLane, Timeline
@@ -98,6 +99,17 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     def slot(self) -> str:
         """Of an engine of a pool the slot that was hit; else empty."""
         return one_line(str(self.fault.evidence.get("engine", "")), 40)
+
+    @property
+    def operation(self) -> str:
+        """Of what a manager of pools was asked for: ``resume: ready``; empty of all else.
+
+        Of a drain or a reload ``drain asked for``: when it begins, and what it comes to, is in its pool's own lane.
+        """
+        kind = one_line(str(self.fault.evidence.get("operation", "")), 30) if self.asked else ""
+        if not kind or kind in OPERATIONS:
+            return f"{kind} asked for" if kind else ""
+        return f"{kind}: {one_line(str(self.fault.evidence.get('detail', '')), 30)}"
 
     @property
     def call(self) -> str:

@@ -11,7 +11,8 @@ from ftharness.report.svg import element, label, text_width
 KEY_HEIGHT = 20.0
 _SIZE = 11.0
 _WORDS = {HELD: "KV held"}
-_HATCH = element(
+#: What a stretch is filled with that is to look hatched; once in a picture.
+HATCH = element(
     "defs",
     element(
         "pattern",
@@ -72,4 +73,4 @@ def key(spans: Iterable[Served], scale: Scale, y: float, left: float | None = No
         drawn += _stretch(phase, (x, 22.0), (y - 8, 9.0), "key", "")
         drawn.append(label(x + 28, y, text := words(phase), class_="key"))
         x += 28 + text_width(text, _SIZE) + 22
-    return [_HATCH, *drawn] if drawn else []
+    return [HATCH, *drawn] if drawn else []

@@ -1,6 +1,6 @@
 """What oracles rest on, by the fault that it came after: what the close view of that fault has to show, where it can."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -38,17 +38,33 @@ def proofs_of(
     An event is of the last fault before it; of the first, where there is none. Of an oracle that passed only the evidence
     counts with which it names the fault itself: a picture of what followed is not to be stretched for what went well later.
     """
-    by_number = {event.n: event for event in events}
     found = []
-    for oracle in oracles:
-        named = [by_number[n] for n in oracle.evidence if n in by_number]
+    for oracle, named in _named(oracles, events):
         if oracle.verdict == "pass" and all(event.t != fault.landed for event in named):
             continue
-        name = one_line(oracle.name.partition("(")[0], 40)
-        failed = oracle.verdict == "fail"
-        found += [Proof(event.t, _what(event), name, failed) for event in named if event.t != fault.landed]
+        found += [_proof(oracle, event) for event in named if event.t != fault.landed]
     struck = sorted(one.struck for one in faults if one.struck is not None and not one.harmless)
     return sorted((one for one in found if _before(one.t, struck) == fault.struck), key=lambda one: (one.t, one.oracle))
+
+
+def failures(oracles: Iterable[OracleRecord], events: Iterable[Event]) -> list[Proof]:
+    """What oracles failed by, whatever fault it came after, in order of time."""
+    found = [
+        _proof(oracle, event)
+        for oracle, named in _named(oracles, events)
+        if oracle.verdict == "fail"
+        for event in named
+    ]
+    return sorted(found, key=lambda one: (one.t, one.oracle))
+
+
+def _named(oracles: Iterable[OracleRecord], events: Iterable[Event]) -> Iterator[tuple[OracleRecord, list[Event]]]:
+    by_number = {event.n: event for event in events}
+    return ((oracle, [by_number[n] for n in oracle.evidence if n in by_number]) for oracle in oracles)
+
+
+def _proof(oracle: OracleRecord, event: Event) -> Proof:
+    return Proof(event.t, _what(event), one_line(oracle.name.partition("(")[0], 40), oracle.verdict == "fail")
 
 
 def _what(event: Event) -> str:

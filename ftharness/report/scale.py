@@ -26,6 +26,13 @@ class Scale(msgspec.Struct, frozen=True):
         """Whether ``t`` lies within."""
         return t is not None and self.start <= t <= self.end
 
+    def across(self, start: float, end: float, least: float = 1.5) -> tuple[float, float] | None:
+        """Where a stretch begins and how wide it is, at least ``least`` pixels; None where nothing of it lies within."""
+        if end < self.start or start > self.end:
+            return None
+        x = self.x(start)
+        return x, max(self.x(end) - x, least)
+
     @property
     def ns_per_pixel(self) -> float:
         """How much time one pixel is."""

@@ -6,40 +6,24 @@ from urllib.parse import quote
 import msgspec
 
 from ftharness.logs import TomlError
-from ftharness.report.chart import Window, around, chart, launch_of, whole
 from ftharness.report.chronicle import choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import crowd_of
 from ftharness.report.figures import Figure, figures, token_figures
-from ftharness.report.gaps import gaps
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
-from ftharness.report.proofs import proofs_of
+from ftharness.report.pictures import Picture, pictures_of
 from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
 from ftharness.report.story import known_by
-from ftharness.report.timeline import Timeline
-from ftharness.report.units import NS_PER_MS, after, amount, milliseconds, moment, pairs
+from ftharness.report.units import after, amount, milliseconds, moment, pairs
 from ftharness.scenario.findings import known_findings
 from ftharness.scenario.record import IN_PART, KNOWN, Annotation, OracleRecord, ScenarioRecord
 
 _MOST_ENTRIES = 80
-_MOST_CLOSE = 3
 _MOST_LISTED = 40
 _REASON = 600
-_CHECKS = {
-    "repeat": "the request without the fault, once more",
-    "cut": "the same, resubmitted with the tokens that it had when the fault struck",
-}
-
-
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A drawing with its caption; ``svg`` is markup that is already escaped."""
-
-    title: str
-    svg: str
-    caption: str
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -163,7 +147,7 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         findings=list(recorded.values()),
         problem=stored.problem,
         figures=[*figures(stored.faults), *token_figures(stored)],
-        pictures=list(_pictures(stored)) if pictures else [],
+        pictures=list(pictures_of(stored)) if pictures else [],
         oracles=[
             Row(one_line(o.name, 120), f"{plain(o.reason, _REASON)}{known_by(o)}", o.verdict)
             for o in _worst_first(record)
@@ -213,61 +197,6 @@ def where(record: ScenarioRecord) -> str:
 def _worst_first(record: ScenarioRecord) -> list[OracleRecord]:
     order = {"fail": 0, "unknown": 1, "pass": 2}
     return sorted(record.oracles, key=lambda one: order[one.verdict])
-
-
-def _pictures(stored: Stored) -> Iterator[Picture]:
-    lanes, faults = stored.lanes, stored.faults
-    if not lanes.processes and not lanes.requests:
-        return
-    seen: set[int] = set()
-    alone, crowd = crowd_of(faults)
-    for one in [*alone, *([crowd.slowest, crowd.first] if crowd else [])]:
-        proofs = proofs_of(one, faults, stored.record.oracles, stored.events)
-        window = around(one, lanes, proofs)
-        if window is None or len(seen) == _MOST_CLOSE or any(window.start < zero < window.end for zero in seen):
-            continue
-        seen.add(window.zero or 0)
-        title = (
-            "Around the fault" if sum(not each.harmless for each in faults) == 1 else f"Around {one_line(one.what, 60)}"
-        )
-        if crowd and one is crowd.slowest and one.given_up is not None:
-            title += f", the slowest of {len(crowd.faults):,} to be given up"
-        drawn = chart(lanes, faults, window, f"The run around {one_line(one.what, 60)}", proofs)
-        caption = f"{drawn.legend}; time counts from the fault" if drawn.legend else "time counts from the fault"
-        yield Picture(title=title, svg=drawn.svg, caption=_caption(caption, drawn.hidden))
-    drawn = chart(lanes, faults, whole(lanes), f"The whole run of {one_line(stored.record.name, 80)}")
-    caption = " ".join(
-        [_caption(drawn.legend, drawn.hidden), *_left_out_of(lanes, drawn.window), *_checks(lanes)]
-    ).strip()
-    yield Picture(title="The whole run", svg=drawn.svg, caption=caption)
-    between = gaps(lanes, faults)
-    if between:
-        yield Picture(
-            title="Time between tokens", svg=between.svg, caption=f"{between.text} {_sentence(between.legend)}"
-        )
-
-
-def _left_out_of(lanes: Timeline, window: Window) -> Iterator[str]:
-    launch = launch_of(lanes)
-    if launch is not None and window.start > launch.start:
-        took = milliseconds((launch.end - launch.start) / NS_PER_MS)
-        yield f"Of the launch, which took {took}, only the end is drawn."
-
-
-def _checks(lanes: Timeline) -> Iterator[str]:
-    """What the lanes are that check the reference, of which a reader has not heard."""
-    for check, what in _CHECKS.items():
-        lane = next((lane for lane in lanes.requests if lane.name.startswith(f"{check} ")), None)
-        if lane is not None:
-            yield f"“{lane.name}” is {what}."
-
-
-def _caption(text: str, hidden: str) -> str:
-    return _sentence(text) + (f" {_sentence(f'not drawn: {hidden}')}" if hidden else "")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _boxes(faults: Sequence[Moments]) -> Iterator[FaultBox]:

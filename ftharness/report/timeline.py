@@ -20,6 +20,8 @@ from ftharness.history import (
     RunFinished,
     RunPhase,
 )
+from ftharness.report.pool_reading import pools_of
+from ftharness.report.pools import PoolLane
 from ftharness.report.served import HELD, Served, serving
 
 
@@ -126,6 +128,7 @@ class Timeline(msgspec.Struct, frozen=True):
     processes: list[ProcessLane]
     requests: list[RequestLane]
     finished: bool
+    pools: list[PoolLane] = []
 
     def color_of(self, worker: str) -> int | None:
         """The colour of a worker by its name."""
@@ -169,6 +172,7 @@ def timeline(events: Sequence[Event]) -> Timeline:
         processes=_processes(ordered, end, served),
         requests=_requests(ordered, end, served),
         finished=any(isinstance(event, RunFinished) for event in ordered),
+        pools=pools_of(ordered, end),
     )
 
 

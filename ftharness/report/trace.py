@@ -1,7 +1,7 @@
 """``trace.json``: a scenario in the Chrome trace event format, which Perfetto and chrome://tracing open.
 
-A track for the run (its phases, its faults), one for every request, and one for every process with a row below it for each
-request that it has at the same time. Times there are in microseconds.
+A track for the run (its phases, its faults), one for every request, one for every process with a row below it for each request
+that it has at the same time, and one for every pool of engines with a row for each slot. Times there are in microseconds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ import msgspec
 
 from ftharness.report.clean import one_line
 from ftharness.report.moments import Moments
+from ftharness.report.pools import PoolLane
 from ftharness.report.served import Served
 from ftharness.report.stored import Stored
 from ftharness.report.timeline import ProcessLane, RequestLane
@@ -36,6 +37,9 @@ def trace(stored: Stored) -> bytes:
     names = {lane.id: lane.name for lane in stored.lanes.requests}
     for place, lane in enumerate(stored.lanes.processes):
         events += _process(lane, _FIRST_PROCESS + place, names)
+    first = _FIRST_PROCESS + len(stored.lanes.processes)
+    for place, pool in enumerate(stored.lanes.pools, first):
+        events += _pool(pool, place)
     events += _moves(stored)
     about = {"scenario": record.name, "stack": record.stack, "engine": record.engine, "verdict": record.verdict}
     return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
@@ -161,6 +165,30 @@ def _process(lane: ProcessLane, pid: int, names: dict[str, str]) -> Iterator[Ent
         yield _slice(pid, tid, name, span.start, span.end, request=span.request)
         for part in span.parts:  # within it
             yield _slice(pid, tid, one_line(part.phase, 40), part.start, part.end, request=name)
+
+
+def _pool(pool: PoolLane, pid: int) -> Iterator[Entry]:
+    """A track for what was done to it, and one for each slot; another for a breaker, whose states run across lives."""
+    yield from _named(pid, f"pool {one_line(pool.name, 60)}", pid)
+    yield from _named(pid, "", 0, tid=1, thread="drains and reloads")
+    for one in pool.operations:
+        yield _slice(pid, 1, one.words, one.start, one.end, outcome=one.outcome)
+    for gap in pool.unmanaged:
+        yield _slice(pid, 1, "no manager", gap.start, gap.end)
+    tid = 1
+    for slot in pool.slots:
+        tid, name = tid + 1, one_line(slot.name, 60)
+        yield from _named(pid, "", 0, tid=tid, thread=name)
+        for life in slot.lives:
+            known = {"process": life.pid, "model": one_line(life.model, 60)}
+            yield from (_slice(pid, tid, one.what, one.start, one.end, **known) for one in life.stretches)
+            if life.status:
+                yield _instant(pid, tid, f"ended: {one_line(life.status, 80)}", life.end, why=one_line(life.why, 300))
+        yield from (_slice(pid, tid, f"waits {wait.words}", wait.start, wait.end) for wait in slot.waits)
+        if slot.breaker:
+            tid += 1
+            yield from _named(pid, "", 0, tid=tid, thread=f"{name}: breaker")
+            yield from (_slice(pid, tid, one.what, one.start, one.end) for one in slot.breaker)
 
 
 def _rows(served: Iterable[Served]) -> dict[Served, int]:

@@ -1,10 +1,13 @@
 """Run folders to report on: histories as a migration run leaves them, made by rule from a seed, with real files."""
 
+import json
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +452,45 @@ def look(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Look:
         return Seen(done.stdout, done.stderr)
 
     return opened
+
+
+Measure = Callable[..., dict[str, Any]]
+# Letters have room above and below them in their box, hence the inset.
+PROBE = """<script>
+const wrong = [];
+const size = (text) => { const b = text.getBoundingClientRect(); return [b.left + 1, b.right - 1, b.top + 3, b.bottom - 3]; };
+let labels = 0;
+for (const svg of document.querySelectorAll("figure svg")) {
+  const frame = svg.getBoundingClientRect();
+  const boxes = [...svg.querySelectorAll("text:not(.cursor)")].map((text) => [text.textContent, ...size(text)]);
+  labels += boxes.length;
+  boxes.forEach(([a, left, right, top, bottom], i) => {
+    const out = left < frame.left - 1 || right > frame.right + 1 || top < frame.top || bottom > frame.bottom;
+    if (out) wrong.push(`${a} is cut off`);
+    for (const [b, l, r, t, u] of boxes.slice(i + 1))
+      if (left < r && l < right && top < u && t < bottom) wrong.push(`${a} over ${b}`);
+  });
+}
+const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+document.body.dataset.wrong = JSON.stringify({ pictures: document.querySelectorAll("figure svg").length, labels, wrong, wide });
+</script>"""
+
+
+@pytest.fixture
+def measure(look: Look, tmp_path: Path) -> Measure:
+    """What a real browser makes of the labels of pictures, with a page's own style: how many, and which are wrong."""
+
+    def measured(html: str, figures: list[str], *more: str) -> dict[str, Any]:
+        style = re.search(r"<style>.*?</style>", html, re.DOTALL)
+        assert style
+        page = tmp_path / "pictures.html"
+        page.write_text(f"<!doctype html><meta charset=utf-8>{style[0]}<main>{''.join(figures)}</main>{PROBE}")
+        found = re.search(r'<body[^>]* data-wrong="([^"]*)"', look(page, *more).dom)
+        assert found
+        answer: dict[str, Any] = json.loads(unescape(found[1]))
+        return answer
+
+    return measured
 
 
 def twelve() -> list[dict[str, Any]]:

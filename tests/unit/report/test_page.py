@@ -16,6 +16,7 @@ from ftharness.report import RunRecord, write_report
 from ftharness.report.units import milliseconds
 
 Make = Callable[..., RunRecord]
+Measure = Callable[[str, list[str]], dict[str, Any]]
 Look = Callable[..., Any]
 
 OWN = "document.documentElement.dataset.owned=1"
@@ -208,27 +209,7 @@ def test_nothing_that_a_log_says_is_executed(make: Make, tmp_path: Path, look: L
     assert "{{ 7*7 }}" in document.text
 
 
-# Letters have room above and below them in their box, hence the inset.
-PROBE = """<script>
-const wrong = [];
-const size = (text) => { const b = text.getBoundingClientRect(); return [b.left + 1, b.right - 1, b.top + 3, b.bottom - 3]; };
-let labels = 0;
-for (const svg of document.querySelectorAll("figure svg")) {
-  const frame = svg.getBoundingClientRect();
-  const boxes = [...svg.querySelectorAll("text:not(.cursor)")].map((text) => [text.textContent, ...size(text)]);
-  labels += boxes.length;
-  boxes.forEach(([a, left, right, top, bottom], i) => {
-    if (left < frame.left - 1 || right > frame.right + 1) wrong.push(`${a} is cut off`);
-    for (const [b, l, r, t, u] of boxes.slice(i + 1))
-      if (left < r && l < right && top < u && t < bottom) wrong.push(`${a} over ${b}`);
-  });
-}
-const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-document.body.dataset.wrong = JSON.stringify({ pictures: document.querySelectorAll("figure svg").length, labels, wrong, wide });
-</script>"""
-
-
-def test_no_label_of_a_picture_covers_another(make: Make, tmp_path: Path, look: Look) -> None:
+def test_no_label_of_a_picture_covers_another(make: Make, tmp_path: Path, measure: Measure) -> None:
     """Measured in a real browser, on the pictures of seven runs: labels keep clear of each other and of the edge."""
     samples: list[dict[str, object]] = [{"ending": ending} for ending in ("pass", "drop", "freeze", "hang", "missed")]
     samples += [{"requests": 8, "kill_at": 3}, {"tokens": 2000}]
@@ -237,12 +218,7 @@ def test_no_label_of_a_picture_covers_another(make: Make, tmp_path: Path, look: 
         folder = tmp_path / str(place)
         html = write_report(folder, make(sample, folder=folder)).read_text()
         figures += re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
-    style = re.search(r"<style>.*?</style>", html, re.DOTALL)
-    assert style
-    page = tmp_path / "pictures.html"
-    page.write_text(f"<!doctype html><meta charset=utf-8>{style[0]}<main>{''.join(figures)}</main>{PROBE}")
-    body = next(attributes for tag, attributes in Document(look(page).dom).tags if tag == "body")
-    measured = json.loads(body["data-wrong"] or "")
+    measured = measure(html, figures)
     assert measured["pictures"] == len(figures) >= 19
     assert measured["labels"] > 400
     assert measured["wrong"] == []
