@@ -102,7 +102,7 @@ def status(
     url: UrlOption = "",
     token_file: TokenOption = None,
 ) -> None:
-    """What the pools are at; ends with 1 where one is not ready."""
+    """What the pools are at; ends with 1 where one is not ready, or takes no leases."""
     import msgspec
 
     async def ask(calls: "Calls") -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def status(
             typer.echo(_line(one))
             for engine in one["engines"] if pool else ():
                 typer.echo(_engine_line(engine))
-    if not all(one["ready"] for one in found):
+    if not all(one["ready"] and not one["draining"] for one in found):
         raise typer.Exit(FAILED)
 
 
@@ -260,7 +260,7 @@ def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[
     import asyncio
 
     from ftharness.pool.auth import TokenError, read_token
-    from ftharness.pool.calls import DEFAULT_URL, Calls, NotDone, NotReached
+    from ftharness.pool.calls import DEFAULT_URL, Calls, NotDone, NotReached, WrongUrl
 
     async def with_calls() -> T:
         async with Calls(url or DEFAULT_URL, token) as calls:
@@ -269,7 +269,7 @@ def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[
     try:
         token = read_token(str(token_file or ""))
         return asyncio.run(with_calls())
-    except TokenError as error:
+    except (TokenError, WrongUrl) as error:
         die(error)
     except NotReached as error:
         die(error, UNKNOWN)
@@ -284,12 +284,18 @@ def _not_done(error: "NotDone") -> NoReturn:
 
 
 def _line(one: dict[str, Any]) -> str:
-    state = "draining" if one["draining"] else "ready" if one["ready"] else "not ready"
+    state = _draining(one) if one["draining"] else "ready" if one["ready"] else "not ready"
     what = " ".join(filter(None, (one["engine"], one["engine_version"], one["model_id"])))
     free = f"{one['slots_free']} of {one['slots_total']} slots free"
     leases = f"{one['active_leases']} leased"
     error = f"  last error: {one['last_error']}" if one["last_error"] else ""
     return f"{one['id']}  {state}  {what}  {free}, {leases}  {one['restarts']} restarts{error}"
+
+
+def _draining(one: dict[str, Any]) -> str:
+    if any(engine["state"] != "stopped" for engine in one["engines"]):
+        return "draining"
+    return f"drained, until `ftharness pool resume {one['id']}`"
 
 
 def _engine_line(engine: dict[str, Any]) -> str:

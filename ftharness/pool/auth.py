@@ -38,12 +38,12 @@ def read_token(file: str = "", variable: str = "", environment: Mapping[str, str
             text = Path(file).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise TokenError(f"{file}: the token cannot be read: {error.strerror}") from error
-        return _checked(text.partition("\n")[0].strip(), file)
+        return checked_token(text.partition("\n")[0].strip(), file)
     if variable:
         held = (os.environ if environment is None else environment).get(variable)
         if held is None:
             raise TokenError(f"the variable {variable}, which should hold the token, is not set")
-        return _checked(held.strip(), variable)
+        return checked_token(held.strip(), variable)
     return ""
 
 
@@ -129,7 +129,16 @@ def _host_of(header: str) -> str:
     return header.partition(":")[0]
 
 
-def _checked(token: str, where: str) -> str:
+def checked_token(token: str, where: str) -> str:
+    """The token, if it is one.
+
+    Args:
+        token: What is to be one.
+        where: What to call it in a message, which does not repeat it.
+
+    Raises:
+        TokenError: It is too short, or a header cannot carry it.
+    """
     if len(token) < SHORTEST:
         raise TokenError(f"{where}: the token has {len(token)} characters; it needs {SHORTEST} at least")
     if not _TOKEN.fullmatch(token):

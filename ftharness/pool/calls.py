@@ -19,6 +19,10 @@ class NotReached(Exception):  # noqa: N818 - says what is the case
     """No manager answered; the message says where one was looked for."""
 
 
+class WrongUrl(NotReached):
+    """Nor could one: it is no URL at which a manager can be."""
+
+
 class NotDone(Exception):  # noqa: N818 - says what is the case
     """The manager said no.
 
@@ -69,7 +73,7 @@ class Calls:
             wait_ms: How long the answer may be put off.
 
         Raises:
-            NotReached: There was no answer, or it is not a manager's.
+            NotReached: There was no answer, or it is not a manager's; WrongUrl where there could be none.
             NotDone: The answer was no.
         """
         url = "/".join([self._url.rstrip("/"), *(quote(part, safe="") for part in path)])
@@ -82,7 +86,9 @@ class Calls:
                 timeout=_ANSWER_S + wait_ms / 1000,
             )
             told = msgspec.json.decode(answer.content, type=dict[str, Any])
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise WrongUrl(f"{self._url!r} is not where a manager is, as {DEFAULT_URL} would be: {error}") from error
+        except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             raise NotReached(f"{self._url}: no manager answers: {why}; `ftharness pool serve` starts one") from error
         except ValueError:

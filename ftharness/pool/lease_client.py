@@ -10,6 +10,7 @@ The pool starts the next engine while the test goes on, or the next test: no tes
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -17,13 +18,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ftharness.pool.auth import read_token
+from ftharness.pool.auth import checked_token, read_token
 from ftharness.pool.calls import DEFAULT_URL, TOKEN_FILE, URL, Calls, NotDone, NotReached
 from ftharness.pool.lease_keeping import keep, path_of
 from ftharness.process.process_table import Entry, read_entry, send_signal
 
 #: Nothing tells who waits for a slot that there is one.
 _AGAIN_S = 0.1
+#: A lease's shortest time: the API counts it in ms.
+_SHORTEST_S = 0.001
 #: What time may mend: the others are refused at once.
 _PASSING = ("full", "not_ready", "draining")
 
@@ -82,7 +85,7 @@ class LeasedEngine:
             self._stopped = entry
         return pid
 
-    def thaw(self) -> None:
+    async def thaw(self) -> None:
         """Have it go on, where :meth:`kill` has stopped it; also done when the block ends."""
         if self._stopped is not None:
             send_signal(self._stopped, signal.SIGCONT)
@@ -99,8 +102,11 @@ class LeasedEngine:
             EngineGone: It was given back: its block is over.
         """
         if not self._keeping.cancelled():
-            async with asyncio.timeout(within_s):
-                return await asyncio.shield(self._keeping)
+            try:
+                async with asyncio.timeout(within_s):
+                    return await asyncio.shield(self._keeping)
+            except TimeoutError:
+                raise TimeoutError(f"lease {self.lease['id']} was not lost within {within_s:g} s: it is held") from None
         raise EngineGone(self._how_it_ended())
 
     def _how_it_ended(self) -> str:
@@ -125,16 +131,19 @@ async def leased(
         pool_id: Of which pool.
         url: The manager's; "": ``FTHARNESS_POOL_URL``, else port 8650 of this machine.
         token: Its bearer token; "": the first line of the file that ``FTHARNESS_POOL_TOKEN_FILE`` names; none where it does not.
-        ttl_s: Seconds that the lease outlives us, where we die; None: as configured.
+        ttl_s: Seconds that the lease outlives us, where we die, from 1 ms on; None: as configured.
         holder: A name for people who read logs; "": the test's, where pytest runs one, and our pid.
         within_s: How long a pool that is full, draining or not ready is waited for.
 
     Raises:
         NotReached: No manager answers.
         NotDone: There is no lease to be had, or not within that time.
-        TokenError: There is no token in that file.
+        TokenError: There is no token in that file, or this is none.
+        ValueError: There is no such ``ttl_s``.
     """
-    token = token or read_token(os.environ.get(TOKEN_FILE, ""))
+    if ttl_s is not None and not (_SHORTEST_S <= ttl_s < math.inf):
+        raise ValueError(f"ttl_s = {ttl_s}: it is the seconds that a lease lasts, {_SHORTEST_S} or more")
+    token = checked_token(token, "token") if token else read_token(os.environ.get(TOKEN_FILE, ""))
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     body: dict[str, Any] = {"holder": (holder or f"{test} ({os.getpid()})".strip())[-256:]}
     if ttl_s is not None:
@@ -148,7 +157,7 @@ async def leased(
             yield engine
         finally:
             if engine is not None:
-                engine.thaw()
+                await engine.thaw()
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping

@@ -5,10 +5,12 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ftharness.pool.calls import Calls, NotDone, NotReached
 from ftharness.pool.lease_keeping import keep, path_of
+from ftharness.process.reaping import PR_SET_PDEATHSIG, set_option
 
 
 class LeaseLost(Exception):  # noqa: N818 - says what is the case
@@ -19,7 +21,8 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
     """Run a command with a lease, and give the lease back when the command ends.
 
     The command finds the lease in its environment: ``FTHARNESS_LEASE_URL``, ``_ID``, ``_POOL``, ``_ENGINE`` and ``_MODEL``. When
-    the lease ends before it, it is sent SIGTERM, once: what it works on is not its own any more.
+    the lease ends before it, it is sent SIGTERM, once: what it works on is not its own any more. So it is by the kernel where we
+    are killed, and nobody is left to renew the lease.
 
     Args:
         calls: Of the manager.
@@ -38,7 +41,9 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
     environment = os.environ | {f"FTHARNESS_LEASE_{name}": lease[key] for name, key in names.items()}
     lost = ""
     try:
-        process = await asyncio.create_subprocess_exec(*argv, env=environment)
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environment, preexec_fn=partial(_ends_with, os.getpid())
+        )
         with _signals_go_to(process):
             keeping = asyncio.ensure_future(keep(calls, lease, say))
             ended = asyncio.ensure_future(process.wait())
@@ -58,6 +63,13 @@ async def hold(calls: Calls, lease: dict[str, Any], argv: Sequence[str], say: Ca
     if lost:
         raise LeaseLost(lost)
     return status if status >= 0 else 128 - status
+
+
+def _ends_with(parent: int) -> None:
+    """In the child, before it becomes the command."""
+    set_option(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was killed before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _at_a_terminal() -> bool:

@@ -541,7 +541,10 @@ class Registry:
     def _refused(self, pool: PoolEntry) -> Refused:
         reason: Why
         if pool.draining:
-            reason, message = "draining", f"pool {pool.id!r} is draining"
+            reason, message = (
+                "draining",
+                f"pool {pool.id!r} is draining, or was drained: `ftharness pool resume {pool.id}` has it serve again",
+            )
         elif any(one.leasable for one in pool.engines.values()):
             reason, message = "full", f"pool {pool.id!r} has no slot free: {pool.held} of {pool.slots_total} are leased"
         else:

@@ -1,13 +1,17 @@
 """A manager with its HTTP API, its log and its metrics: what ``ftharness pool serve`` runs."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ftharness.pool.adoption import AnotherManager, StateError, StateFolder
 from ftharness.pool.api import Api
 from ftharness.pool.auth import check_exposure, read_token
 from ftharness.pool.config import ManagerConfig
@@ -54,7 +58,7 @@ async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str
     lines = PoolLog(sink, redactor=redactor, level=config.log_level, known=Known(registry))
     metrics = PoolMetrics(registry)
     log = Both(lines, metrics)
-    with listening(config.host, config.port) as sock, _libraries_into(lines):
+    with _listening(config) as sock, _libraries_into(lines):
         url = url_of(sock)
         # Before the manager's own listener: a lease is in the log before anybody acts on it.
         registry.subscribe(metrics.changed)
@@ -82,6 +86,33 @@ async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str
     if not told.name:
         raise CannotServe(reason)
     return told.name
+
+
+def _listening(config: ManagerConfig) -> socket.socket:
+    try:
+        return listening(config.host, config.port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _nobody_has(Path(config.state_dir))
+        advice = f"{error.strerror}; --port 0 takes one that is free"
+        raise OSError(error.errno, advice, error.filename) from error
+
+
+def _nobody_has(state_dir: Path) -> None:
+    """The usual slip is the same command twice: who has the port has the folder as well, which tells more of it.
+
+    Raises:
+        AnotherManager: So it is.
+    """
+    try:
+        if state_dir.is_dir():
+            with StateFolder(state_dir):
+                pass
+    except AnotherManager:
+        raise
+    except StateError:
+        return  # whoever is to use it will say so
 
 
 class _Signals:

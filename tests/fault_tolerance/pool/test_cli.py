@@ -164,7 +164,7 @@ def test_a_time_that_is_none_is_refused(serving: Callable[..., Serving], seconds
 def test_what_the_page_shows_works(serving: Callable[..., Serving], tmp_path: Path) -> None:
     """The test and the program of docs/pool.md, as they stand there, with the file that it begins with."""
     page = (Path(__file__).parents[3] / "docs" / "pool.md").read_text()
-    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    toml = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
     a_test, a_program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     one = serving(toml)
     one.until_logged("engine_ready")
@@ -194,13 +194,19 @@ def test_a_pool_is_shown_drained_and_resumed(serving: Callable[..., Serving]) ->
     assert "  p-1  ready  http://127.0.0.1:" in one.call("status", "p").stdout
     lease = json.loads(one.call("lease", "p", "--holder", "me", "--ttl-s", "50").stdout)
     assert (lease["holder"], lease["expires_ms"] - lease["granted_ms"]) == ("me", 50_000)
+    draining = one.begin("drain", "p")
+    one.until_logged("drain_begun")
+    assert one.call("status", status=1).stdout.startswith("p  draining  sim")
+    one.call("resume", "p")
+    draining.communicate(timeout=30)
     refused = one.call("drain", "p", "--deadline-s", "0.1", "--on-timeout", "abort", status=1)
     assert "drain p: failed (aborted)" in refused.stdout
     assert "takes leases again" in refused.stderr
     assert one.call("release", "p", lease["id"]).stdout == "released\n"
     assert one.call("drain", "p").stdout == "drain p: succeeded (drained)\n"
-    assert one.call("status", status=1).stdout.startswith("p  draining")
-    assert one.call("lease", "p", status=1).stderr == "ftharness: pool 'p' is draining\n"
+    resume = "`ftharness pool resume p`"
+    assert one.call("status", status=1).stdout.startswith(f"p  drained, until {resume}  sim")
+    assert f"pool 'p' is draining, or was drained: {resume} has it serve" in one.call("lease", "p", status=1).stderr
     assert one.call("resume", "p").stdout == "resume p: succeeded (ready)\n"
     reload = one.call("reload", "p", "/nothing", status=1)
     assert reload.stdout == "reload p: failed (rolled_back)\n"
@@ -250,6 +256,21 @@ def test_a_signal_goes_to_the_command_and_the_lease_is_given_back(serving: Calla
     assert one.status()["leases"]["released"] == 1
 
 
+def test_a_command_whose_keeper_is_killed_is_told_to_end(serving: Callable[..., Serving]) -> None:
+    """Nobody renews its lease any more: it would work on an engine that another has."""
+    one = serving()
+    one.until_logged("engine_ready")
+    # One that goes on after the signal, to say that it came.
+    program = "import signal, sys; signal.alarm(60); print('runs', flush=True); print(signal.sigwait([signal.SIGTERM]).name, flush=True)"
+    blocks = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); "
+    held = one.begin("lease", "p", "--", sys.executable, "-c", blocks + program)
+    assert held.stdout is not None
+    assert held.stdout.readline() == "runs\n"
+    held.kill()
+    assert held.stdout.readline() == "SIGTERM\n"
+    held.communicate(timeout=20)
+
+
 def test_a_command_that_is_none_keeps_no_lease(serving: Callable[..., Serving]) -> None:
     """Its name is said."""
     one = serving()
@@ -269,6 +290,8 @@ def test_what_a_call_has_wrong_is_told_with_status_2(serving: Callable[..., Serv
     assert "Missing argument" in one.call("reload", "pool-1", status=2).stderr
     assert "token cannot be read" in one.call("status", "--token-file", "nothing", status=2).stderr
     assert "no engine of pool 'pool-1' is ready" in one.call("lease", "pool-1", status=1).stderr
+    for url in ("nonsense", "http://127.0.0.1:x", "ftp://127.0.0.1"):
+        assert f"'{url}' is not where a manager is" in one.call("status", "--url", url, status=2).stderr
 
 
 def test_a_manager_that_is_not_there_is_told_with_status_3(serving: Callable[..., Serving], tmp_path: Path) -> None:
@@ -327,6 +350,20 @@ def test_a_second_manager_is_told_who_has_the_state(serving: Callable[..., Servi
     assert done.returncode == 3
     assert f"pid {one.process.pid}" in done.stderr
     assert one.url in done.stderr
+    one.until_logged("engine_ready")
+
+
+def test_the_same_command_twice_is_told_who_has_the_port(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """The manager of the folder, as long as it is that one; of a stranger what can be done about it."""
+    one = serving()
+    port = one.url.rpartition(":")[2]
+    for state, status, told in (("", 3, f"pid {one.process.pid}"), ('state_dir = "own"\n', 2, "--port 0 takes one")):
+        (tmp_path / "again.toml").write_text(state + SIM)
+        argv = [*FTHARNESS, "serve", "--config", "again.toml", "--port", port]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == status, done.stderr
+        assert told in done.stderr
+        assert not (tmp_path / "own").exists()
     one.until_logged("engine_ready")
 
 

@@ -1,6 +1,7 @@
 """An engine of a pool in a test, as docs/pool.md shows it: leased, killed, seen to be lost, and back for the next test."""
 
 import asyncio
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from ftharness.pool import EngineGone, leased
+from ftharness.pool.auth import TokenError
 from ftharness.pool.calls import NotDone, NotReached
 from ftharness.process.process_table import read_entry
 
@@ -22,7 +24,7 @@ async def test_an_engine_is_leased_and_given_back(kit: Any, served: Any) -> None
     async with leased("p", url=one.url, ttl_s=0.3) as engine:
         async with httpx.AsyncClient(trust_env=False) as client:
             assert (await client.get(f"{engine.url}/health")).status_code == 200
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=rf"lease {engine.lease['id']} was not lost within 0\.8 s"):
             await engine.lost(within_s=0.8)
         assert one.manager.registry.lease(engine.lease["id"]).state == "held"
         assert "test_an_engine_is_leased_and_given_back" in engine.lease["holder"]
@@ -70,9 +72,9 @@ async def test_a_signal_may_be_another_one(kit: Any, served: Any) -> None:
     """A frozen engine keeps its lease until its probe fails for too long; here it is thawed before."""
     one = await served(kit.pool())
     async with leased("p", url=one.url) as engine:
-        pid = await engine.kill(signal.SIGSTOP)
+        await engine.kill(signal.SIGSTOP)
         await one.told.until("probe_failed")
-        os.kill(pid, signal.SIGCONT)
+        await engine.thaw()
         await one.told.holds(lambda: one.manager.registry.engine("p-1").state == "ready", "it is ready again")
         with pytest.raises(TimeoutError):
             await engine.lost(within_s=0.1)
@@ -100,6 +102,23 @@ async def test_the_token_is_in_a_file(kit: Any, served: Any, tmp_path: Path, mon
     monkeypatch.setenv("FTHARNESS_POOL_TOKEN_FILE", str(tmp_path / "token"))
     async with leased("p", url=one.url) as engine:
         assert (await engine.health())["state"] == "ready"
+
+
+@pytest.mark.parametrize("token", ["short", f"{TOKEN}\nand more", f"{TOKEN}ä"])
+async def test_a_token_that_is_none_is_refused_and_not_repeated(token: str) -> None:
+    """Before anybody is asked."""
+    with pytest.raises(TokenError, match=r"the token has|a token is") as refused:
+        async with leased("p", url="http://127.0.0.1:9", token=token):
+            pytest.fail("there was a lease")
+    assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, math.nan, math.inf])
+async def test_a_time_that_is_none_is_refused(ttl_s: float) -> None:
+    """By the name that the caller gave it."""
+    with pytest.raises(ValueError, match=rf"ttl_s = {ttl_s}: it is the seconds that a lease lasts, 0\.001 or more"):
+        async with leased("p", url="http://127.0.0.1:9", ttl_s=ttl_s):
+            pytest.fail("there was a lease")
 
 
 async def test_a_pool_that_is_full_is_waited_for(kit: Any, served: Any) -> None:

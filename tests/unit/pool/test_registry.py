@@ -153,7 +153,7 @@ def test_a_refusal_says_why(reason: str) -> None:
         of.acquire("chta" if reason == "unknown" else "chat")
     sentences = {
         "unknown": "no pool 'chta'; did you mean chat?",
-        "draining": "pool 'chat' is draining",
+        "draining": "pool 'chat' is draining, or was drained: `ftharness pool resume chat` has it serve again",
         "full": "pool 'chat' has no slot free: 1 of 1 are leased",
         "not_ready": "no engine of pool 'chat' is ready: chat-1 stopped",
     }
