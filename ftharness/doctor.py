@@ -81,10 +81,8 @@ def _stacks() -> Iterator[tuple[Fine, str]]:
     for one in runs_where():
         named = f"--stack {one.stack}" + (f" ({one.version})" if one.version else "")
         runs = f" runs {', '.join(one.scenarios)}" if one.scenarios else ""
-        yield (
-            not one.missing,
-            f"{named}{runs}{'; ' if runs and one.missing else ': ' if one.missing else ''}{one.missing}",
-        )
+        lacks = f"{'; not ' if runs else ': '}{one.missing}" if one.missing else ""
+        yield not one.missing, f"{named}{runs}{lacks}"
 
 
 async def _guardian() -> tuple[bool, str]:

@@ -19,7 +19,7 @@ class Runs(NamedTuple):
     Attributes:
         stack: Its name.
         version: Of the system under test; "" where it is not installed.
-        missing: What is missing, and how to get it; "" where nothing is.
+        missing: What is missing, and how to get it, and which scenarios lack it where others do not; "" where nothing is.
         scenarios: Those that mean something there; of families, ``failover/*`` or ``migration/* but drain``.
     """
 
@@ -43,7 +43,8 @@ def _runs(kind: StackKind, scenarios: dict[str, Scenario], folder: Path) -> Runs
         version = kind.version(None)
     except NotAvailable as error:
         return Runs(kind.name, "", str(error), ())
-    missing, found = "", []
+    lacking: dict[str, list[str]] = defaultdict(list)
+    found = []
     for name, scenario in scenarios.items():
         if not_for(scenario, kind):
             continue
@@ -53,10 +54,14 @@ def _runs(kind: StackKind, scenarios: dict[str, Scenario], folder: Path) -> Runs
         except NotApplicable:
             continue
         except NotAvailable as error:
-            missing = missing or str(error)
+            lacking[str(error)].append(name)
             continue
         found.append(name)
-    return Runs(kind.name, version, missing, tuple(_folded(found, scenarios)))
+    missing = [
+        f"{', '.join(_folded(names, scenarios))}: {what}" if found or len(lacking) > 1 else what
+        for what, names in lacking.items()
+    ]
+    return Runs(kind.name, version, "; ".join(missing), tuple(_folded(found, scenarios)))
 
 
 def _folded(names: Iterable[str], scenarios: Iterable[str]) -> Iterator[str]:

@@ -32,9 +32,7 @@ def sim_jobs(settings: Settings, manager_url: str = "") -> JobPlans:
     if any(job.program == "leases" for job in settings.jobs) and not manager_url:
         raise NotApplicable("it has a job that leases engines, and no pool manager: topology=pooled(PoolConfig(…))")
     if any(job.program == "inference" for job in settings.jobs) and find_spec("torch") is None:
-        raise NotAvailable(
-            "the jobs of this scenario need torch, which is not installed: pip install 'ftharness[torch]'"
-        )
+        raise NotAvailable("jobs of inference need torch, which is not installed: pip install 'ftharness[torch]'")
     return JobPlans(
         control=[
             _planned(job, job_name(place, control=True), settings, manager_url)
