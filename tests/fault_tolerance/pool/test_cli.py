@@ -261,8 +261,8 @@ def test_a_command_whose_keeper_is_killed_is_told_to_end(serving: Callable[..., 
     one = serving()
     one.until_logged("engine_ready")
     # One that goes on after the signal, to say that it came.
-    program = "import signal, sys; signal.alarm(60); print('runs', flush=True); print(signal.sigwait([signal.SIGTERM]).name, flush=True)"
-    blocks = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); "
+    program = "print('runs', flush=True); print(signal.sigwait([signal.SIGTERM]).name, flush=True)"
+    blocks = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); signal.alarm(60); "
     held = one.begin("lease", "p", "--", sys.executable, "-c", blocks + program)
     assert held.stdout is not None
     assert held.stdout.readline() == "runs\n"
