@@ -28,11 +28,14 @@ from ftharness.history import (
 )
 from ftharness.report.clean import one_line, plain
 from ftharness.report.moments import Moments
+from ftharness.report.pool_words import line_of_pools
 from ftharness.report.timeline import RequestLane, Timeline, exit_text, outcome_text
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, pairs
 
 # What every account of a run must hold, whatever else there is no room for.
 _ALWAYS = ("fault", "look", "exit", "end", "leak", "phase")
+# And of the rest: what a manager of pools does before what others say, and last what it does for each lease.
+_NEXT = {"pool": 0, "lease": 2}
 # What ``check_health`` has as evidence: nothing was broken by it.
 _OF_A_LOOK = {"path", "took_ms"}
 _OF_A_CALL = {"asked", "engines", "told"}
@@ -47,7 +50,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         source: Who it is about.
         what: In a few words.
         line: The log line itself, made plain; empty for what is not a log line.
-        kind: What it is: ``fault``, ``exit``, ``end``, ``leak``, ``phase``, ``log``, ``request``, ``token`` or ``process``.
+        kind: What it is: ``fault``, ``exit``, ``end``, ``leak``, ``phase``, ``log``, ``request``, ``token`` or ``process``;
+            of log lines of managers of pools, and of those who lease, ``pool`` or ``lease``.
         request: The request that it is about, by id, or empty.
         proves: The oracles that rest on it.
     """
@@ -108,9 +112,9 @@ def choose(entries: Sequence[Entry], limit: int, around: Sequence[int]) -> list[
     if len(entries) <= limit:
         return list(entries)
 
-    def rank(entry: Entry) -> tuple[bool, bool, int]:
+    def rank(entry: Entry) -> tuple[bool, bool, int, int]:
         distance = min((abs(entry.t - t) for t in around), default=entry.t)
-        return not entry.proves, entry.kind not in _ALWAYS, distance
+        return not entry.proves, entry.kind not in _ALWAYS, _NEXT.get(entry.kind, 1), distance
 
     kept = set(map(id, sorted(entries, key=rank)[:limit]))
     return [entry for entry in entries if id(entry) in kept]
@@ -163,7 +167,8 @@ def _told(event: Event, names: dict[str, str]) -> tuple[str, str, str, str] | No
             what = f"{said}: {name}" if name else said
             if event.event == "request_phase" and phase:
                 what = f"{name or said}: {one_line(phase, 40)}"
-            return "log", what, plain(event.line).strip("\n"), request
+            kind, words = line_of_pools(event)
+            return kind or "log", f"{what}: {words}" if words else what, plain(event.line).strip("\n"), request
         case LogTruncated():
             return "process", f"its log is not complete from here on: {one_line(event.reason, 120)}", "", ""
         case RequestSent():

@@ -1,11 +1,18 @@
-"""What befell pools, in words: the alternative to their lanes for whoever cannot see them."""
+"""What befell pools, in words: the alternative to their lanes for whoever cannot see them, and what single lines come to."""
 
 from collections.abc import Iterator, Sequence
 
+from ftharness.history import Log
 from ftharness.report.clean import one_line
 from ftharness.report.pools import FULL, OPEN, PoolLane, SlotLane
 from ftharness.report.units import NS_PER_MS, amount, milliseconds, moment
 
+# By the first word of its name what a line is about: a lease, or what becomes of engines.
+_KINDS = dict.fromkeys(("engine", "probe", "restart", "backoff", "breaker", "drain", "reload"), "pool") | {
+    "lease": "lease"
+}
+# What is said of it beside its engine: by its capture, before which words.
+_SAYS = {"pid": "pid ", "exit": "", "failures": "failure ", "outcome": "", "reference": "to ", "why": "", "status": ""}
 _MOST_SLOTS, _MOST_WAITS, _MOST = 6, 12, 1_500
 
 
@@ -25,6 +32,18 @@ def pool_words(pools: Sequence[PoolLane], start: int, end: int) -> str:
             sentences.append(f"{len(told) - _MOST_SLOTS} more of its engines were hurt, or started again")
         sentences += _pool(pool, [why for t, why in pool.refused if start <= t <= end])
     return one_line("".join(f"{one}. " for one in sentences), _MOST)
+
+
+def line_of_pools(line: Log) -> tuple[str, str]:
+    """Of a line of a manager of pools, or of who leases there: ``pool`` or ``lease``, and ``main-1, in 102 ms``; else empty."""
+    says, kind = line.captures, _KINDS.get(line.event.partition("_")[0], "")
+    if not kind or not says.keys() & {"pool", "holder", "lease"}:
+        return "", ""
+    told = says | {"outcome": says.get("outcome", "").replace("_", " ")}
+    words = [says.get("engine", ""), *(f"{before}{told[name]}" for name, before in _SAYS.items() if told.get(name))]
+    if says.get("delay_ms"):
+        words.append(f"in {says['delay_ms']} ms")
+    return kind, one_line(", ".join(word for word in words if word), 80)
 
 
 def _slot(slot: SlotLane) -> str:

@@ -22,7 +22,7 @@ _WIDE = 150
 _WHOLE = 30_000  # characters: more than its lines can have
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+\s+")  # a line's own clock; the story has one for all
 # Between the control and the teardown is what the story is about; a phase's beginning and the launch are not.
-_TOLD = ("fault", "look", "exit", "end", "leak", "log", "request", "token")
+_TOLD = ("fault", "look", "exit", "end", "leak", "log", "pool", "lease", "request", "token")
 
 
 def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None = None) -> str:

@@ -25,7 +25,7 @@ from ftharness.history import (
     RunPhase,
     RunStarted,
 )
-from ftharness.report import RunRecord, write_report
+from ftharness.report import RunRecord, story, write_report
 from ftharness.report.chart import chart, whole
 from ftharness.report.pictures import Picture
 from ftharness.report.pool_lanes import MOST_SLOTS
@@ -92,7 +92,15 @@ class Run:
 
     def refused(self, why: str, *times: float) -> None:
         for ms in times:
-            self.at(ms, Log(source="job-1", event="lease_refused", captures={"why": why}, line="lease_refused"))
+            self.at(
+                ms,
+                Log(
+                    source="job-1",
+                    event="lease_refused",
+                    captures={"holder": "job-1/1", "why": why},
+                    line="lease_refused",
+                ),
+            )
 
     def struck(self, ms: float, kind: str, **evidence: Any) -> str:
         number = f"fault-{len(self.faults) + 1}"
@@ -522,6 +530,42 @@ def test_a_run_without_a_manager_has_no_pool() -> None:
     ]
     assert pools_of(events, 2 * MS) == []
     assert "ENGINE POOLS" not in chart(timeline(events), [], whole(timeline(events)), "x").svg
+
+
+def test_what_happened_names_the_engines_and_is_not_flooded_by_leases(tmp_path: Path) -> None:
+    """Each step of the manager's is told, with what it is about, however many leases there are between."""
+    run = crash_loop()
+    run.says(4_500, "reload_ended", outcome="rolled_back", duration_ms="10")
+    for place in range(600):
+        run.leases(2_200 + 3 * place, "lease_granted", place)
+    told = [one.what for one in run.shown(tmp_path).told]
+    for words in (
+        "engine lost: main-1, SIGKILL",
+        "restart scheduled: main-1, in 186 ms",
+        "engine started: main-1, pid 105",
+        "breaker open: main-1",
+        "breaker half open: main-1",
+        "breaker closed: main-1",
+        "reload ended: rolled back",
+    ):
+        assert words in told
+    assert "lease granted: main-1" in told
+    assert "lease refused: full" in told
+    for place in range(100):
+        run.at(2_201 + place / 100, Log(source="job-1", event="noise", line="noise"))
+    told = [one.what for one in run.shown(tmp_path / "noisy").told]
+    assert "breaker half open: main-1" in told
+    assert told.count("noise") > 20
+
+
+def test_the_story_of_a_failure_says_which_wait_was_wrong(tmp_path: Path) -> None:
+    """On a terminal there is no room for the whole line."""
+    run = crash_loop()
+    told = story(run.record(tmp_path, too_soon(run)), run.events, tmp_path)
+    assert "restart scheduled: main-1, in 91 ms" in told
+    run = left_alone(survive=False)
+    told = story(run.record(tmp_path / "alone", too_soon(crash_loop())), run.events, tmp_path)
+    assert "engine gone: main-1, pid 101" in told
 
 
 def test_names_are_escaped_and_cut(tmp_path: Path) -> None:
