@@ -1,17 +1,24 @@
-"""What the registry knows of one pool and of each of its engines, and how it is told to readers."""
+"""What the registry knows of one pool and of each of its engines: how that changes, and how it is told to readers."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, Self
 
+from ftharness.pool.changes import Change
 from ftharness.pool.config import PoolConfig
 from ftharness.pool.devices import Devices, DeviceSnapshot
 from ftharness.pool.engine_states import RUNNING, EngineState
 from ftharness.pool.health import EngineHealth, PoolHealth, PoolSummary
 from ftharness.pool.leases import NO_PROCESS, Process
-from ftharness.pool.masks import Mask
+from ftharness.pool.masks import Mask, mask
 from ftharness.pool.perf import Hint
 from ftharness.pool.prepared import Supports
+
+Why = Literal["unknown", "draining", "full", "not_ready", "not_kept"]
+
+#: Characters of an error that are kept: an engine's last words may be a page.
+LONGEST_ERROR = 2000
 
 
 @dataclass(slots=True)
@@ -109,6 +116,25 @@ class PoolEntry:
     held: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @classmethod
+    def of(cls, config: PoolConfig, devices: Devices) -> Self:
+        """One as configured, with all of its engines stopped.
+
+        Raises:
+            MaskError: Its mask names what there is not.
+        """
+        whole = mask(config.device_mask, devices)
+        engines = {
+            engine_id: EngineEntry(
+                id=engine_id,
+                pool_id=config.id,
+                mask=whole.share(place, config.devices_per_engine),
+                slots=config.slots_per_engine,
+            )
+            for place, engine_id in enumerate(config.engine_ids)
+        }
+        return cls(config=config, mask=whole, engines=engines)
+
     def __post_init__(self) -> None:
         self.idle.set()
 
@@ -131,6 +157,65 @@ class PoolEntry:
     def slots_free(self) -> int:
         """Leases that could be had now."""
         return 0 if self.draining else sum(one.free for one in self.engines.values())
+
+    # What becomes of it; what is returned is to be told when all is done.
+
+    def moved(self, one: EngineEntry, state: EngineState, reason: str, *, leasable: bool) -> list[Change]:
+        """An engine of it goes to a state."""
+        was_ready, before = self.ready, one.state
+        one.state, one.reason, one.leasable = state, reason[:LONGEST_ERROR], leasable
+        changes = [] if before == state else [Change(self.id, one.id, "state", before, state, one.reason)]
+        if was_ready != self.ready:
+            changes.append(Change(self.id, "", "ready", _word(was_ready), _word(self.ready), one.reason))
+        return changes
+
+    def drained(self, *, draining: bool) -> list[Change]:
+        """It takes no more leases, or takes some again."""
+        before, self.draining = self.draining, draining
+        return [] if before == draining else [Change(self.id, "", "draining", _word(before), _word(draining))]
+
+    def failed(self, text: str, now_ms: int) -> Change:
+        """Something went wrong, at that time; "": it is well again."""
+        before, self.last_error = self.last_error, text[:LONGEST_ERROR]
+        self.error_ms = now_ms if text else None
+        return Change(self.id, "", "error", before, self.last_error)
+
+    def hold(self, one: EngineEntry, lease_id: str) -> None:
+        """A slot of an engine of it has a lease."""
+        one.leases[lease_id] = None
+        self.held += 1
+        self.idle.clear()
+
+    def let_go(self, engine_id: str, lease_id: str) -> None:
+        """And has it no more."""
+        del self.engines[engine_id].leases[lease_id]
+        self.held -= 1
+        if self.held == 0:
+            self.idle.set()
+
+    # What can be had of it.
+
+    def freest(self) -> EngineEntry | None:
+        """The engine that has the most slots free; None where none has one."""
+        best, most = None, 0
+        for one in self.engines.values():
+            if (free := one.free) > most:
+                best, most = one, free
+        return best
+
+    def refusal(self) -> tuple[Why, str]:
+        """Why it has no lease to give: in a word, and in a sentence."""
+        if self.draining:
+            return (
+                "draining",
+                f"pool {self.id!r} is draining, or was drained: `ftharness pool resume {self.id}` has it serve again",
+            )
+        if any(one.leasable for one in self.engines.values()):
+            return "full", f"pool {self.id!r} has no slot free: {self.held} of {self.slots_total} are leased"
+        states = ", ".join(f"{one.id} {one.state}" for one in self.engines.values())
+        return "not_ready", f"no engine of pool {self.id!r} is ready: {states}"
+
+    # How it is told.
 
     def summary(self, devices: Devices, hint: Hint | None) -> PoolSummary:
         """For whoever places work.
@@ -197,3 +282,7 @@ class PoolEntry:
 
 def _version(capability: str) -> tuple[int, ...]:
     return tuple(int(part) for part in capability.split("."))
+
+
+def _word(value: bool) -> str:  # noqa: FBT001 - the one thing it says
+    return "true" if value else "false"
