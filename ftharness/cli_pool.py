@@ -70,7 +70,7 @@ def serve(
     import msgspec
 
     from ftharness.pool.adoption import StateError
-    from ftharness.pool.config import load_config
+    from ftharness.pool.config_file import load_config
     from ftharness.pool.masks import MaskError
     from ftharness.pool.slot import SlotHeld
 

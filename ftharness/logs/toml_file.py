@@ -7,11 +7,14 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from ftharness.suggest import nearest
+
 T = TypeVar("T")
 
 _SYNTAX_PLACE = re.compile(r"\(at line (\d+), column \d+\)")
 _STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_NAMED = re.compile(r"([a-z_]+(?:\[\d+\]\.[a-z_]+)?) = ")
 
 
 class TomlError(Exception):
@@ -44,7 +47,11 @@ def read_toml(path: Path, kind: type[T]) -> T:
         if unknown:
             where = f"{where.rstrip('`')}.{unknown[1]}"
         where = where.rstrip("`")
-        raise TomlError(f"{path}:{line_of(text, where)}: {_plainly(what, where)}{_choices(kind, where)}") from error
+        near = _nearest(kind, where) if unknown else ""
+        # What a type says of itself begins with the key that it is about, where it is about one.
+        named = _NAMED.match(what)
+        line = line_of(text, f"{where}.{named[1]}" if named else where)
+        raise TomlError(f"{path}:{line}: {_plainly(what, where)}{near}{_choices(kind, where)}") from error
 
 
 def line_of(text: str, where: str) -> int:
@@ -74,13 +81,24 @@ def line_of(text: str, where: str) -> int:
 def _choices(kind: Any, where: str) -> str:
     """Where only some words may stand in a place: ``; it is one of …``."""
     for name, _ in _STEP.findall(where):
-        inner = [kind, *get_args(kind)]  # itself, or what it is a list or a choice of
-        if not name:
-            kind = inner[-1]
-            continue
-        struct = next((one for one in inner if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
-        kind = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}.get(name) if struct else None
+        kind = _keys(kind).get(name) if name else [kind, *get_args(kind)][-1]
     return f"; it is one of {', '.join(map(repr, get_args(kind)))}" if get_origin(kind) is Literal else ""
+
+
+def _nearest(kind: Any, where: str) -> str:
+    """Of a key that there is not: which one may have been meant."""
+    *path, (name, _) = _STEP.findall(where)
+    for step, _ in path:
+        kind = _keys(kind).get(step) if step else [kind, *get_args(kind)][-1]
+    known = _keys(kind)
+    return f"; {nearest(name, known)}" if known else ""
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """The keys of a table, with the type of each; none where it is no table."""
+    inner = [kind, *get_args(kind)]  # itself, or what it is a list or a choice of
+    struct = next((one for one in inner if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)} if struct else {}
 
 
 def _plainly(what: str, where: str) -> str:

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ftharness.pool.changes import Change
-from ftharness.pool.config import ManagerConfig, PoolConfig, load_config
+from ftharness.pool.config import ManagerConfig, PoolConfig
+from ftharness.pool.config_file import load_config
 from ftharness.pool.devices import Devices, DeviceSnapshot, discover
 from ftharness.pool.health import PoolHealth, PoolSummary
 from ftharness.pool.leases import Lease, LeaseEnded, UnknownLease

@@ -6,15 +6,9 @@ elsewhere is for those who read us over HTTP.
 
 import re
 from math import isfinite
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-
-from ftharness.logs import TomlError, read_toml
-from ftharness.logs.toml_file import line_of
-from ftharness.pool.privileges import PrivilegesError, privileges
-from ftharness.pool.profile import find_profile
 
 #: A pool's name becomes a folder's, a label's and a part of a URL: this is what all of them allow.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -299,46 +293,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.token_file and self.token_env:
             raise ValueError("token_file and token_env: the token is in one place")
-        seen: set[str] = set()
-        for pool in self.pools:
-            if pool.id in seen:
-                raise ValueError(f"two pools have the id {pool.id!r}")
-            seen.add(pool.id)
-
-
-def load_config(path: Path) -> ManagerConfig:
-    """A manager's file. Paths in it that are not whole are from its own folder.
-
-    Raises:
-        TomlError: It cannot be read, or something in it cannot be meant; the message begins with ``FILE:LINE:``.
-    """
-    config = read_toml(path, ManagerConfig)
-    text = path.read_text(encoding="utf-8")
-    if not config.pools:
-        raise TomlError(f"{path}:{line_of(text, '.pool')}: no [[pool]] in it")
-    folder = path.absolute().parent
-
-    def whole(name: str) -> str:
-        return str(folder / name) if name else ""
-
-    pools = [
-        msgspec.structs.replace(
-            pool,
-            workdir=whole(pool.workdir),
-            engine=whole(pool.engine) if pool.engine.endswith(".toml") else pool.engine,
-            model=whole(pool.model) if (folder / pool.model).exists() and pool.model else pool.model,
-        )
-        for pool in config.pools
-    ]
-    for place, pool in enumerate(pools):
-        try:
-            where = "engine"
-            find_profile(pool.engine)
-            where = "user"
-            privileges(pool.user)
-        except (LookupError, PrivilegesError, TomlError) as error:
-            line = line_of(text, f".pool[{place}].{where}")
-            raise TomlError(f"{path}:{line}: pool {pool.id!r}: {error.args[0]}") from None
-    return msgspec.structs.replace(
-        config, pools=pools, state_dir=whole(config.state_dir), token_file=whole(config.token_file)
-    )
+        names = [pool.id for pool in self.pools]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ValueError(f"pool[{place}].id = {name!r}: pool[{names.index(name)}] has it, too")

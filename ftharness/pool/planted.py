@@ -19,7 +19,7 @@ from ftharness.pool.adoption import StateFolder
 from ftharness.pool.backoff import Backoff
 from ftharness.pool.breaker import Breaker
 from ftharness.pool.changes import Change
-from ftharness.pool.config import load_config
+from ftharness.pool.config_file import load_config
 from ftharness.pool.leases import Holding, Lease, LeaseEnded
 from ftharness.pool.pool_engines import PoolEngines
 from ftharness.pool.pool_entry import EngineEntry

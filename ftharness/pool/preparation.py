@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ftharness.logs import TomlError
@@ -21,7 +21,7 @@ from ftharness.pool.masks import Mask, mask
 from ftharness.pool.prepared import PreparedEngine
 from ftharness.pool.privileges import PrivilegesError, advisory
 from ftharness.pool.profile import EngineProfile, find_profile
-from ftharness.pool.staging import Staged
+from ftharness.pool.staging import Staged, provisioner_words
 from ftharness.process import PortReservation
 
 #: Of the manager's variables, what every engine gets: where programs and libraries lie, and how text is written.
@@ -67,12 +67,16 @@ def prepare(
         slots = config.slots_per_engine or profile.slots
         model_id = staged.model_id or config.id
         ports = {name: _free_port(held=profile.hold_ports and config.container is None) for name in profile.ports}
-        words = _words(config, staged.path, engine_id, ports) | {
-            "served": model_id,
-            "slots": str(slots),
-            "gpus": str(len(its_mask.devices)),
-            "workdir": str(workdir),
-        }
+        words = _words(
+            config,
+            ports,
+            model=staged.path,
+            served=model_id,
+            engine_id=engine_id,
+            slots=str(slots),
+            gpus=str(len(its_mask.devices)),
+            workdir=str(workdir),
+        )
         variant = profile.gpu if its_mask.devices else profile.cpu
         command = [*(config.command or profile.command), *variant.args, *config.args]
         if not command:
@@ -109,6 +113,18 @@ def prepare(
     return prepared
 
 
+def unknown_placeholders(config: PoolConfig, profile: EngineProfile) -> Iterator[tuple[str, str]]:
+    """What the pool's own texts want filled in, and stands for nothing: by which key, and what there is."""
+    words = _words(config, dict.fromkeys(profile.ports, 0))
+    texts = [("command", config.command, words), ("args", config.args, words), ("env", config.env.values(), words)]
+    for key, its, known in [*texts, ("provisioner", config.provisioner, provisioner_words(config))]:
+        for text in its:
+            try:
+                filled(text, known)
+            except LookupError as error:
+                yield key, str(error.args[0])
+
+
 def _mask(config: PoolConfig, engine_id: str, devices: Devices) -> Mask:
     try:
         whole = mask(config.device_mask, devices)
@@ -117,7 +133,17 @@ def _mask(config: PoolConfig, engine_id: str, devices: Devices) -> Mask:
     return whole.share(config.engine_ids.index(engine_id), config.devices_per_engine)
 
 
-def _words(config: PoolConfig, model: str, engine_id: str, ports: Mapping[str, int]) -> dict[str, str]:
+def _words(
+    config: PoolConfig,
+    ports: Mapping[str, int],
+    *,
+    model: str = "",
+    served: str = "",
+    engine_id: str = "",
+    slots: str = "",
+    gpus: str = "",
+    workdir: str = "",
+) -> dict[str, str]:
     # In a container the programs are the image's; where they lie in the engines' own images.
     python = Path(config.python or (sys.executable if config.container is None else "/usr/local/bin/python3"))
     return {
@@ -125,7 +151,11 @@ def _words(config: PoolConfig, model: str, engine_id: str, ports: Mapping[str, i
         "bin": str(python.parent),
         "pool": str(Path(__file__).parent),
         "model": model,
+        "served": served,
         "engine_id": engine_id,
+        "slots": slots,
+        "gpus": gpus,
+        "workdir": workdir,
         "unique": uuid.uuid4().hex,
         "stop_s": str(math.floor(config.stop_grace_s)),  # it is to be through before it is killed
         **({"port": str(ports["http"])} if "http" in ports else {}),

@@ -118,6 +118,11 @@ def _of_file(path: Path) -> str:
     return found.hexdigest()
 
 
+def provisioner_words(config: PoolConfig) -> dict[str, str]:
+    """What placeholders of a provisioner's command stand for."""
+    return {"model": config.model}
+
+
 async def _provisioned(config: PoolConfig) -> Path:
     """Where the provisioner says that the model lies: its last line of output.
 
@@ -125,7 +130,7 @@ async def _provisioned(config: PoolConfig) -> Path:
         StagingError: It cannot be run, it fails, it takes too long, or it says nothing.
     """
     try:
-        argv = [filled(word, {"model": config.model}) for word in config.provisioner]
+        argv = [filled(word, provisioner_words(config)) for word in config.provisioner]
     except LookupError as error:
         raise StagingError(f"provisioner: {error.args[0]}") from None
     try:

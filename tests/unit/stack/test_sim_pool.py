@@ -7,7 +7,8 @@ import pytest
 
 from ftharness.engine.bugs import BUGS, PLANTED
 from ftharness.faults import kill, named
-from ftharness.pool.config import BackoffConfig, ManagerConfig, PoolConfig, ProbeConfig, load_config
+from ftharness.pool.config import BackoffConfig, ManagerConfig, PoolConfig, ProbeConfig
+from ftharness.pool.config_file import load_config
 from ftharness.pool.planted import PLANTED as FUNCTIONS
 from ftharness.scenario import Scenario, on_log
 from ftharness.scenario.scenario import with_params
