@@ -42,6 +42,20 @@ def figures(faults: Sequence[Moments]) -> list[Figure]:
     return [Figure(milliseconds(max(values)), name) for name, values in known if values]
 
 
+def pool_figures(stored: Stored) -> Iterator[Figure]:
+    """Of engines of pools that faults hit, and of managers that ended: of several the slowest, as above."""
+    hit = [one for one in stored.faults if one.slot and one.struck is not None]
+    named = (
+        ("until the manager noticed", [(one.noticed, one.struck) for one in hit]),
+        ("until ready again", [(one.restored, one.struck) for one in hit]),
+        ("without a manager", [(gap.end, gap.start) for pool in stored.lanes.pools for gap in pool.unmanaged]),
+    )
+    for name, times in named:
+        known = [(end - start) / NS_PER_MS for end, start in times if end is not None and start is not None]
+        if known:
+            yield Figure(milliseconds(max(known)), name)
+
+
 def _failed(stored: Stored) -> int:
     """How many requests failed and were told so, where nothing more is asked of them."""
     if not told_so(stored.record):

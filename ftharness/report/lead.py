@@ -1,5 +1,8 @@
 """What a scenario came to, in a few sentences: the first thing that a reader of the page reads."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from ftharness.report.clean import one_line
 from ftharness.report.crowd import crowd_of
 from ftharness.report.jobs_done import jobs_done
@@ -37,8 +40,10 @@ def lead(stored: Stored) -> str:
     """Of the faults and the tokens; why the verdict is not ``pass`` is the record's own reason, and not said here."""
     alone, crowd = crowd_of(stored.faults)
     broke = next((one.struck for one in stored.faults if one.struck is not None and not one.harmless), None)
+    alone, again = _once(alone)
     sentences = [
-        _look(one, broke) if one.looked else _call(one) if one.asked else _fault(one) for one in alone[:_MOST_FAULTS]
+        _look(one, broke) if one.looked else _call(one) if one.asked else _fault(one, again.get(id(one), 1))
+        for one in alone[:_MOST_FAULTS]
     ]
     if more := [one for one in alone[_MOST_FAULTS:] if not one.harmless]:
         sentences.append(f"{amount(len(more), 'more fault')} {'was' if len(more) == 1 else 'were'} injected.")
@@ -50,6 +55,18 @@ def lead(stored: Stored) -> str:
     if done := jobs_done(stored.record):  # a process keeps its name
         sentences.append(f"{one_line(done, 200)}.")
     return " ".join([*sentences, f"{tokens[0].upper()}{tokens[1:]}." if tokens else ""]).strip()
+
+
+def _once(faults: Sequence[Moments]) -> tuple[list[Moments], dict[int, int]]:
+    """Of what befell the engine of one slot again and again only the first; and how often it did, by its ``id``."""
+    first: dict[tuple[str, str, str], Moments] = {}
+    told: list[Moments] = []
+    for one in faults:
+        same = (one.fault.kind, one.process, one.slot)
+        if not one.slot or one.landed is None or first.setdefault(same, one) is one:
+            told.append(one)
+    counts = Counter((one.fault.kind, one.process, one.slot) for one in faults if one.landed is not None)
+    return told, {id(one): counts[same] for same, one in first.items()}
 
 
 def _clients(stored: Stored) -> str:
@@ -155,7 +172,8 @@ def _phase(one: Moments) -> str:
     return f"with {one.request.name} in {phase.removesuffix(f' in {one.process}')}"
 
 
-def _fault(one: Moments) -> str:
+def _fault(one: Moments, times: int) -> str:
+    """What befell a process, or several times the engine of a slot, and what followed."""
     who = one_line(one.process or one.fault.target, 60)
     if one.left and one.request:
         who = f"the client of {one.request.name}"
@@ -167,7 +185,8 @@ def _fault(one: Moments) -> str:
     trigger = one_line(one.fault.trigger, 100).replace("on token", "at token", 1)
     phase = f", {_phase(one)}" if one.phase and one.fault.on_target else ""
     when = f" {trigger}" if trigger.startswith(("on ", "at ")) else ""
-    sentence = f"{who} {happened}{when}{phase}"
+    often = f" {times} times{f', first{when}' if when else ''}" if times > 1 else when
+    sentence = f"{who} {happened}{often}{phase}"
     sentence = f"{sentence[0].upper()}{sentence[1:]}" if one.left else sentence  # a process keeps its name
     if not one.fault.on_target and one.fault.evidence.get("request") == "was done with there":
         return f"{sentence}, but was done with the request."
@@ -219,6 +238,8 @@ def _steps(one: Moments) -> list[str]:
         steps.append(f"its request was {said}" if said.startswith("given up") else said)
     if one.takeover:
         return steps
+    if one.struck is not None and one.noticed is not None:
+        steps.append(f"its manager noticed after {milliseconds((one.noticed - one.struck) / NS_PER_MS)}")
     if recovery.reroute_ms is not None:
         taker = one_line(one.rerouted_to, 40) or "another worker"
         steps.append(f"{taker} took over after {milliseconds(recovery.reroute_ms)}")
@@ -232,4 +253,6 @@ def _steps(one: Moments) -> list[str]:
         steps.append(
             f"it stayed so until the teardown, {since} later" if one.at_end else f"it was healed after {since}"
         )
+    if one.restored is not None and one.struck is not None:
+        steps.append(f"it was ready again after {milliseconds((one.restored - one.struck) / NS_PER_MS)}")
     return steps

@@ -46,6 +46,8 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
         first_token: When the first token after it came.
         given_up: Of a client that went away: when the last worker said that it gave its request up.
         takeover: Of an engine that had the lock: how another took its place.
+        noticed: Of an engine of a pool: when its manager said that it was lost, or not ready.
+        restored: When its slot had an engine that was ready again.
         gap: The two chunks around the longest time without a token from when it struck until then.
     """
 
@@ -63,6 +65,8 @@ class Moments(msgspec.Struct, frozen=True, kw_only=True):
     first_token: int | None = None
     given_up: int | None = None
     takeover: Takeover | None = None
+    noticed: int | None = None
+    restored: int | None = None
     gap: tuple[int, int] | None = None
 
     @property
@@ -213,6 +217,7 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         )
         token = _token_after(request, struck, detected, rerouted)
     points = _points(fault.recovery, struck, detected, rerouted, token)
+    noticed, restored = _in_slot(fault, struck, lanes)
     return Moments(
         fault=fault,
         process=process,
@@ -227,9 +232,19 @@ def _moments(fault: FaultRecord, case: Case, view: FaultView | None, lanes: Time
         rerouted_to=rerouted.source if rerouted and points[1] is not None else "",
         first_token=points[2],
         takeover=takeover_of(case, view) if view is not None and view.on_process else None,
+        noticed=noticed,
+        restored=restored,
         given_up=None if (ms := fault.recovery.given_up_ms) is None else struck + round(ms * NS_PER_MS),
         gap=_touching(request, struck, points[2]) if request and points[2] is not None else None,
     )
+
+
+def _in_slot(fault: FaultRecord, struck: int, lanes: Timeline) -> tuple[int | None, int | None]:
+    """Of an engine of a pool: when that was noticed, and when its slot had one that was ready again."""
+    named = fault.evidence.get("engine")
+    slot = next((slot for pool in lanes.pools for slot in pool.slots if slot.name == named), None)
+    noticed = slot.noticed(str(fault.evidence.get("engine_pid", "")), struck) if slot is not None else None
+    return noticed, slot.ready_after(noticed) if slot is not None and noticed is not None else None
 
 
 def _first(ordered: Iterable[Log], wanted: Callable[[Log], bool]) -> Log | None:

@@ -94,6 +94,18 @@ class SlotLane(msgspec.Struct, frozen=True, kw_only=True):
             len(self.lives) > 1 or self.waits or self.breaker or self.frozen or any(one.hard for one in self.lives)
         )
 
+    def noticed(self, pid: str, t: int) -> int | None:
+        """When the manager first said that something was wrong with a process that something befell at ``t``."""
+        life = next((one for one in self.lives if one.pid == pid), None)
+        if life is None:
+            return None
+        told = [one.start for one in life.stretches if one.what == UNREADY]
+        return min((at for at in [*told, *([life.end] if life.hard else [])] if at >= t), default=None)
+
+    def ready_after(self, t: int) -> int | None:
+        """When its engine, or the next one, was ready again after ``t``."""
+        return next((e.start for life in self.lives for e in life.stretches if e.what == READY and e.start > t), None)
+
 
 class Operation(msgspec.Struct, frozen=True):
     """A drain or a reload; ``outcome`` is empty where its manager ended first.

@@ -9,7 +9,7 @@ from ftharness.logs import TomlError
 from ftharness.report.chronicle import choose, chronicle
 from ftharness.report.clean import one_line, plain
 from ftharness.report.crowd import crowd_of
-from ftharness.report.figures import Figure, figures, token_figures
+from ftharness.report.figures import Figure, figures, pool_figures, token_figures
 from ftharness.report.lead import lead
 from ftharness.report.moments import Moments
 from ftharness.report.pictures import Picture, pictures_of
@@ -17,7 +17,7 @@ from ftharness.report.recovered import given_up, next_token_ms
 from ftharness.report.run import MARKS, excuse
 from ftharness.report.stored import Stored
 from ftharness.report.story import known_by
-from ftharness.report.units import after, amount, milliseconds, moment, pairs
+from ftharness.report.units import NS_PER_MS, after, amount, milliseconds, moment, pairs
 from ftharness.scenario.findings import known_findings
 from ftharness.scenario.record import IN_PART, KNOWN, Annotation, OracleRecord, ScenarioRecord
 
@@ -146,7 +146,7 @@ def section(stored: Stored, anchor: str, *, pictures: bool) -> Section:
         ],
         findings=list(recorded.values()),
         problem=stored.problem,
-        figures=[*figures(stored.faults), *token_figures(stored)],
+        figures=[*figures(stored.faults), *pool_figures(stored), *token_figures(stored)],
         pictures=list(pictures_of(stored)) if pictures else [],
         oracles=[
             Row(one_line(o.name, 120), f"{plain(o.reason, _REASON)}{known_by(o)}", o.verdict)
@@ -233,6 +233,7 @@ def _box(one: Moments) -> FaultBox:
         ),
         Row("noticed", _after(fault.recovery.detect_ms)),
         *_taken(one),
+        *_in_slot(one),
         Row(
             "rerouted",
             _after(fault.recovery.reroute_ms) + (f" to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else ""),
@@ -260,6 +261,12 @@ def _taken(one: Moments) -> Iterator[Row]:
     yield Row("taken over", f"by {one_line(one.takeover.engine, 60)}")
     yield Row("fenced", one.takeover.fencing.removeprefix("fenced "))
     yield from (Row(name, _after(one.takeover.ms(t))) for name, t in one.takeover.steps)
+
+
+def _in_slot(one: Moments) -> Iterator[Row]:
+    if one.struck is not None:
+        for name, t in (("noticed", one.noticed), ("ready again", one.restored)):
+            yield Row(name, "" if t is None else _after((t - one.struck) / NS_PER_MS))
 
 
 def _after(ms: float | None) -> str:

@@ -100,6 +100,8 @@ def _faults(faults: Sequence[Moments]) -> Iterator[Entry]:
             (one.detected, "detected"),
             (one.rerouted, f"rerouted to {one_line(one.rerouted_to, 60)}" if one.rerouted_to else "rerouted"),
             (one.first_token, "first token after the fault"),
+            (one.noticed, "its manager noticed"),
+            (one.restored, "ready again"),
             (one.healed, "let go on by the teardown" if one.at_end else "healed"),
             *_taken(one),
         )

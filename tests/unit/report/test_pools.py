@@ -48,6 +48,7 @@ class Run:
         self.pending: list[tuple[float, Event]] = []
         self.faults: list[FaultRecord] = []
         self.name, self.pid, self.manager = name, 100, "pool"
+        self.pids: dict[str, int] = {}
         self.at(
             0, RunStarted(source="harness", scenario="p/q", stack="sim", params={"pool": {"engines_survive": survive}})
         )
@@ -75,6 +76,7 @@ class Run:
 
     def starts(self, ms: float, engine: str) -> str:
         self.pid += 1
+        self.pids[engine] = self.pid
         self.says(ms, "engine_started", engine, pid=str(self.pid))
         return str(self.pid)
 
@@ -167,12 +169,12 @@ def crash_loop() -> Run:
     run = Run()
     t = 2_200.0
     for delay in (91, 186, 282, 323):
-        run.struck(t, "kill_engine", engine="main-1", engine_pid=run.pid, wait_status="SIGKILL")
+        run.struck(t, "kill_engine", engine="main-1", engine_pid=run.pids["main-1"], wait_status="SIGKILL")
         run.dies(t + 10, "main-1", delay)
         t += 10 + delay + 60
         run.starts(t, "main-1")
         t += 20
-    run.struck(t, "kill_engine", engine="main-1", engine_pid=run.pid, wait_status="SIGKILL")
+    run.struck(t, "kill_engine", engine="main-1", engine_pid=run.pids["main-1"], wait_status="SIGKILL")
     run.dies(t + 10, "main-1")
     run.says(t + 511, "breaker_half_open", "main-1")
     run.starts(t + 600, "main-1")
@@ -241,11 +243,13 @@ def left_alone(*, survive: bool) -> Run:
 def frozen() -> Run:
     """An engine is frozen until it is thawed; then for good, so that its manager stops it."""
     run = Run()
-    first = run.struck(2_200, "freeze_engine", engine="main-1", signal="SIGSTOP", state="T")
+    first = run.struck(
+        2_200, "freeze_engine", engine="main-1", engine_pid=run.pids["main-1"], signal="SIGSTOP", state="T"
+    )
     run.says(2_400, "engine_unready", "main-1", reason="no answer within 0.2 s")
     run.at(3_000, FaultHealed(source="pool", id=first, evidence={"signal": "SIGCONT"}))
     run.says(3_050, "engine_ready", "main-1", model="first")
-    run.struck(3_500, "freeze_engine", engine="main-1", signal="SIGSTOP", state="T")
+    run.struck(3_500, "freeze_engine", engine="main-1", engine_pid=run.pids["main-1"], signal="SIGSTOP", state="T")
     run.says(3_700, "engine_unready", "main-1", reason="no answer within 0.2 s")
     run.says(4_500, "engine_stopped", "main-1", exit="SIGKILL", reason="its probe failed 5 times in a row")
     run.says(4_501, "restart_scheduled", "main-1", delay_ms="100", reason="its probe failed")
@@ -262,7 +266,7 @@ def everything() -> Run:
     run.says(4_400, "breaker_half_open", "main-2")
     run.starts(4_410, "main-2")
     run.dies(4_500, "main-2", 120)
-    run.struck(4_550, "freeze_engine", engine="main-1", signal="SIGSTOP", state="T")
+    run.struck(4_550, "freeze_engine", engine="main-1", engine_pid=run.pids["main-1"], signal="SIGSTOP", state="T")
     for kind, t in (("drain", 4_700), ("reload", 4_730)):
         run.says(t, f"{kind}_begun", reference="models/next")
         run.says(t + 100, f"{kind}_ended", outcome="failed", duration_ms="100")
@@ -556,6 +560,30 @@ def test_what_happened_names_the_engines_and_is_not_flooded_by_leases(tmp_path: 
     told = [one.what for one in run.shown(tmp_path / "noisy").told]
     assert "breaker half open: main-1" in told
     assert told.count("noise") > 20
+
+
+def test_what_befell_one_engine_again_and_again_is_told_once(tmp_path: Path) -> None:
+    """How often, when it was noticed, and when the slot had an engine again; the slowest of each stands out."""
+    shown = crash_loop().shown(tmp_path)
+    assert shown.lead == (
+        "pool lost its engine main-1 5 times: its manager noticed after 10.0 ms, and it was ready again after 2.34 s."
+    )
+    figures = {one.name: one.value for one in shown.figures}
+    assert figures == {"until the manager noticed": "10.0 ms", "until ready again": "2.34 s"}
+    rows = {row.name: row.text for row in shown.faults[-1].rows}
+    assert (rows["noticed"], rows["ready again"]) == ("after 10.0 ms", "after 1.10 s")
+    lead = frozen().shown(tmp_path / "frozen").lead
+    assert "noticed after 200 ms, it was healed after 800 ms, and it was ready again after 850 ms." in lead
+    figures = {one.name: one.value for one in left_alone(survive=True).shown(tmp_path / "alone").figures}
+    assert figures == {"without a manager": "1.20 s"}
+
+
+def test_who_was_struck_is_noticed_by_its_own_end() -> None:
+    """Not by that of another in its slot; one that the manager stops is not noticed by that."""
+    slot = crash_loop().slot
+    assert [slot.noticed(life.pid, life.start) for life in slot.lives] == [*(life.end for life in slot.lives[:5]), None]
+    assert slot.noticed("7", 0) is None
+    assert slot.ready_after(slot.lives[-1].stretches[-1].start) is None
 
 
 def test_the_story_of_a_failure_says_which_wait_was_wrong(tmp_path: Path) -> None:
