@@ -25,23 +25,25 @@ async def keep(calls: Calls, lease: dict[str, Any], say: Callable[[str], None] =
     # The answer is put off until the lease is over, or has to be renewed.
     wait_ms = max(1, min(ttl_ms // 3, _LONGEST_WAIT_MS))
     away = False
-    while True:
+    while (left_s := until - time.monotonic()) > 0:
         try:
-            now = await calls.call("GET", *path_of(lease), wait_ms=wait_ms)
-            if now["state"] != "held":
-                return f"lease {lease['id']} was {now['state']}: {now['reason']}"
-            asked = time.monotonic()
-            await calls.call("PATCH", *path_of(lease), body={"ttl_ms": ttl_ms})
+            async with asyncio.timeout(left_s):  # of a manager that hangs no answer says that the time is over
+                now = await calls.call("GET", *path_of(lease), wait_ms=wait_ms)
+                if now["state"] != "held":
+                    return f"lease {lease['id']} was {now['state']}: {now['reason']}"
+                asked = time.monotonic()
+                await calls.call("PATCH", *path_of(lease), body={"ttl_ms": ttl_ms})
             until, away = asked + ttl_ms / 1000, False
+        except TimeoutError:
+            break
         except (NotDone, NotReached) as error:
             if isinstance(error, NotDone) and error.code != "not_kept":  # a full disk may be emptied
                 return str(error)
             if not away:
                 say(f"{error}; trying again until the lease's time is over")
             away = True
-            if time.monotonic() > until:
-                return f"lease {lease['id']} could not be renewed in time"
             await asyncio.sleep(_AGAIN_S)
+    return f"lease {lease['id']} could not be renewed in time"
 
 
 def path_of(lease: dict[str, Any]) -> tuple[str, ...]:

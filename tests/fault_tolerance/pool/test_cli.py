@@ -271,6 +271,24 @@ def test_a_command_whose_keeper_is_killed_is_told_to_end(serving: Callable[..., 
     held.communicate(timeout=20)
 
 
+def test_a_command_is_told_to_end_when_its_lease_does_though_the_manager_hangs(serving: Callable[..., Serving]) -> None:
+    """Not when the call to renew it is given up, which is later: by then its slot may be another's."""
+    one = serving()
+    one.until_logged("engine_ready")
+    program = "import time; print('runs', flush=True); time.sleep(60)"
+    held = one.begin("lease", "p", "--ttl-s", "1", "--", sys.executable, "-c", program)
+    assert held.stdout is not None
+    assert held.stdout.readline() == "runs\n"
+    one.process.send_signal(signal.SIGSTOP)
+    try:
+        stopped = time.monotonic()
+        _, error = held.communicate(timeout=60)
+        assert time.monotonic() - stopped < 8  # an answer is waited for for 10 s
+    finally:
+        one.process.send_signal(signal.SIGCONT)
+    assert "could not be renewed in time; the command is told to end" in error
+
+
 def test_a_command_that_is_none_keeps_no_lease(serving: Callable[..., Serving]) -> None:
     """Its name is said."""
     one = serving()
