@@ -1,24 +1,25 @@
 """That leases end when nobody renews them, and not before: ``leases_expire_on_time``."""
 
-from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
 from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.jobs_lives import killed
+from ftharness.scenario.oracles.pool_holders import renewed_until
 from ftharness.scenario.oracles.pool_lines import (
+    LATE_S,
     NO_POOL,
     at,
     in_fault_phase,
     killed_t,
     policy,
     said,
+    thawed,
 )
-from ftharness.stack.job import JOB
 
-#: What a manager's clock may be off by between two of its lines, and how late it may be on a busy machine; seconds.
-_CLOCK_S, _LATE_S = 0.05, 1.0
+#: What a manager's clock may be off by between two of its lines; seconds.
+_CLOCK_S = 0.05
 _ENDS = ("lease_released", "lease_revoked", "lease_expired")
 _NS = 1_000_000_000
 
@@ -81,7 +82,7 @@ def leases_expire_on_time(case: Case) -> Finding:
 
 def _given(case: Case) -> dict[str, _Given]:
     """All leases, as promised."""
-    told = _renewals(case)
+    told = renewed_until(case)
     found: dict[str, _Given] = {}
     for line in said(case, "lease_granted", "lease_taken_over"):
         lease, until = line.captures["lease"], int(line.captures["expires_ms"]) / 1000
@@ -90,15 +91,6 @@ def _given(case: Case) -> dict[str, _Given]:
         else:
             found[lease] = _Given(line, sorted({until, *told[lease]}), until - at(line))
     return found
-
-
-def _renewals(case: Case) -> defaultdict[str, list[float]]:
-    """Until when each lease was to last, by each renewal that its holder got; seconds since the epoch."""
-    told: defaultdict[str, list[float]] = defaultdict(list)
-    for line in case.select(Log):
-        if line.event == "lease_renewed" and case.roles.get(line.source) == JOB:
-            told[line.captures["lease"]].append(int(line.captures["expires_ms"]) / 1000)
-    return told
 
 
 def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
@@ -110,7 +102,7 @@ def _wrong(case: Case, one: _Given, end: Log | None) -> Finding | None:
             revived = f"{one.who} was renewed {after - one.ttl_s - before:.2f} s after it was to be over"
             return Finding("fail", revived, (one.line.n,), invariant=True)
     due = one.until + (one.ttl_s if may_be_renewed else 0.0)
-    latest = max(due, _thawed(case, one.line, due), at(one.line)) + _LATE_S  # who took it over could not end it before
+    latest = max(due, thawed(case, one.line, due), at(one.line)) + LATE_S  # who took it over could not end it before
     if end is not None and end.event == "lease_expired" and at(end) < one.until - _CLOCK_S:
         early = f"{one.who} expired {one.until - at(end):.2f} s before its time"
         return Finding("fail", early, (one.line.n, end.n), invariant=True)
@@ -132,17 +124,3 @@ def _looked_until(case: Case, line: Log) -> float:
     """When the manager that had a lease was last at work, by its own clock; seconds since the epoch."""
     ends = [t for t in (killed_t(case, line.source), case.fault_end_t) if t is not None]
     return at(line) + (min(ends, default=line.t) - line.t) / _NS
-
-
-def _thawed(case: Case, line: Log, due: float) -> float:
-    """When a manager that was frozen as a lease was due could end it; s since the epoch, by its clock; 0: it was not frozen."""
-
-    def by_its_clock(t: int) -> float:
-        return at(line) + (t - line.t) / _NS
-
-    thawed = 0.0
-    for fault in case.faults:
-        froze = fault.requested.fault == "freeze" and fault.landed is not None and fault.landed.source == line.source
-        if froze and fault.landed is not None and by_its_clock(fault.landed.t) < due + _LATE_S:
-            thawed = max(thawed, by_its_clock(fault.healed.t if fault.healed is not None else case.events[-1].t))
-    return thawed

@@ -16,6 +16,8 @@ from ftharness.stack.pool_setup import MANAGER
 NO_POOL = Finding("unknown", "no manager of engine pools was run")
 #: The lines by which an engine's process is there, and those by which it is not.
 BEGINS, ENDS = ("engine_started", "engine_adopted"), ("engine_lost", "engine_stopped", "engine_gone")
+#: Seconds that a manager may be late, on a machine whose processors are all busy, with what it does at a moment.
+LATE_S = 1.0
 
 
 class Hurt(NamedTuple):
@@ -42,9 +44,9 @@ def policy(case: Case) -> ManagerConfig | None:
     return None if told is None else msgspec.convert(told, ManagerConfig)
 
 
-def pool_of(config: ManagerConfig, engine: str) -> PoolConfig:
-    """The pool that has a slot."""
-    return next(pool for pool in config.pools if engine in pool.engine_ids)
+def pool_of(config: ManagerConfig, engine: str) -> PoolConfig | None:
+    """The pool that has a slot; None: none has one of that name."""
+    return next((pool for pool in config.pools if engine in pool.engine_ids), None)
 
 
 def managers(case: Case) -> list[str]:
@@ -98,6 +100,26 @@ def hurt(case: Case, *kinds: str) -> list[Hurt]:
         healed = fault.healed.t if fault.healed is not None else None
         over = healed if healed is not None and (teardown is None or healed < teardown) else None
         found.append(Hurt(str(evidence["engine"]), str(evidence["engine_pid"]), fault.landed.t, over, fault))
+    return found
+
+
+def thawed(case: Case, line: Log, due: float) -> float:
+    """When a manager that was frozen as something was due could do it; s since the epoch, by its clock; 0: it was not frozen.
+
+    Args:
+        case: The run.
+        line: One of the manager's, for its clock.
+        due: When, by the same clock.
+    """
+
+    def by_its_clock(t: int) -> float:
+        return at(line) + (t - line.t) / 1e9
+
+    found = 0.0
+    for fault in case.faults:
+        froze = fault.requested.fault == "freeze" and fault.landed is not None and fault.landed.source == line.source
+        if froze and fault.landed is not None and by_its_clock(fault.landed.t) < due + LATE_S:
+            found = max(found, by_its_clock(fault.healed.t if fault.healed is not None else case.events[-1].t))
     return found
 
 

@@ -1,22 +1,27 @@
 """What drains and reloads of pools came to: ``operations_come_to``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from ftharness.history import Log
 from ftharness.scenario.case import Case, Finding, short_of_passing
-from ftharness.scenario.oracles.pool_lines import NO_POOL, at, in_fault_phase, policy, said
+from ftharness.scenario.oracles.pool_drains import wrong_with_drain
+from ftharness.scenario.oracles.pool_holders import INSTANT_NS, of_holders
+from ftharness.scenario.oracles.pool_lines import NO_POOL, in_fault_phase, manager_ended, policy, said
 
 _ENDS = {"drain_begun": "drain_ended", "reload_begun": "reload_ended"}
-_CLOCK_S = 0.02
+#: What a pool comes to in which leases can be had again.
+_SERVES = ("aborted", "succeeded", "rolled_back")
+_SHUT = ("draining", "not_ready")
 
 
 def operations_come_to(case: Case, outcomes: Sequence[str]) -> Finding:
     """The drains and reloads of the fault phase came to this, in their order, and what was done is what their words say.
 
-    Of drains ``drained``: no lease was taken back; ``stopped``: those that were left, and not before the deadline; ``aborted``:
-    none, and leases are granted again. Of reloads ``succeeded``: what is leased next serves the new model; ``rolled_back``: the
-    one that was served before.
+    Of drains ``drained``: no lease was taken back, and none was held any more; ``stopped``: those that were left at the deadline
+    were taken back, and not before; ``aborted``: none was, and leases are granted again. Nothing of it came later than a second
+    after the deadline, by the manager's own clock. Of reloads ``succeeded``: all that is leased until the next operation serves
+    the new model; ``rolled_back``: the one that was served before.
     """
     if policy(case) is None:
         return NO_POOL
@@ -33,55 +38,65 @@ def operations_come_to(case: Case, outcomes: Sequence[str]) -> Finding:
 
 
 def _came_to(case: Case, begun: Log, outcome: str) -> Finding:
-    kind = begun.event.partition("_")[0]
-    later = [line for line in said(case, source=begun.source) if line.n > begun.n and _same_pool(line, begun)]
+    pool = begun.captures["pool"]
+    lines = [line for line in said(case, source=begun.source) if line.captures.get("pool") == pool]
+    later = [line for line in lines if line.n > begun.n]
     ended = next((line for line in later if line.event == _ENDS[begun.event]), None)
-    what = f"a {kind} of {begun.captures['pool']}"
+    what = f"a {begun.event.partition('_')[0]} of {pool}"
+    if ended is None and manager_ended(case, begun.source) is not None:
+        return Finding("unknown", f"{what} was begun, and its manager was gone before it was over", (begun.n,))
     if ended is None:
         return Finding("fail", f"{what} was begun, and never ended", (begun.n,), pending=True)
     evidence = (begun.n, ended.n)
     came_to = ended.captures["outcome"]
     if came_to != outcome:
         return Finding("fail", f"{what} came to {came_to}, not to {outcome}", evidence)
-    during = [line for line in later if line.n < ended.n]
-    after = [line for line in later if line.n > ended.n]
-    wrong = _drain(begun, during, outcome) if kind == "drain" else _reload(case, begun, after, outcome)
-    if wrong:
+    if begun.event == "drain_begun" and (wrong := wrong_with_drain(case, lines, begun, ended)):
         return Finding("fail", f"{what} {wrong}", evidence)
+    if outcome in _SERVES and (short := _served_next(case, lines, begun, ended)):
+        return short._replace(reason=f"{what} {outcome.replace('_', ' ')}, and {short.reason}")
     return Finding("pass", f"{what}: {came_to} after {int(ended.captures['duration_ms']) / 1000:.2f} s", evidence)
 
 
-def _drain(begun: Log, during: list[Log], outcome: str) -> str:
-    """What is wrong with what became of the leases that there were."""
-    taken = [line for line in during if line.event == "lease_revoked"]
-    # One whose engine died meanwhile is taken back for that.
-    taken = [line for line in taken if "deadline" in line.captures.get("reason", "")]
-    deadline_s = int(begun.captures["deadline_ms"]) / 1000
-    if outcome == "stopped":
-        if not taken:
-            return "was stopped at its deadline, and no lease was taken back"
-        after_s = at(taken[0]) - at(begun)
-        if after_s < deadline_s - _CLOCK_S:
-            return f"took a lease back after {after_s:.2f} s, and its deadline was {deadline_s:g} s"
-    elif taken:
-        return f"was {outcome}, and took {len(taken)} leases back"
-    return ""
-
-
-def _reload(case: Case, begun: Log, after: list[Log], outcome: str) -> str:
-    """What is wrong with the model that is served next."""
-    before = [line for line in said(case, "lease_granted", source=begun.source) if line.n < begun.n]
-    granted = [line for line in after if line.event == "lease_granted"]
-    wanted = PurePath(begun.captures["reference"].partition("@")[0]).name
-    if outcome == "rolled_back" and before:
-        wanted = before[-1].captures["model"]
-    if outcome not in ("rolled_back", "succeeded"):
-        return ""
+def _served_next(case: Case, lines: Sequence[Log], begun: Log, ended: Log) -> Finding | None:
+    """What is wrong with what is leased until the next operation, or not known of it; None: it is right."""
+    evidence = (begun.n, ended.n)
+    after = [line for line in lines if line.n > ended.n]
+    following = next((line for line in after if line.event in _ENDS), None)
+    granted = [line for line in after if line.event == "lease_granted" and (following is None or line.n < following.n)]
     if not granted:
-        return f"{outcome.replace('_', ' ')}, and nothing was leased afterwards"
-    served = granted[0].captures["model"]
-    return "" if served == wanted else f"{outcome.replace('_', ' ')}, and {served} is served, not {wanted}"
+        ends = (following.t if following is not None else None, case.gone_t(begun.source), case.fault_end_t)
+        until = min((t for t in ends if t is not None), default=None)
+        refused = next(_refused(case, begun.captures["pool"], ended.t + INSTANT_NS, until), None)
+        if refused is None:
+            return Finding("unknown", "nobody leased anything afterwards", evidence)
+        how = f"leases were refused afterwards, as {refused.captures['why']}"
+        return Finding("fail", how, (*evidence, refused.n))
+    wanted = _wanted(lines, begun, ended)
+    if not wanted:
+        return Finding("unknown", "what was served before was not seen", evidence)
+    other = next((line for line in granted if line.captures["model"] != wanted), None)
+    if other is None:
+        return None
+    return Finding("fail", f"{other.captures['model']} is served, not {wanted}", (*evidence, other.n))
 
 
-def _same_pool(line: Log, begun: Log) -> bool:
-    return line.captures.get("pool") == begun.captures["pool"]
+def _wanted(lines: Sequence[Log], begun: Log, ended: Log) -> str:
+    """The model that is to be served after it; "": that cannot be told."""
+    if ended.captures["outcome"] == "succeeded":
+        return PurePath(begun.captures["reference"].partition("@")[0]).name
+    before = (line for line in lines if line.n < begun.n and line.event in ("engine_ready", "lease_granted"))
+    return next((line.captures["model"] for line in reversed(list(before))), "")
+
+
+def _refused(case: Case, pool: str, since: int, until: int | None) -> Iterator[Log]:
+    """The refusals of leases of a pool in a time, as the jobs were told that ask for them; not those for want of a slot."""
+    asking = {line.source for line in of_holders(case, "job_started") if line.captures.get("pool") == pool}
+    for line in of_holders(case, "lease_refused"):
+        if (
+            line.source in asking
+            and line.captures["why"] in _SHUT
+            and since < line.t
+            and (until is None or line.t < until)
+        ):
+            yield line

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ftharness.history import Log
-from ftharness.pool.config import ManagerConfig
+from ftharness.pool.config import ManagerConfig, ProbeConfig
 from ftharness.scenario.case import Case, Finding, short_of_passing
+from ftharness.scenario.oracles.pool_holders import asks_engines, of_holders
 from ftharness.scenario.oracles.pool_lines import (
     BEGINS,
     ENDS,
+    LATE_S,
     NO_POOL,
     Hurt,
     hurt,
@@ -20,11 +22,8 @@ from ftharness.scenario.oracles.pool_lines import (
     said,
     seconds,
 )
-from ftharness.stack.job import JOB
 
 _NS = 1_000_000_000
-#: Seconds that a manager may take, on a busy machine, beyond what its policy says.
-_LATE_S = 1.0
 #: How much later than it was written a line may be read, in ns.
 _READ_NS = 100_000_000
 _STATES = (*BEGINS, *ENDS, "engine_ready", "engine_unready")
@@ -35,7 +34,8 @@ def ready_only_when_healthy(case: Case) -> Finding:
     """No engine was leased that was not ready; one that died or was frozen was said to be so in time, and ready again only then.
 
     In time is, for one that died, a second; for one that is frozen as many bad answers as its probe's policy says, and a second.
-    An engine that was leased answers its holder, unless something befell it meanwhile.
+    An engine that was leased answers its holder, unless something befell it meanwhile. Where holders ask, and what an engine
+    answered was not seen, that is not known.
     """
     config = policy(case)
     if config is None:
@@ -43,13 +43,18 @@ def ready_only_when_healthy(case: Case) -> Finding:
     hurts = hurt(case, "kill_engine", "freeze_engine")
     noticed = list(_noticed(case, config, hurts))
     wrong = [one for one in noticed if isinstance(one, Finding)]
-    if finding := short_of_passing([*_granted_when_ready(case, config), *wrong, *_answered(case, hurts)]):
+    found = [*_granted_when_ready(case, config), *wrong, *_answered(case, hurts), *_unseen(case)]
+    if finding := short_of_passing(found):
         return finding
     granted = [line for line in said(case, "lease_granted") if in_fault_phase(case, line)]
     if not granted:
         return Finding("unknown", "no lease was granted in the fault phase")
     seen = [one for one in noticed if isinstance(one, _Noticed)]
-    reasons = [f"{len(granted):,} leases, each on an engine that was ready", *_told(seen)]
+    answers = sum(
+        line.captures["status"] == _OK for line in of_holders(case, "lease_used") if in_fault_phase(case, line)
+    )
+    asked = f"; {answers:,} answered who had leased them" if answers else ""
+    reasons = [f"{len(granted):,} leases, each on an engine that was ready{asked}", *_told(seen)]
     return Finding("pass", "; ".join(reasons), tuple(n for one in seen for n in one.evidence))
 
 
@@ -104,8 +109,12 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
     for one in hurts:
         assert one.fault.landed is not None
         n = one.fault.landed.n
+        pool = pool_of(config, one.engine)
+        if pool is None:
+            yield Finding("unknown", f"a fault landed on {one.engine}, an engine that no pool has", (n,))
+            continue
         frozen = one.fault.requested.fault == "freeze_engine"
-        bound_s = _bound_s(config, one.engine) if frozen else _LATE_S
+        bound_s = _bound_s(pool.probe) if frozen else LATE_S
         gone = [
             end.t for name in managers(case) if (end := manager_ended(case, name)) is not None and end.t > one.landed
         ]
@@ -137,18 +146,17 @@ def _early(lines: list[Log], seen: Log, until: int) -> Log | None:
     return None
 
 
-def _bound_s(config: ManagerConfig, engine: str) -> float:
+def _bound_s(probe: ProbeConfig) -> float:
     """How long a manager may take to see that an engine does not answer, in seconds."""
-    probe = pool_of(config, engine).probe
-    return probe.unready_after * (probe.interval_s + probe.timeout_s) + _LATE_S
+    return probe.unready_after * (probe.interval_s + probe.timeout_s) + LATE_S
 
 
 def _answered(case: Case, hurts: list[Hurt]) -> Iterator[Finding]:
     """Each holder's engine answered, unless its end was said after the lease was granted, or a fault hit it, or its manager."""
     granted = {line.captures["lease"]: line for line in said(case, "lease_granted")}
-    for used in case.select(Log, event="lease_used"):
+    for used in of_holders(case, "lease_used"):
         given = granted.get(used.captures["lease"])
-        if case.roles.get(used.source) != JOB or used.captures["status"] == _OK or given is None:
+        if used.captures["status"] == _OK or given is None:
             continue
         engine = used.captures["engine"]
         ends = list(said(case, *ENDS, engine=engine))
@@ -162,6 +170,17 @@ def _answered(case: Case, hurts: list[Hurt]) -> Iterator[Finding]:
         how = f"its engine, {engine}, did not answer ({used.captures['status']})"
         what = f"lease {used.captures['lease']} was granted, and {how}; nothing had befallen it"
         yield Finding("fail", what, (given.n, used.n), invariant=True)
+
+
+def _unseen(case: Case) -> Iterator[Finding]:
+    """Leases whose holder asks their engine, and is done with them, and never said what that answered."""
+    seen = {line.captures["lease"] for line in of_holders(case, "lease_used")}
+    got = {line.captures["lease"]: line for line in of_holders(case, "lease_got")}
+    for over in of_holders(case, "lease_returned", "lease_lost"):
+        lease = over.captures["lease"]
+        if lease in got and lease not in seen and asks_engines(case, over.source):
+            what = f"{over.source} asks each engine, and what {over.captures['engine']} answered of lease {lease} was not seen"
+            yield Finding("unknown", what, (got[lease].n, over.n))
 
 
 def _befell(one: Hurt, given: Log, used: Log, ends: list[Log]) -> bool:

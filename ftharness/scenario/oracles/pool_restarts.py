@@ -50,9 +50,9 @@ def backoff_follows_policy(case: Case) -> Finding:
     if config is None:
         return NO_POOL
     found = [
-        _Slot(case, manager, slot, pool_of(config, slot)).judged()
+        _Slot(case, manager, slot, pool).judged() if pool is not None else _of_no_pool(case, manager, slot)
         for manager in managers(case)
-        for slot in engines(case)
+        for slot, pool in ((name, pool_of(config, name)) for name in engines(case))
     ]
     if finding := short_of_passing(found):
         return finding
@@ -60,6 +60,15 @@ def backoff_follows_policy(case: Case) -> Finding:
     if not ended:
         return Finding("unknown", "no engine ended that was to be started again")
     return Finding("pass", "; ".join(one.reason for one in ended), tuple(n for one in ended for n in one.evidence))
+
+
+def _of_no_pool(case: Case, manager: str, slot: str) -> Finding:
+    """A slot that was never configured: there is no policy for it, so that nothing may be done in it."""
+    line = next(said(case, *_ALL, engine=slot, source=manager), None)
+    if line is None:
+        return Finding("pass", slot)
+    what = f"{manager} said {line.event} of {slot}, an engine that no pool has"
+    return Finding("fail", what, (line.n,), invariant=True)
 
 
 class _Slot:

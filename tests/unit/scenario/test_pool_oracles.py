@@ -43,6 +43,7 @@ UNSAID_START: list[tuple[float, tuple[str], dict[str, Any]]] = [
     (90.01, ("restart_scheduled",), {"delay_ms": 4000, "reason": "it ended"}),
     (95, ("engine_lost",), {"exit": "SIGKILL", "reason": "it ended by itself"}),
 ]
+GOT, BACK = "got lease=a engine=main-1 holder=job-1/1", "returned lease=a engine=main-1"
 KILL = {"exit": "SIGKILL", "reason": "it ended by itself: SIGKILL; its last lines: serving main, reason=none"}
 
 
@@ -108,7 +109,11 @@ class Pools:
 
     def grants(self, t: float, lease: str, engine: str = "main-1", *, ttl_s: float = 60, **more: Any) -> None:
         about = {"lease_id": lease, "holder": "job-1/1", "expires_ms": expires_ms(t + ttl_s)}
-        self.says(t, "lease_granted", engine, **about, **more)
+        self.says(t, "lease_granted", engine, **about | more)
+
+    def takes_over(self, t: float, lease: str, until: float = 71, engine: str = "main-1", **more: Any) -> None:
+        about = {"lease_id": lease, "holder": "job-1/1", "expires_ms": expires_ms(until)}
+        self.says(t, "lease_taken_over", engine, source="pool.2", **about | more)
 
     def renews(self, t: float, lease: str, *, ttl_s: float = 60) -> None:
         self.job(t, f"lease_renewed lease={lease} engine=main-1 expires_ms={expires_ms(t + ttl_s)}")
@@ -116,11 +121,14 @@ class Pools:
     def ends(
         self, t: float, lease: str, how: str = "released", engine: str = "main-1", reason: str = "gone", **more: Any
     ) -> None:
-        about = {"reason": reason} if how == "revoked" else {}
-        self.says(t, f"lease_{how}", engine, lease_id=lease, holder="job-1/1", **about, **more)
+        about = {"lease_id": lease, "holder": "job-1/1"} | ({"reason": reason} if how == "revoked" else {})
+        self.says(t, f"lease_{how}", engine, **about | more)
 
-    def job(self, t: float, line: str) -> None:
-        self._read(t, "job-1", "job", f"[job] {line}")
+    def job(self, t: float, line: str, source: str = "job-1") -> None:
+        self._read(t, source, "job", f"[job] {line}")
+
+    def got(self, t: float, lease: str, engine: str = "main-1", holder: str = "job-1/1", source: str = "job-1") -> None:
+        self.job(t, f"lease_got lease={lease} engine={engine} holder={holder}", source)
 
     def lease(self, t: float, lease: str, engine: str = "main-1") -> None:
         """A lease as it should be: granted, got, used, given back."""
@@ -228,6 +236,11 @@ def test_more_leases_than_slots(pools: Pools) -> None:
             lambda pools: (pools.grants(12, "b", "main-2"), pools.ends(13, "b", engine="main-1")),
             "lease b on main-2 was released on main-1",
         ),
+        (
+            lambda pools: (pools.grants(12, "b"), pools.ends(13, "b", holder="job-1/2")),
+            "lease b of job-1/1 was released as that of job-1/2",
+        ),
+        (lambda pools: pools.lease(12, "b", "main-9"), "lease b is on main-9, an engine that no pool has"),
     ],
 )
 def test_a_lease_begins_and_ends_once(pools: Pools, second: Callable[[Pools], None], what: str) -> None:
@@ -327,15 +340,46 @@ def test_leases_go_on_with_engines_that_outlive_their_manager() -> None:
     """The next one knows them, counts them, and ends them; not those that had ended."""
     pools = Pools(engines_survive=True)
     outlived(pools)
-    about: dict[str, Any] = {"lease_id": "a", "holder": "job-1/1", "expires_ms": 1}
-    pools.says(13.1, "lease_taken_over", source="pool.2", **about)
+    pools.takes_over(13.1, "a")
     found = pools.judged(leases_conserved)
     assert (found.verdict, found.reason) == ("pass", "1 leases = 1 held; at most 1 at once")
     pools.ends(14, "a", source="pool.2")
     pools.job(14.1, "lease_returned lease=a engine=main-1")
     assert pools.judged(leases_conserved).reason == "1 leases = 1 released; at most 1 at once"
-    pools.says(15, "lease_taken_over", source="pool.2", **about)
+    pools.takes_over(15, "a")
     fails(pools.judged(leases_conserved), "lease a was taken over, and had been released")
+
+
+@pytest.mark.parametrize(
+    "taken,what",
+    [
+        ({"holder": "job-1/99"}, "lease a of job-1/1 was taken over as that of job-1/99"),
+        ({"engine": "main-2"}, "lease a on main-1 was taken over on main-2"),
+        ({"until": 3671}, "lease a was taken over for 3600.00 s longer than its holder was told"),
+        ({"until": 20}, "lease a was taken over for 51.00 s shorter than its holder was told"),
+        ({}, "lease a was taken over, and was its own already"),
+    ],
+)
+def test_a_lease_is_taken_over_once_and_as_it_was(taken: dict[str, Any], what: str) -> None:
+    """Its holder, its engine and its time are those that were told; and who has it cannot take it over."""
+    pools = Pools(engines_survive=True)
+    outlived(pools)
+    pools.takes_over(13.1, "a", **taken)
+    if not taken:
+        pools.takes_over(13.2, "a")
+    fails(pools.judged(leases_conserved), what)
+
+
+@pytest.mark.parametrize(
+    "until,verdict", [(71, "pass"), (71.5, "pass"), (71.9, "pass"), (72.5, "fail"), (71.2, "pass")]
+)
+def test_a_renewal_that_its_manager_did_not_live_to_answer(until: float, verdict: str) -> None:
+    """It may have been made until the manager was killed, a second after the grant, and lasts as long as the grant did."""
+    pools = Pools(engines_survive=True)
+    outlived(pools)
+    pools.renews(11.2, "a")
+    pools.takes_over(13.1, "a", until)
+    assert pools.judged(leases_conserved).verdict == verdict
 
 
 def test_a_lease_of_a_managers_last_instant_has_perhaps_no_holder() -> None:
@@ -343,8 +387,7 @@ def test_a_lease_of_a_managers_last_instant_has_perhaps_no_holder() -> None:
     pools = Pools(engines_survive=True)
     outlived(pools)
     for lease in ("a", "b"):
-        about: dict[str, Any] = {"lease_id": lease, "holder": "job-1/1", "expires_ms": 1}
-        pools.says(13.1, "lease_taken_over", source="pool.2", **about)
+        pools.takes_over(13.1, lease)
         pools.ends(14, lease, source="pool.2")
     pools.job(14.1, "lease_returned lease=a engine=main-1")
     pools.job(14.2, "job_finished leases=1 returned=1 lost=0 most=1")
@@ -395,6 +438,83 @@ def test_what_became_of_a_lease_that_its_holder_never_got(pools: Pools) -> None:
     fails(pools.judged(leases_conserved), "job-1 says what became of lease a, which it never said that it got")
 
 
+@pytest.mark.parametrize(
+    "says,what",
+    [
+        (
+            ["got lease=a engine=main-1 holder=job-1/77"],
+            "lease a was granted to job-1/1 on main-1, and got by job-1/77",
+        ),
+        (
+            ["got lease=a engine=main-2 holder=job-1/1"],
+            "lease a was granted to job-1/1 on main-1, and got by job-1/1 on main-2",
+        ),
+        ([GOT, "got lease=a engine=main-1 holder=job-1/77"], "lease a was got by job-1/1, and by job-1/77"),
+        (["used lease=a engine=main-1 status=200"], "says that it used lease a, which it never said that it got"),
+        (
+            ["renewed lease=a engine=main-1 expires_ms=1"],
+            "says that it renewed lease a, which it never said that it got",
+        ),
+        ([GOT, "used lease=a engine=main-2 status=200"], "says that it used lease a on main-2, which it got on main-1"),
+        ([GOT, BACK, BACK], "says what became of lease a, which was over for it already"),
+        (
+            [GOT, BACK, "used lease=a engine=main-1 status=200"],
+            "says that it used lease a, which was over for it already",
+        ),
+    ],
+)
+def test_a_lease_has_one_holder_and_one_engine(pools: Pools, says: list[str], what: str) -> None:
+    """Those that its manager says, of each word of its holder's."""
+    pools.grants(11, "a")
+    for place, line in enumerate(says):
+        pools.job(11.1 + place / 10, f"lease_{line}")
+    fails(pools.judged(leases_conserved), what)
+
+
+def test_a_lease_is_of_the_job_that_got_it(pools: Pools) -> None:
+    """Another cannot give it back."""
+    pools.add(10, ProcessStarted(source="job-2", pid=4, role="job"))
+    pools.grants(11, "a")
+    pools.got(11.1, "a")
+    pools.ends(12, "a")
+    pools.job(12.1, "lease_returned lease=a engine=main-1", "job-2")
+    fails(pools.judged(leases_conserved), "job-2 says what became of lease a, which job-1 got")
+
+
+def test_what_a_manager_granted_in_its_last_instant_it_may_not_have_said(pools: Pools) -> None:
+    """Its answer was faster than its log; a second earlier it was not."""
+    for died_s, verdict in ((11.2, "unknown"), (12.5, "fail")):
+        one = Pools()
+        one.got(11, "a")
+        one.manager_dies(died_s)
+        assert one.judged(leases_conserved).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "granted_s,got,what",
+    [
+        (21.5, True, "lease b was granted to job-1.2, which is through, and never said what became of it; it is held"),
+        (21.5, False, "lease b was granted to job-1.2, which is through, and never got it; it is held"),
+        (20.2, False, ""),  # asked for by the life before, perhaps, which was killed at 20 s
+        (11.5, False, ""),
+    ],
+)
+def test_the_second_life_of_a_job_is_held_to_its_word_as_well(granted_s: float, got: bool, what: str) -> None:
+    """Its holders are called as those of the first; what was granted to that, which was killed, is not theirs."""
+    pools = Pools()
+    pools.add(20, ProcessExited(source="job-1", pid=3, signal="SIGKILL"))
+    pools.add(20.1, ProcessStarted(source="job-1.2", pid=4, role="job"))
+    pools.grants(granted_s, "b")
+    if got:
+        pools.got(granted_s + 0.1, "b", source="job-1.2")
+    pools.job(23, "job_finished leases=1 returned=0 lost=0 most=1", "job-1.2")
+    found = pools.judged(leases_conserved)
+    if what:
+        fails(found, what)
+    else:
+        assert found.verdict == "pass", found
+
+
 # Readiness.
 
 
@@ -411,7 +531,8 @@ def test_leases_on_engines_that_are_ready(pools: Pools) -> None:
     found = pools.judged(ready_only_when_healthy)
     assert found.verdict == "pass", found
     assert found.reason == (
-        "2 leases, each on an engine that was ready; main-1 was killed 2 times, which was said after 0.02 s at most"
+        "2 leases, each on an engine that was ready; 2 answered who had leased them; "
+        "main-1 was killed 2 times, which was said after 0.02 s at most"
     )
 
 
@@ -537,6 +658,33 @@ def test_the_fault_on_the_engine_before_it_excuses_nothing(pools: Pools) -> None
     pools.grants(12.3, "a")
     pools.job(12.4, "lease_used lease=a engine=main-1 status=ConnectionRefusedError")
     fails(pools.judged(ready_only_when_healthy), "lease a was granted, and its engine, main-1, did not answer")
+
+
+@pytest.mark.parametrize("tokens,seen,verdict", [("2", True, "pass"), ("2", False, "unknown"), ("0", False, "pass")])
+def test_what_leased_engines_answered_has_to_be_seen(pools: Pools, tokens: str, seen: bool, verdict: str) -> None:
+    """Of a job that asks them; one that does not has nothing to tell."""
+    argv = ["python", "-m", "ftharness.engine.job", "leases", "--name", "job-2", "--tokens", tokens]
+    pools.add(10, ProcessStarted(source="job-2", pid=4, role="job", argv=argv))
+    pools.grants(11, "a", holder="job-2/1")
+    pools.got(11.1, "a", holder="job-2/1", source="job-2")
+    if seen:
+        pools.job(11.2, "lease_used lease=a engine=main-1 status=200", "job-2")
+    pools.ends(12, "a", holder="job-2/1")
+    assert pools.judged(ready_only_when_healthy).verdict == "pass", "it may still ask"
+    pools.job(12.1, "lease_returned lease=a engine=main-1", "job-2")
+    found = pools.judged(ready_only_when_healthy)
+    assert found.verdict == verdict, found
+    assert ("1 answered who had leased them" in found.reason) == seen
+
+
+def test_an_engine_that_no_pool_has(pools: Pools) -> None:
+    """What befell it says nothing of any pool; what a manager does in such a slot, no policy has told it to."""
+    pools.lease(11, "a")
+    pools.hit(12, "freeze_engine", engine="main-9", engine_pid=9, healed=20)
+    found = pools.judged(ready_only_when_healthy)
+    assert (found.verdict, found.reason) == ("unknown", "a fault landed on main-9, an engine that no pool has")
+    pools.says(13, "restart_scheduled", "main-9", delay_ms=1000, reason="it ended")
+    fails(pools.judged(backoff_follows_policy), "pool said restart_scheduled of main-9, an engine that no pool has")
 
 
 # Restarts.
@@ -779,8 +927,7 @@ def test_a_lease_that_was_due_while_nobody_could_end_it() -> None:
         pools.grants(11, "a", ttl_s=3)
         pools.hit(12, "freeze")
         pools.manager_dies(18)
-        about: dict[str, Any] = {"lease_id": "a", "holder": "job-1/1", "expires_ms": expires_ms(14)}
-        pools.says(20.9, "lease_taken_over", source="pool.2", **about)
+        pools.takes_over(20.9, "a", 14)
         pools.ends(ended, "a", "expired", source="pool.2")
         assert pools.judged(leases_expire_on_time).verdict == verdict
 
@@ -902,46 +1049,156 @@ def test_an_engine_that_was_killed_with_its_manager_is_gone(pools: Pools) -> Non
 # Operations.
 
 
+STOP = "the drain's deadline is over"
+
+
+def stops(pools: Pools, t: float, reason: str = "drained") -> None:
+    """Both engines, as they are where nobody holds anything of a pool that was drained."""
+    for engine in ("main-1", "main-2"):
+        pools.says(t, "engine_stopped", engine, exit="exit status 0", reason=reason)
+
+
 def drained(
-    pools: Pools, outcome: str, *, revoked_s: float | None = None, reason: str = "the drain's deadline is over"
+    pools: Pools,
+    outcome: str,
+    *,
+    over_s: float | None = 0.4,
+    how: str = "released",
+    reason: str = STOP,
+    to_do: str = "",
+    ended_s: float = 1.1,
 ) -> None:
-    """A drain with a deadline of a second, in which a lease may be taken back."""
+    """A drain, at 13 s, with a deadline of a second, in which a lease ends; other leases after it, if it was given up.
+
+    Args:
+        pools: The run.
+        outcome: What it comes to.
+        over_s: When that lease ends, in seconds from the drain's begin; None: it does not.
+        how: How it does.
+        reason: Why, where it is taken back.
+        to_do: What it was to do at its deadline; "": what fits the outcome.
+        ended_s: When it is over, in the same seconds.
+    """
+    pools.job(10.5, "job_started program=leases pool=main count=1 holders=1")
     pools.lease(11, "a")
     pools.grants(12, "b")
-    pools.says(13, "drain_begun", "", deadline_ms=1000, on_timeout="stop")
-    if revoked_s is not None:
-        pools.ends(13 + revoked_s, "b", "revoked", reason=reason)
-    pools.says(14.1, "drain_ended", "", outcome=outcome, duration_ms=1100)
+    to_do = to_do or ("abort" if outcome == "aborted" else "stop")
+    pools.says(13, "drain_begun", "", deadline_ms=1000, on_timeout=to_do)
+    if over_s is not None:
+        pools.ends(13 + over_s, "b", how, reason=reason)
+    if outcome != "aborted":
+        stops(pools, 13 + ended_s - 0.01)
+    pools.says(13 + ended_s, "drain_ended", "", outcome=outcome, duration_ms=round(ended_s * 1000))
+    if outcome == "aborted":
+        pools.lease(15.5, "c", "main-2")
+
+
+TAKEN: dict[str, Any] = {"how": "revoked"}
 
 
 @pytest.mark.parametrize(
-    "outcome,revoked_s,what",
+    "outcome,became,what",
     [
-        ("drained", None, ""),
-        ("stopped", 1.01, ""),
-        ("aborted", None, ""),
-        ("stopped", 0.5, "took a lease back after 0.50 s, and its deadline was 1 s"),
-        ("stopped", None, "was stopped at its deadline, and no lease was taken back"),
-        ("drained", 1.01, "was drained, and took 1 leases back"),
-        ("aborted", 1.01, "was aborted, and took 1 leases back"),
+        ("drained", {}, ""),
+        ("stopped", {"over_s": 1.01, **TAKEN}, ""),
+        ("aborted", {}, ""),
+        ("aborted", {"over_s": None}, ""),
+        ("stopped", {"over_s": 0.5, **TAKEN}, "took a lease back after 0.50 s, and its deadline was 1 s"),
+        ("stopped", {}, "was stopped at its deadline, and no lease was taken back"),
+        ("drained", {"over_s": 1.01, **TAKEN}, "was drained, and took 1 leases back"),
+        ("aborted", {"over_s": 1.01, **TAKEN}, "was aborted, and took 1 leases back"),
+        (
+            "drained",
+            {"over_s": 0.5, **TAKEN, "reason": "the operator wished so"},
+            "was drained, and took 1 leases back",
+        ),
+        ("drained", {"over_s": None}, "was drained, and 1 leases were held"),
+        ("drained", {"over_s": 1.05}, ""),
+        ("drained", {"over_s": 2.2, "ended_s": 2.3}, "was drained 1.20 s after its deadline of 1 s; 1 s are allowed"),
+        ("stopped", {"over_s": 21, **TAKEN, "ended_s": 21.1}, "was stopped 20.00 s after its deadline of 1 s"),
+        ("stopped", {"over_s": 1.9, **TAKEN, "ended_s": 4}, ""),  # its engines take their time to end
+        ("aborted", {"ended_s": 2.1}, "was aborted 1.10 s after its deadline of 1 s"),
+        ("aborted", {"ended_s": 0.9}, "gave up after 0.90 s, and its deadline was 1 s"),
+        ("stopped", {"over_s": 1.01, **TAKEN, "to_do": "abort"}, "was stopped, and was to abort at its deadline"),
+        ("aborted", {"to_do": "stop"}, "was aborted, and was to stop at its deadline"),
     ],
 )
 def test_what_a_drain_comes_to_and_what_that_means(
-    pools: Pools, outcome: str, revoked_s: float | None, what: str
+    pools: Pools, outcome: str, became: dict[str, Any], what: str
 ) -> None:
-    """Leases are taken back where it stops by force, and no earlier than its deadline."""
-    drained(pools, outcome, revoked_s=revoked_s)
+    """Leases are taken back where it stops by force, not before its deadline, and a second after it at most."""
+    drained(pools, outcome, **became)
     found = pools.judged(operations_come_to, outcomes=[outcome])
     if what:
         fails(found, what)
     else:
-        assert found.reason == f"a drain of main: {outcome} after 1.10 s"
+        assert found.reason == f"a drain of main: {outcome} after {became.get('ended_s', 1.1):.2f} s"
 
 
-def test_a_lease_of_an_engine_that_died_is_not_the_drains(pools: Pools) -> None:
-    """It was taken back for that."""
-    drained(pools, "drained", revoked_s=0.5, reason="it ended by itself: SIGKILL")
-    assert pools.judged(operations_come_to, outcomes=["drained"]).verdict == "pass"
+def test_an_engine_that_a_drain_has_not_stopped(pools: Pools) -> None:
+    """It is said to be drained, and one of them runs on."""
+    drained(pools, "drained")
+    pools.events = [one for one in pools.events if getattr(one[1], "captures", {}).get("exit") != "exit status 0"]
+    fails(
+        pools.judged(operations_come_to, outcomes=["drained"]),
+        "was drained, and main-1 and main-2 had not been stopped",
+    )
+
+
+def test_a_manager_that_was_frozen_as_a_deadline_was_over(pools: Pools) -> None:
+    """It is late by as much, and that is no fault of its own."""
+    drained(pools, "stopped", over_s=5, **TAKEN, ended_s=5.1)
+    fails(pools.judged(operations_come_to, outcomes=["stopped"]), "was stopped 4.00 s after its deadline")
+    pools.hit(13.5, "freeze", healed=17.5)
+    assert pools.judged(operations_come_to, outcomes=["stopped"]).verdict == "pass"
+
+
+@pytest.mark.parametrize("end", ["lost", "stopped", "stopped by the drain", "frozen"])
+def test_a_lease_of_an_engine_that_ended_is_not_the_drains(pools: Pools, end: str) -> None:
+    """It was taken back for that: it ended by itself, or for its probe, after which it is started again, or is frozen."""
+    drained(pools, "drained", over_s=0.5, how="revoked", reason="it ended")
+    match end:
+        case "lost":
+            pools.says(13.6, "engine_lost", **KILL)
+        case "stopped":
+            pools.says(13.6, "engine_stopped", **KILL)
+            pools.says(13.7, "restart_scheduled", delay_ms=1000, reason="it ended")
+        case "frozen":  # and the drain ends it, before it can be started again
+            pools.hit(12.5, "freeze_engine", healed=14, engine="main-1", engine_pid=101)
+    found = pools.judged(operations_come_to, outcomes=["drained"])
+    if end == "stopped by the drain":
+        fails(found, "was drained, and took 1 leases back")
+    else:
+        assert found.verdict == "pass", found
+
+
+@pytest.mark.parametrize(
+    "then,verdict",
+    [
+        (lambda pools: pools.lease(15.5, "c"), "pass"),
+        (lambda pools: pools.job(15.5, "lease_refused holder=job-1/1 why=draining"), "fail"),
+        (lambda pools: pools.job(15.5, "lease_refused holder=job-1/1 why=not_ready"), "fail"),
+        (lambda pools: pools.job(15.5, "lease_refused holder=job-1/1 why=full"), "unknown"),
+        (lambda pools: pools.job(14.5, "lease_refused holder=job-1/1 why=draining"), "unknown"),  # on its way
+        (lambda pools: pools.job(99.9, "lease_refused holder=job-2/1 why=draining", "job-2"), "unknown"),
+        (lambda _: None, "unknown"),
+    ],
+)
+def test_a_pool_whose_drain_was_given_up_serves_again(
+    pools: Pools, then: Callable[[Pools], None], verdict: str
+) -> None:
+    """Who asks gets a lease; where nobody did, or all slots were taken, that is not known."""
+    drained(pools, "aborted")
+    pools.add(10, ProcessStarted(source="job-2", pid=4, role="job"))
+    pools.job(10.5, "job_started program=leases pool=other count=1 holders=1", "job-2")
+    pools.events = [one for one in pools.events if not 15 < one[0] < 100]
+    then(pools)
+    found = pools.judged(operations_come_to, outcomes=["aborted"])
+    assert found.verdict == verdict, found
+    if verdict == "fail":
+        assert found.reason.startswith("a drain of main aborted, and leases were refused afterwards, as ")
+    if verdict == "unknown":
+        assert found.reason == "a drain of main aborted, and nobody leased anything afterwards"
 
 
 def test_what_was_expected_of_operations(pools: Pools) -> None:
@@ -953,27 +1210,44 @@ def test_what_was_expected_of_operations(pools: Pools) -> None:
     found = pools.judged(operations_come_to, outcomes=["drained", "succeeded"])
     fails(found, "a reload of main was begun, and never ended")
     assert found.pending
+    pools.manager_dies(21)
+    found = pools.judged(operations_come_to, outcomes=["drained", "succeeded"])
+    assert (found.verdict, "its manager was gone before it was over" in found.reason) == ("unknown", True)
 
 
 @pytest.mark.parametrize(
     "outcome,served,what",
     [
-        ("succeeded", "new", ""),
-        ("rolled_back", "old", ""),
-        ("succeeded", "old", "succeeded, and old is served, not new"),
-        ("rolled_back", "new", "rolled back, and new is served, not old"),
-        ("rolled_back", "", "rolled back, and nothing was leased afterwards"),
+        ("succeeded", ["new", "new"], ""),
+        ("rolled_back", ["old", "old"], ""),
+        ("succeeded", ["old"], "succeeded, and old is served, not new"),
+        ("succeeded", ["new", "old"], "succeeded, and old is served, not new"),
+        ("rolled_back", ["new"], "rolled back, and new is served, not old"),
+        ("rolled_back", ["old", "new"], "rolled back, and new is served, not old"),
     ],
 )
-def test_what_is_served_after_a_reload(pools: Pools, outcome: str, served: str, what: str) -> None:
-    """The next lease says it."""
+def test_what_is_served_after_a_reload(pools: Pools, outcome: str, served: list[str], what: str) -> None:
+    """Each lease until the next operation says it; those after that are not this one's."""
     pools.lease(11, "a")
     pools.says(12, "reload_begun", "", model="models/new@sha256:00")
     pools.says(13, "reload_ended", "", outcome=outcome, duration_ms=1000)
-    if served:
-        pools.grants(14, "b", model_id=served)
-    found = pools.judged(operations_come_to, outcomes=[outcome])
+    for place, model in enumerate(served):
+        pools.grants(14 + place, f"b{place}", model_id=model)
+    pools.says(20, "reload_begun", "", model="models/third")
+    pools.says(21, "reload_ended", "", outcome="succeeded", duration_ms=1000)
+    pools.grants(22, "c", model_id="third")
+    found = pools.judged(operations_come_to, outcomes=[outcome, "succeeded"])
     if what:
         fails(found, what)
     else:
         assert found.verdict == "pass", found
+
+
+def test_what_was_served_before_a_reload_that_failed(pools: Pools) -> None:
+    """Also where nobody had leased it: its engines were ready with it. Where they were not either, it is not known."""
+    pools.says(12, "reload_begun", "", model="models/new")
+    pools.says(13, "reload_ended", "", outcome="rolled_back", duration_ms=1000)
+    pools.grants(14, "b", model_id="new")
+    fails(pools.judged(operations_come_to, outcomes=["rolled_back"]), "rolled back, and new is served, not old")
+    pools.events = [one for one in pools.events if getattr(one[1], "event", "") != "engine_ready"]
+    assert pools.judged(operations_come_to, outcomes=["rolled_back"]).verdict == "unknown"
