@@ -509,6 +509,13 @@ _ALL = (
         "When the new model's engine fails, the old one's is not started again.",
         PLANTED,
     ),
+    Bug(
+        "shut-after-abort",
+        "pool/drain_under_load",
+        "operations_come_to",
+        "A pool whose drain was given up goes on refusing leases.",
+        PLANTED,
+    ),
 )
 
 #: By name.

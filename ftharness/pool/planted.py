@@ -21,7 +21,8 @@ from ftharness.pool.breaker import Breaker
 from ftharness.pool.changes import Change
 from ftharness.pool.config_file import load_config
 from ftharness.pool.leases import Holding, Lease, LeaseEnded
-from ftharness.pool.pool_engines import PoolEngines
+from ftharness.pool.operations import OperationFailed, Progress
+from ftharness.pool.pool_engines import OnTimeout, PoolEngines
 from ftharness.pool.pool_entry import EngineEntry
 from ftharness.pool.pool_model import PoolModel
 from ftharness.pool.readiness import Readiness
@@ -103,6 +104,16 @@ async def _no_rollback(self: PoolEngines, model: PoolModel, *, retry: bool = Tru
     return started
 
 
+async def _shut_after_abort(self: PoolEngines, progress: Progress, deadline_s: float, on_timeout: OnTimeout) -> str:
+    """A pool whose drain has given up goes on refusing leases."""
+    try:
+        return str(await _of_the_manager["shut-after-abort"](self, progress, deadline_s, on_timeout))
+    except OperationFailed as error:
+        if error.outcome == "aborted":
+            self._house.registry.draining(self._id, draining=True)
+        raise
+
+
 #: By name: whose function it takes the place of, what that is called, and the worse one.
 PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "kept-leases": (Registry, "_revoked", _kept_leases),
@@ -116,6 +127,7 @@ PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "eternal-leases": (Registry, "_end_due", _eternal_leases),
     "unheard-renewal": (Registry, "renew", _unheard_renewal),
     "no-rollback": (PoolEngines, "_start", _no_rollback),
+    "shut-after-abort": (PoolEngines, "drain", _shut_after_abort),
 }
 _of_the_manager = {name: getattr(owner, function) for name, (owner, function, _) in PLANTED.items()}
 
