@@ -37,6 +37,7 @@ from ftharness.report.timeline import timeline
 from ftharness.report.trace import trace
 from ftharness.scenario.record import FaultRecord, OracleRecord, ScenarioRecord
 
+ROOT = Path(__file__).parents[3]
 MS = 1_000_000
 Measure = Callable[..., dict[str, Any]]
 
@@ -627,6 +628,15 @@ def test_the_trace_has_a_track_for_each_slot(tmp_path: Path) -> None:
     assert ("main-1", "waits 186 ms") in told
     assert ("main-1: breaker", "half open") in told
     assert ("drains and reloads", "drain: drained after 90.0 ms") in told
+
+
+def test_each_mark_is_explained(tmp_path: Path) -> None:
+    """In docs/report.md, by the words of its key."""
+    picture = first(everything(), tmp_path)
+    keys = [node.text or "" for node in nodes(picture) if node.get("class") == "key"]
+    assert len(keys) == 13
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert [key for key in keys if f"`{key}`" not in page] == []
 
 
 RUNS: dict[str, Callable[[], Run]] = {
