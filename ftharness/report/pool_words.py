@@ -50,7 +50,7 @@ def _slot(slot: SlotLane) -> str:
     """``main-1: 7 starts; waits before restarts of 91 ms, 186 ms; …``; empty where it was only started and stopped."""
     said = []
     if waits := [wait.words for wait in slot.waits]:
-        more = f" and {len(waits) - _MOST_WAITS} more" if len(waits) > _MOST_WAITS else ""
+        more = f" and {len(waits) - _MOST_WAITS:,} more" if len(waits) > _MOST_WAITS else ""
         said.append(f"waits before restarts of {', '.join(waits[:_MOST_WAITS])}{more}")
     if slot.frozen:
         said.append(f"stopped by a fault for {', '.join(_length(one.end - one.start) for one in slot.frozen)}")
@@ -61,7 +61,7 @@ def _slot(slot: SlotLane) -> str:
     ends = [one_line(life.status, 40) for life in slot.lives if life.hard]
     if not said and not ends:
         return ""
-    lost = [f"ended unasked {len(ends)} times" if len(ends) > 1 else f"ended unasked: {ends[0]}"] if ends else []
+    lost = [f"ended unasked {len(ends):,} times" if len(ends) > 1 else f"ended unasked: {ends[0]}"] if ends else []
     return "; ".join([f"{one_line(slot.name, 40)}: {amount(len(slot.lives), 'start')}", *lost, *said])
 
 

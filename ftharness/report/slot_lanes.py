@@ -21,6 +21,7 @@ LOOKS = {
 }
 _HEIGHT, _BREAKER = 38.0, 28.0
 _BOLD = 1.12  # bold letters are wider
+_MANY, _APART = 100, 3.0  # lives of one slot; pixels
 _AT_THE_END = "the manager ends"
 
 
@@ -40,24 +41,25 @@ def draw_slot(lane: SlotLane, scale: Scale, y: float, color: str, *, models: boo
         models: Whether the pool had several, so that it is said which engine served which.
     """
     top = y + 20.0
-    labels = _Labels(scale, top + BAR - 0.5, y + 12)
+    labels, marks = _Labels(scale, top + BAR - 0.5, y + 12), _Marks(scale, many=len(lane.lives) > _MANY)
     for life in lane.lives:
-        yield from _life(life, lane, scale, top, color)
+        yield from _life(life, lane, marks, top, color)
         if (box := scale.across(life.start, life.end)) is not None:
             labels.level.take(box[0], box[0] + box[1])
     for frozen in lane.frozen:
         half = (top + BAR / 2, BAR / 2)  # what its manager takes it for stays to be seen above
         yield from stretch(frozen, scale, half, "frozen", f"{lane.name} is stopped")
         yield from stretch(frozen, scale, half, "hatched", f"{lane.name} is stopped")
-    for wait in lane.waits:
+    for wait in (wait for wait in lane.waits if marks.room("wait", wait.start, wait.end)):
         yield from _wait(wait, lane, scale, top, labels)
     # The more important first: a label for which there is no room is left out, and its title stays.
-    for life in (life for life in lane.lives if life.hard):
+    ended = [life for life in lane.lives if marks.room(f"end {life.hard}", life.end, life.end)]
+    for life in (life for life in ended if life.hard):
         yield from _end(life, lane, scale, top, labels)
     for life in lane.lives if models else ():
         if life.model and (box := scale.across(life.start, life.end)) is not None:
             yield from labels.within(*box, middle(life.model, 24))
-    for life in (life for life in lane.lives if not life.hard):
+    for life in (life for life in ended if not life.hard):
         yield from _end(life, lane, scale, top, labels)
     yield from _breaker(lane, scale, y + _HEIGHT - 4)
 
@@ -93,12 +95,34 @@ class _Labels:
             yield label(start, self._above_y, text, class_="detail")
 
 
-def _life(life: Life, lane: SlotLane, scale: Scale, top: float, color: str) -> Iterator[str]:
-    for one in life.stretches:
+class _Marks:
+    """Where the marks of a lane are: of very many, those that would lie on another of their kind are left out.
+
+    Args:
+        scale: Time to pixels.
+        many: Whether they are; else all are drawn.
+    """
+
+    def __init__(self, scale: Scale, *, many: bool) -> None:
+        self.scale = scale
+        self._many, self._taken = many, set[tuple[str, int]]()
+
+    def room(self, kind: str, start: int, end: int) -> bool:
+        """Whether there is room for one, which is taken then."""
+        if not self._many or (box := self.scale.across(start, end, 0.0)) is None or box[1] >= _APART:
+            return True
+        place = (kind, int(box[0] / _APART))
+        new = place not in self._taken
+        self._taken.add(place)
+        return new
+
+
+def _life(life: Life, lane: SlotLane, marks: _Marks, top: float, color: str) -> Iterator[str]:
+    for one in (one for one in life.stretches if marks.room(one.what, one.start, one.end)):
         look = {READY: f"state active {color}", STARTING: "starting"}.get(one.what, f"{one.what} {color}")
         at = (top + BAR / 3, BAR / 3) if one.what == UNWATCHED else (top, BAR)
         model = f", model {life.model}" if life.model else ""
-        yield from stretch(one, scale, at, look, f"{lane.name}, pid {life.pid}{model}: {LOOKS[one.what]}")
+        yield from stretch(one, marks.scale, at, look, f"{lane.name}, pid {life.pid}{model}: {LOOKS[one.what]}")
 
 
 def _end(life: Life, lane: SlotLane, scale: Scale, top: float, labels: _Labels) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -595,6 +596,28 @@ def test_the_story_of_a_failure_says_which_wait_was_wrong(tmp_path: Path) -> Non
     run = left_alone(survive=False)
     told = story(run.record(tmp_path / "alone", too_soon(crash_loop())), run.events, tmp_path)
     assert "engine gone: main-1, pid 101" in told
+
+
+def test_the_page_stays_small_however_often_an_engine_is_started(tmp_path: Path) -> None:
+    """Marks that would lie on one another are drawn once; all of the run is covered all the same."""
+    run = Run()
+    for place in range(2_000):
+        t = 2_300 + 200 * place + (30_000 if place > 1_000 else 0)  # once it lives for half a minute
+        run.dies(t, "main-1", 100)
+        run.starts(t + 130, "main-1")
+        run.says(t + 180, "engine_ready", "main-1", model="first")
+    run.ends(433_000)
+    folder = tmp_path / "run"
+    page = write_report(folder, RunRecord(verdict="pass", scenarios=[run.record(folder)]))
+    assert 60_000 < page.stat().st_size < 400_000
+    picture = run.shown(tmp_path / "shown").pictures[0]
+    crosses = of_class(picture, "gone hard")
+    places = sorted(float(re.findall(r"M([\d.]+)", node.get("d", ""))[0]) for node in crosses)
+    assert places[0] < 180
+    assert places[-1] > 1_085
+    assert sorted(b - a for a, b in pairwise(places))[-2] < 7
+    lives = [float(node.get("width", "")) for node in of_class(picture, "state active")]
+    assert any(60 < wide < 80 for wide in lives)
 
 
 def test_names_are_escaped_and_cut(tmp_path: Path) -> None:
