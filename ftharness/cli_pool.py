@@ -64,7 +64,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help=f"0: any [default: as the file says; {_PORT}].")
     ] = None,
 ) -> None:
-    """Keep the pools of a file until SIGTERM or SIGINT; prints its URL, and logs JSON on standard error."""
+    """Keep the pools of a file until SIGTERM, SIGINT or a closed terminal; prints its URL, and logs JSON on standard error."""
     import asyncio
 
     import msgspec
@@ -91,7 +91,7 @@ def serve(
             die(error, UNKNOWN)
         except CannotServe as error:
             die(error, FAILED)
-    if ended == "SIGINT":
+    if ended != "SIGTERM":
         raise typer.Exit(INTERRUPTED)
 
 

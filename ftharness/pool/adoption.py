@@ -90,6 +90,18 @@ class StateFolder:
         who = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "url": url}
         os.pwrite(self._lock, json.dumps(who).ljust(1023).encode() + b"\n", 0)
 
+    def check(self) -> None:
+        """Whether it is still the one that was taken: nothing may be started in one that another manager can take as well.
+
+        Raises:
+            OSError: It was removed meanwhile, or another is in its place.
+        """
+        lock = self.path / "manager.lock"
+        if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock))):
+            raise OSError(
+                f"{self.path} was removed or replaced while its manager runs: it starts no engine any more; start it again"
+            )
+
     def slot(self, engine_id: str) -> Slot:
         """The slot of an engine."""
         return Slot(self.path / "engines" / engine_id, engine_id, self._owner)

@@ -23,6 +23,7 @@ class House:
         sleep: By the same clock.
         random: For the jitter of waits.
         state_dir: Where engines have their folders, unless configured.
+        check_state: Raises OSError where that is not the manager's any more.
         survive: Whether engines outlive the manager.
         fail_open: Whether an engine whose probe fails can be leased.
     """
@@ -33,5 +34,6 @@ class House:
     sleep: Sleep
     random: Random
     state_dir: Path
+    check_state: Callable[[], None]
     survive: bool
     fail_open: bool

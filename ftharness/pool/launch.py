@@ -36,9 +36,10 @@ async def launch(
         CannotStart: It cannot be executed.
         SlotHeld: Of the engine before it something is left.
         PrivilegesError: It cannot run as whom it should.
-        OSError: A folder of its own cannot be made.
+        OSError: A folder of its own cannot be made, or where it would be is not the manager's any more.
     """
     registry = house.registry
+    house.check_state()
     registry.engine_state(engine_id, "staging")
     staged = await model.staged()
     registry.engine_state(engine_id, "preparing")

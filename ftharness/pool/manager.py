@@ -83,6 +83,7 @@ class Manager:
             sleep=sleep,
             random=random or random_module.Random(),  # noqa: S311 - jitter is no secret
             state_dir=self._state.path,
+            check_state=self._state.check,
             survive=config.engines_survive,
             fail_open=config.fail_mode == "open",
         )

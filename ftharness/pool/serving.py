@@ -32,7 +32,7 @@ class CannotServe(Exception):  # noqa: N818 - says what is the case
 
 
 async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str], None] = lambda _: None) -> str:
-    """Serve until SIGTERM, SIGINT, or a pool that cannot be started.
+    """Serve until SIGTERM, SIGINT, SIGHUP, or a pool that cannot be started.
 
     Args:
         config: What to keep.
@@ -116,13 +116,16 @@ def _nobody_has(state_dir: Path) -> None:
 
 
 class _Signals:
-    """The first SIGTERM or SIGINT is an event; the second one ends us at once, and shims see to the engines."""
+    """The first SIGTERM, SIGINT or SIGHUP is an event; the second one ends us at once, and shims see to the engines."""
 
     def __init__(self) -> None:
         self.name = ""
         self._told = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self._numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: it is to outlive its terminal
+            self._numbers.append(signal.SIGHUP)
+        for number in self._numbers:
             self._loop.add_signal_handler(number, self._tell, number)
 
     async def one(self) -> None:
@@ -131,13 +134,13 @@ class _Signals:
 
     def close(self) -> None:
         """Signals do again what they usually do."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._numbers:
             self._loop.remove_signal_handler(number)
 
     def _tell(self, number: signal.Signals) -> None:
         self.name = number.name
         self._told.set()
-        for other in (signal.SIGTERM, signal.SIGINT):
+        for other in self._numbers:
             self._loop.remove_signal_handler(other)
             signal.signal(other, signal.SIG_DFL)
 

@@ -36,7 +36,7 @@ def _blocks(page: str, language: str, holds: str = "") -> list[str]:
     return blocks
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-test.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-test.md", "docs/coordinator.md"])
 def test_the_tests_that_the_docs_show_pass(pytester: pytest.Pytester, page: str) -> None:
     """Copied as they stand into a project without any configuration."""
     tests = _blocks(page, "python", "def test_")

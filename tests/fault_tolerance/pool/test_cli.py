@@ -385,7 +385,7 @@ def test_the_same_command_twice_is_told_who_has_the_port(serving: Callable[..., 
     one.until_logged("engine_ready")
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 130)])
 def test_a_manager_that_is_told_to_end_stops_its_engines(
     serving: Callable[..., Serving], number: int, status: int
 ) -> None:

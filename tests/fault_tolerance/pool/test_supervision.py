@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,6 +361,22 @@ async def test_a_second_manager_is_told_who_has_the_folder(kit: Any) -> None:
                 pass
         assert manager.registry.pool("p").ready
         assert len(kit.processes()) == 1
+
+
+async def test_nothing_is_started_in_a_folder_that_was_removed(kit: Any) -> None:
+    """Another manager could have it by now: the reason says so, and no folder comes back."""
+    async with kit.manager(kit.pool(breaker=BreakerConfig(restarts=10_000))) as (manager, told):
+        await kit.ready(manager, told)
+        shutil.rmtree(kit.state)
+        os.kill(told.all("engine_started")[0]["pid"], signal.SIGKILL)
+        await told.until("restart_scheduled", 2)
+        assert "was removed or replaced while its manager runs" in manager.registry.pool("p").last_error
+        assert not kit.state.exists()
+        async with kit.manager(kit.pool()) as (another, told_another):
+            await kit.ready(another, told_another)
+            await told.until("restart_scheduled", len(told.all("restart_scheduled")) + 1)
+            assert len(told.all("engine_started")) == 1
+            assert another.registry.pool("p").ready
 
 
 async def test_leases_end_when_nobody_renews_them(kit: Any) -> None:
