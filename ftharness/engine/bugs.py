@@ -510,6 +510,13 @@ _ALL = (
         PLANTED,
     ),
     Bug(
+        "half-reload",
+        "pool/reload_rollback",
+        "operations_come_to",
+        "A reload gives the new model to the first engine alone.",
+        PLANTED,
+    ),
+    Bug(
         "shut-after-abort",
         "pool/drain_under_load",
         "operations_come_to",

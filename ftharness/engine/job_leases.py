@@ -123,7 +123,8 @@ class _Leases:
                 lease: dict[str, Any] = told
                 self._got, self._held = self._got + 1, self._held + 1
                 self._most = max(self._most, self._held)
-                say("lease_got", lease=lease["id"], engine=lease["engine_id"], holder=holder)
+                about = {"engine": lease["engine_id"], "holder": holder, "model": lease["model_id"]}
+                say("lease_got", lease=lease["id"], **about)
                 if self._got >= min(self._settings.concurrency, self._settings.count):
                     self._all_have.set()
                 return lease

@@ -104,6 +104,17 @@ async def _no_rollback(self: PoolEngines, model: PoolModel, *, retry: bool = Tru
     return started
 
 
+async def _half_reload(self: PoolEngines, model: PoolModel, *, retry: bool = True) -> dict[str, str]:
+    """A reload gives its model to the first engine alone: the others serve the file's."""
+    if retry:
+        return dict(await _of_the_manager["half-reload"](self, model, retry=retry))
+    (first, engine), *others = self.supervisors.items()
+    waiting = {first: engine.up(model, retry=retry)}
+    waiting |= {name: one.up(model.other(model.configured), retry=retry) for name, one in others}
+    await asyncio.wait(waiting.values())
+    return {name: future.result() for name, future in waiting.items()}
+
+
 async def _shut_after_abort(self: PoolEngines, progress: Progress, deadline_s: float, on_timeout: OnTimeout) -> str:
     """A pool whose drain has given up goes on refusing leases."""
     try:
@@ -127,6 +138,7 @@ PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "eternal-leases": (Registry, "_end_due", _eternal_leases),
     "unheard-renewal": (Registry, "renew", _unheard_renewal),
     "no-rollback": (PoolEngines, "_start", _no_rollback),
+    "half-reload": (PoolEngines, "_start", _half_reload),
     "shut-after-abort": (PoolEngines, "drain", _shut_after_abort),
 }
 _of_the_manager = {name: getattr(owner, function) for name, (owner, function, _) in PLANTED.items()}

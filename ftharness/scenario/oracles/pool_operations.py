@@ -75,10 +75,14 @@ def _served_next(case: Case, lines: Sequence[Log], begun: Log, ended: Log) -> Fi
     wanted = _wanted(lines, begun, ended)
     if not wanted:
         return Finding("unknown", "what was served before was not seen", evidence)
-    other = next((line for line in granted if line.captures["model"] != wanted), None)
+    # A holder says what the engine serves that it has got; the manager, what the pool does.
+    leases = {line.captures["lease"] for line in granted}
+    got = [line for line in of_holders(case, "lease_got") if line.captures["lease"] in leases]
+    other = next((line for line in (*got, *granted) if (line.captures.get("model") or wanted) != wanted), None)
     if other is None:
         return None
-    return Finding("fail", f"{other.captures['model']} is served, not {wanted}", (*evidence, other.n))
+    by = f" by {other.captures['engine']}" if other in got else ""
+    return Finding("fail", f"{other.captures['model']} is served{by}, not {wanted}", (*evidence, other.n))
 
 
 def _wanted(lines: Sequence[Log], begun: Log, ended: Log) -> str:

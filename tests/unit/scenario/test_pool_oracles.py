@@ -1243,6 +1243,20 @@ def test_what_is_served_after_a_reload(pools: Pools, outcome: str, served: list[
         assert found.verdict == "pass", found
 
 
+def test_an_engine_that_a_reload_has_passed_over(pools: Pools) -> None:
+    """Its manager says what the pool serves; its holder, what the engine does. A job that does not say it, does not count."""
+    pools.says(12, "reload_begun", "", model="models/new")
+    pools.says(13, "reload_ended", "", outcome="succeeded", duration_ms=1000)
+    for lease, engine in (("a", "main-1"), ("b", "main-2")):
+        pools.grants(14, lease, engine, model_id="new")
+    pools.got(14.1, "a")
+    pools.job(14.1, "lease_got lease=b engine=main-2 holder=job-1/1 model=new")
+    assert pools.judged(operations_come_to, outcomes=["succeeded"]).verdict == "pass"
+    pools.grants(15, "c", "main-2", model_id="new")
+    pools.job(15.1, "lease_got lease=c engine=main-2 holder=job-1/1 model=old")
+    fails(pools.judged(operations_come_to, outcomes=["succeeded"]), "succeeded, and old is served by main-2, not new")
+
+
 def test_what_was_served_before_a_reload_that_failed(pools: Pools) -> None:
     """Also where nobody had leased it: its engines were ready with it. Where they were not either, it is not known."""
     pools.says(12, "reload_begun", "", model="models/new")
