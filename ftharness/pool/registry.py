@@ -221,6 +221,15 @@ class Registry(Leasing):
         """
         self._changes.tell(self.pool(pool_id).drained(draining=draining))
 
+    def acquire(self, pool_id: str, *, holder: str = "", ttl_s: float | None = None) -> Lease:
+        """As :meth:`Leasing.acquire`; that none can be written down is an error of the pool's."""
+        try:
+            return super().acquire(pool_id, holder=holder, ttl_s=ttl_s)
+        except Refused as error:
+            if error.reason == "not_kept":
+                self.error(pool_id, str(error))
+            raise
+
     def error(self, pool_id: str, text: str) -> None:
         """What went wrong last; "" takes it back.
 

@@ -234,6 +234,8 @@ async def test_a_lease_that_cannot_be_kept_is_refused_by_name(kit: Any, served: 
         one.manager.registry.keep(LeaseFile(tmp_path / "gone" / "leases"))  # as a disk that takes nothing more
     refused = (await one.post("p/leases", 409))["error"]
     assert (refused["code"], refused["pool_id"]) == ("not_kept", "p")
+    health = (await one.client.get("/v1/pools/p/health")).json()
+    assert health["last_error"] == refused["message"]  # who places work sees more than free slots
     answer = await one.client.patch(f"/v1/pools/p/leases/{lease['id']}", json={})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_kept")
     said: list[str] = []
