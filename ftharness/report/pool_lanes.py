@@ -58,20 +58,32 @@ def draw_pool(lane: PoolLane, slots: Sequence[SlotLane], scale: Scale, y: float)
 
 def _changes(operations: Sequence[Operation], scale: Scale, y: float) -> Iterator[str]:
     """Drains, or reloads, as bars, and above each what it came to."""
-    row = Row(scale.left, scale.right + 14)
-    for one in operations:
-        if (box := scale.across(one.start, one.end)) is None:
-            continue
-        x, wide = box
+    seen = [(one, box) for one in operations if (box := scale.across(one.start, one.end)) is not None]
+    for one, (x, wide) in seen:
         title = element("title", escape(f"{one.words}, from {moment(one.start)}"))
         at = {"x": x, "y": y + 14, "width": wide, "height": BAR - 2, "rx": min(2.5, wide / 2)}
         yield element("rect", title, **at, class_=f"change {one.kind}")
-        for text in (one.words, one.brief):
-            needed = text_width(text, SIZE) * (1 if one.good else _BOLD)
-            start = next((left for left in (x, x + wide - needed) if row.take(left - 2, left + needed + 4)), None)
-            if start is not None:
-                yield label(start, y + 10, text, class_="label" if one.good else "label hard")
-                break
+    for one, text, x in _words(seen, Row(scale.left, scale.right + 14)):
+        yield label(x, y + 10, text, class_="label" if one.good else "label hard")
+
+
+def _words(seen: Sequence[tuple[Operation, tuple[float, float]]], whole: Row) -> list[tuple[Operation, str, float]]:
+    """The longest words that leave room for those of all others; where none do, as many as there is room for.
+
+    Those that begin where the bar does, or else end where it does; or the other way round, which may leave more room.
+    """
+    found: list[tuple[Operation, str, float]] = []
+    for shorter in range(3):
+        for order in (1, -1):
+            row, placed = Row(whole.left, whole.right), []
+            for one, (x, wide) in seen:
+                text = (one.words, one.brief, one.came_to)[shorter]
+                needed = text_width(text, SIZE) * (1 if one.good else _BOLD)
+                sides = (x, x + wide - needed)[::order]
+                if (at := next((at for at in sides if row.take(at - 2, at + needed + 4)), None)) is not None:
+                    placed.append((one, text, at))
+            found = max(found, placed, key=len)  # of two as good the first, whose words are longer
+    return found
 
 
 def _leases(lane: PoolLane, scale: Scale, base: float) -> Iterator[str]:

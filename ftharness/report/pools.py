@@ -137,8 +137,12 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def brief(self) -> str:
         """``rolled back after 2.28 s``."""
-        came_to = one_line(self.outcome, 30).replace("_", " ") or "not ended"
-        return f"{came_to} after {milliseconds((self.end - self.start) / NS_PER_MS)}"
+        return f"{self.came_to} after {milliseconds((self.end - self.start) / NS_PER_MS)}"
+
+    @property
+    def came_to(self) -> str:
+        """``rolled back``."""
+        return one_line(self.outcome, 30).replace("_", " ") or "not ended"
 
 
 class PoolLane(msgspec.Struct, frozen=True, kw_only=True):

@@ -401,6 +401,27 @@ def test_a_drain_shows_its_begin_what_it_refused_and_its_end(tmp_path: Path) -> 
     )
 
 
+def test_of_drains_that_are_near_each_other_each_says_what_it_came_to(tmp_path: Path) -> None:
+    """In all of its words, or in fewer; where there is no room for all, in as many as there is."""
+    run = Run()
+    for t, took in ((2_300, 600), (2_960, 120)):
+        run.says(t, "drain_begun", deadline_ms="100", on_timeout="stop")
+        run.says(t + took, "drain_ended", outcome="drained", duration_ms=str(took))
+    words = texts(first(run.ends(7_000), tmp_path / "two"))
+    assert {"drain: drained after 600 ms", "drain: drained after 120 ms"} <= set(words)
+    run = Run()
+    for t, outcome in ((2_300, "drained"), (2_900, "stopped"), (3_200, "aborted")):
+        run.says(t, "drain_begun", deadline_ms="100", on_timeout="stop")
+        run.says(t + 110, "drain_ended", outcome=outcome, duration_ms="110")
+    words = texts(first(run.ends(7_000), tmp_path / "near"))
+    assert {"drained", "stopped", "aborted"} <= set(words)
+    for t in range(40):
+        run.says(3_400 + 80 * t, "drain_begun", deadline_ms="100", on_timeout="stop")
+        run.says(3_405 + 80 * t, "drain_ended", outcome="drained", duration_ms="5")
+    words = texts(first(run, tmp_path / "many"))
+    assert sum(text.endswith(("drained", "stopped", "aborted")) for text in words) > 8
+
+
 def test_a_reload_that_is_rolled_back_shows_the_new_engine_fail_and_the_old_one_come_back(tmp_path: Path) -> None:
     """Each life with the model that it was started with; the one that came back is told by its own word."""
     run = rolled_back()
