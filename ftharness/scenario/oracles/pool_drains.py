@@ -80,7 +80,7 @@ def _of_its_engine(case: Case, lines: Sequence[Log], taken: Log) -> bool:
     if end is not None and end.event == "engine_lost":
         return True
     pid = next((one.captures["pid"] for one in reversed(of_engine) if one.n < taken.n and one.event in BEGINS), "")
-    if any(one.pid == pid and one.landed <= taken.t for one in hurt(case, "kill_engine", "freeze_engine")):
+    if any(one.pid == pid and one.begun <= taken.t for one in hurt(case, "kill_engine", "freeze_engine")):
         return True
     follows = next((one.event for one in later if one.event in ("restart_scheduled", "breaker_open", *BEGINS)), "")
     return end is not None and end.event == "engine_stopped" and follows in ("restart_scheduled", "breaker_open")

@@ -131,9 +131,15 @@ def _until(line: Log) -> float:
 
 
 def _in_a_last_instant(case: Case, line: Log) -> bool:
-    """Whether some manager was gone as a line was said, before its own word was certain to be read."""
-    ends = (case.gone_t(manager) for manager in managers(case))
-    return any(gone is not None and abs(gone - line.t) < INSTANT_NS for gone in ends)
+    """Whether what a holder said was of a manager that was gone before its own word was certain to be read."""
+    for manager in managers(case):
+        gone = case.gone_t(manager)
+        if gone is None or line.t < gone - INSTANT_NS:
+            continue
+        serves = (one.t for one in said(case, "manager_started") if one.t > gone)
+        if line.t < max(gone, next(serves, gone)) + INSTANT_NS:
+            return True
+    return False
 
 
 def _in_its_last_instant(case: Case, given: Log) -> bool:

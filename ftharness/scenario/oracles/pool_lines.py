@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -26,13 +27,15 @@ class Hurt(NamedTuple):
     Attributes:
         engine: Its slot.
         pid: The process's.
-        landed: When, in ns.
+        begun: When it was asked for, in ns: it struck after that, and before it was seen to have landed.
+        landed: When that was, in ns.
         over: When it was undone, in ns; None: it was not, before the teardown.
         fault: The fault.
     """
 
     engine: str
     pid: str
+    begun: int
     landed: int
     over: int | None
     fault: FaultView
@@ -55,18 +58,44 @@ def managers(case: Case) -> list[str]:
 
 
 def said(case: Case, *events: str, engine: str = "", source: str = "") -> Iterator[Log]:
-    """What managers said of such a meaning, in the order in which it was read; all of it where none is named.
+    """What managers said of such a meaning, in the order in which they wrote it; all of it where none is named.
 
-    Not what they said in the teardown, in which all that they have is ended.
+    Each line has the time at which it was written. Not what they said in the teardown, in which all that they have is ended.
     """
     teardown = case.phase_t("teardown")
-    for line in case.select(Log):
-        if case.roles.get(line.source) != MANAGER or (teardown is not None and line.t >= teardown):
+    for line in _written(case):
+        if teardown is not None and line.t >= teardown:
             continue
         if events and line.event not in events:
             continue
         if engine in ("", line.captures.get("engine")) and source in ("", line.source):
             yield line
+
+
+def _written(case: Case) -> list[Log]:
+    """The lines of managers, at the times at which they were written: on a busy machine they may be read seconds later.
+
+    A line has its manager's clock. How far that is from ours is told by the line that was read fastest: none is read before it
+    is written.
+    """
+    if case not in _WRITTEN:
+        lines = [line for line in case.select(Log) if case.roles.get(line.source) == MANAGER]
+        stamps = {line.n: int(at(line) * 1e9) for line in lines if "at" in line.captures}
+        apart: dict[str, int] = {}
+        for line in lines:
+            if line.n in stamps:
+                apart[line.source] = min(line.t - stamps[line.n], apart.get(line.source, line.t))
+        found = [
+            msgspec.structs.replace(line, t=min(line.t, stamps[line.n] + apart[line.source]))
+            if line.n in stamps
+            else line
+            for line in lines
+        ]
+        _WRITTEN[case] = sorted(found, key=lambda line: (line.t, line.n))
+    return _WRITTEN[case]
+
+
+_WRITTEN: WeakKeyDictionary[Case, list[Log]] = WeakKeyDictionary()
 
 
 def engines(case: Case) -> list[str]:
@@ -99,7 +128,8 @@ def hurt(case: Case, *kinds: str) -> list[Hurt]:
         evidence = fault.landed.evidence
         healed = fault.healed.t if fault.healed is not None else None
         over = healed if healed is not None and (teardown is None or healed < teardown) else None
-        found.append(Hurt(str(evidence["engine"]), str(evidence["engine_pid"]), fault.landed.t, over, fault))
+        engine, pid = str(evidence["engine"]), str(evidence["engine_pid"])
+        found.append(Hurt(engine, pid, fault.requested.t, fault.landed.t, over, fault))
     return found
 
 

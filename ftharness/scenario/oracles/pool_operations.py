@@ -67,7 +67,9 @@ def _served_next(case: Case, lines: Sequence[Log], begun: Log, ended: Log) -> Fi
     if not granted:
         ends = (following.t if following is not None else None, case.gone_t(begun.source), case.fault_end_t)
         until = min((t for t in ends if t is not None), default=None)
-        refused = next(_refused(case, begun.captures["pool"], ended.t + INSTANT_NS, until), None)
+        # Jobs' lines have the times at which they were read: so has this one, to be compared with them.
+        read = next(line.t for line in case.select(Log, source=ended.source) if line.n == ended.n)
+        refused = next(_refused(case, begun.captures["pool"], read + INSTANT_NS, until), None)
         if refused is None:
             return Finding("unknown", "nobody leased anything afterwards", evidence)
         how = f"leases were refused afterwards, as {refused.captures['why']}"

@@ -120,7 +120,7 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
         ]
         until = min([teardown, *gone, *([one.over] if frozen and one.over is not None else [])])
         what = f"{one.engine} was {'frozen' if frozen else 'killed'}"
-        lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.landed]
+        lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.begun]
         seen = next((line for line in lines if line.event in (*ENDS, "engine_unready")), None)
         if until - one.landed < bound_s * _NS and (seen is None or seen.t > until):
             continue  # it was not so for long enough
@@ -131,7 +131,7 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
         if frozen and (early := _early(lines, seen, until)):
             yield Finding("fail", f"{what}, and was said to be ready meanwhile", (n, early.n), invariant=True)
             continue
-        yield _Noticed(what, seen.t - one.landed, (n, seen.n))
+        yield _Noticed(what, max(0, seen.t - one.landed), (n, seen.n))
 
 
 def _early(lines: list[Log], seen: Log, until: int) -> Log | None:
@@ -185,11 +185,11 @@ def _unseen(case: Case) -> Iterator[Finding]:
 
 def _befell(one: Hurt, given: Log, used: Log, ends: list[Log]) -> bool:
     """Whether a fault hit the engine that a lease was granted on, and not one before it in its slot."""
-    if one.landed > used.t:
+    if one.begun > used.t:
         return False
     if one.fault.requested.fault == "freeze_engine":
         return one.over is None or one.over >= given.t
-    noticed = next((line for line in ends if line.t >= one.landed), None)
+    noticed = next((line for line in ends if line.t >= one.begun), None)
     return noticed is not None and noticed.n > given.n
 
 

@@ -74,7 +74,9 @@ def _not_there(case: Case, slot: str, look: FaultView, pids: list[int]) -> str:
     before = [line for line in said(case, *BEGINS, *ENDS, engine=slot) if line.t < look.landed.t]
     if pids or not before or before[-1].event in ENDS or look.landed.t - before[-1].t < _SAID_NS:
         return ""
-    if any(one.engine == slot and 0 <= look.landed.t - one.landed < _SAID_NS for one in hurt(case, "kill_engine")):
+    if any(
+        one.engine == slot and one.begun <= look.landed.t < one.landed + _SAID_NS for one in hurt(case, "kill_engine")
+    ):
         return ""
     gone = case.gone_t(before[-1].source)
     if gone is not None and gone < look.landed.t:

@@ -155,6 +155,12 @@ class Pools:
         self.add(t, ProcessExited(source="pool", pid=1, signal="SIGKILL"))
         self.add(t + 0.1, ProcessStarted(source="pool.2", pid=2, role="manager"))
 
+    def stalls(self, since: float, until: float) -> None:
+        """The harness reads nothing meanwhile: what was written then it reads at once afterwards."""
+        self.events = [
+            (until if since <= t < until and isinstance(event, Log) else t, event) for t, event in self.events
+        ]
+
     def judged(self, oracle: Callable[..., Finding], **args: Any) -> Finding:
         history = History(start_ns=0)
         for t, event in sorted(self.events, key=lambda pair: pair[0]):
@@ -588,6 +594,35 @@ def test_an_engine_that_was_killed_is_missed_within_a_second(pools: Pools, said_
     if said_s is not None:
         pools.says(12 + said_s, "engine_lost", **KILL)
     assert pools.judged(ready_only_when_healthy).verdict == verdict
+
+
+@pytest.mark.parametrize("until_s", [14, 100.5])
+def test_what_was_written_in_time_and_read_late(pools: Pools, until_s: float) -> None:
+    """A machine whose processors are all busy costs no verdict, though lines are read when the teardown has begun."""
+    pools.lease(11, "a")
+    pools.grants(11.9, "b")
+    pools.got(11.91, "b")
+    pools.hit(12, "kill_engine", engine="main-1", engine_pid=101)
+    pools.ends(12.01, "b", "revoked")
+    pools.says(12.01, "engine_lost", **KILL)
+    pools.stalls(12.005, until_s)
+    pools.job(98, "lease_lost lease=b engine=main-1 state=revoked why=so")
+    for oracle in (ready_only_when_healthy, leases_conserved):
+        found = pools.judged(oracle)
+        assert found.verdict == "pass", found
+    pools.says(99, "restart_scheduled", delay_ms=1000, reason="it ended")
+    pools.says(101, "engine_started", pid=7)
+    assert "main-1: waits of 1000 ms" in pools.judged(backoff_follows_policy).reason
+
+
+def test_an_end_that_was_said_before_its_fault_was_seen_to_have_landed(pools: Pools) -> None:
+    """Its manager may see it first."""
+    pools.lease(11, "a")
+    pools.add(12, FaultRequested(source="harness", id="fault-k", fault="kill_engine", target="pool"))
+    pools.says(12.2, "engine_lost", **KILL)
+    pools.add(12.3, FaultLanded(source="pool", id="fault-k", evidence={"engine": "main-1", "engine_pid": 101}))
+    found = pools.judged(ready_only_when_healthy)
+    assert (found.verdict, "main-1 was killed, which was said after 0.00 s" in found.reason) == ("pass", True)
 
 
 @pytest.mark.parametrize("said_s,verdict", [(1.9, "pass"), (2.1, "fail"), (None, "fail")])
