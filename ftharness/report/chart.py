@@ -228,11 +228,11 @@ def _shown(
     )
     slots = slots_shown(lanes.pools)
     left_out = [
-        f"{count} more {noun}"
-        for count, noun in (
-            (len(processes) - len(first), "processes"),
-            (sum(len(pool.slots) for pool in lanes.pools) - len(slots), "engines of pools"),
-            (len(requests) - len(second), "requests"),
+        f"{count} more {one if count == 1 else several}"
+        for count, one, several in (
+            (len(processes) - len(first), "process", "processes"),
+            (sum(len(pool.slots) for pool in lanes.pools) - len(slots), "engine of a pool", "engines of pools"),
+            (len(requests) - len(second), "request", "requests"),
         )
         if count
     ]

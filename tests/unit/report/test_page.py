@@ -225,6 +225,31 @@ def test_no_label_of_a_picture_covers_another(make: Make, tmp_path: Path, measur
     assert not measured["wide"]
 
 
+# What a printer is given, shown on a screen as wide as a sheet of A4.
+PRINTED = """<script>
+for (const sheet of document.styleSheets)
+  for (const rule of [...sheet.cssRules])
+    if (rule.media?.mediaText === "print")
+      for (const inner of rule.cssRules) sheet.insertRule(inner.cssText, sheet.cssRules.length);
+const frames = [...document.querySelectorAll(".scroll, .wide")];
+const cut = frames.filter((frame) => frame.scrollWidth > frame.clientWidth + 1).map((frame) => frame.textContent.slice(0, 60));
+document.body.dataset.printed = JSON.stringify({ frames: frames.length, cut });
+</script></body>"""
+
+
+def test_nothing_is_cut_off_on_paper(make: Make, tmp_path: Path, look: Look) -> None:
+    """Where nobody can scroll: pictures are as wide as the sheet, and tables wrap."""
+    page = write_report(tmp_path, make({"ending": "drop"}, {}))
+    html = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text()).replace("<details", "<details open")
+    page.write_text(html.replace("</body>", PRINTED))
+    body = next(
+        attributes for tag, attributes in Document(look(page, "--window-size=720,1000").dom).tags if tag == "body"
+    )
+    printed = json.loads(body["data-printed"] or "")
+    assert printed["frames"] > 5
+    assert printed["cut"] == []
+
+
 def test_a_page_is_rendered_within_its_part_of_a_run(make: Make, tmp_path: Path) -> None:
     """A run has 4 s in all; its report, imports included, costs some 0.12 s of a processor (0.4 s on a busy machine)."""
     make_record = make({})

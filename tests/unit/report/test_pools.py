@@ -547,6 +547,9 @@ def test_of_many_slots_those_that_something_befell_are_drawn(tmp_path: Path) -> 
     assert f"main-{MOST_SLOTS + 3}" in texts(picture)
     assert sum(text.startswith("main-") for text in texts(picture)) == MOST_SLOTS
     assert "Not drawn: 5 more engines of pools." in picture.caption
+    assert (
+        "Not drawn: 1 more engine of a pool." in first(Run(slots=MOST_SLOTS + 1).ends(5_000), tmp_path / "one").caption
+    )
 
 
 def test_a_run_without_a_manager_has_no_pool() -> None:
