@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from ftharness.answers import FAILED, INTERRUPTED, UNKNOWN, WRONG, die, said
+from ftharness.pool_address import DEFAULT_URL, PORT, TOKEN_FILE, URL
 
 if TYPE_CHECKING:
     from ftharness.pool.calls import Calls, NotDone
@@ -25,22 +26,18 @@ pool_app = typer.Typer(
     no_args_is_help=True,
 )
 
-_URL = "FTHARNESS_POOL_URL"
-_PORT = 8650
 #: An operation is asked for its end again and again, as an answer is put off for so long at most.
 _WAIT_MS = 30_000
 _WRONG_CODES = (400, 401, 403, 404, 405, 413, 415, 422)
 T = TypeVar("T")
 
-UrlOption = Annotated[
-    str, typer.Option("--url", envvar=_URL, help="Where the manager is.", show_default=f"http://127.0.0.1:{_PORT}")
-]
+UrlOption = Annotated[str, typer.Option("--url", envvar=URL, help="Where the manager is.", show_default=DEFAULT_URL)]
 TokenOption = Annotated[
     Path | None,
     typer.Option(
         "--token-file",
         metavar="FILE",
-        envvar="FTHARNESS_POOL_TOKEN_FILE",
+        envvar=TOKEN_FILE,
         help="Whose first line is the manager's bearer token.",
     ),
 ]
@@ -61,7 +58,7 @@ def serve(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The manager's TOML file.")],
     host: Annotated[str | None, typer.Option(help="Where it listens [default: as the file says, 127.0.0.1].")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=f"0: any [default: as the file says; {_PORT}].")
+        int | None, typer.Option(min=0, max=65535, help=f"0: any [default: as the file says; {PORT}].")
     ] = None,
 ) -> None:
     """Keep the pools of a file until SIGTERM, SIGINT or a closed terminal; prints its URL, and logs JSON on standard error."""
@@ -260,7 +257,7 @@ def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[
     import asyncio
 
     from ftharness.pool.auth import TokenError, read_token
-    from ftharness.pool.calls import DEFAULT_URL, Calls, NotDone, NotReached, WrongUrl
+    from ftharness.pool.calls import Calls, NotDone, NotReached, WrongUrl
 
     async def with_calls() -> T:
         async with Calls(url or DEFAULT_URL, token) as calls:

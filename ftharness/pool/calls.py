@@ -7,10 +7,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-#: Where a manager is looked for: by this variable, else at this machine's port.
-URL, DEFAULT_URL = "FTHARNESS_POOL_URL", "http://127.0.0.1:8650"
-#: And its bearer token, in a file's first line.
-TOKEN_FILE = "FTHARNESS_POOL_TOKEN_FILE"  # noqa: S105 - a variable's name
+from ftharness.pool_address import DEFAULT_URL
+
 #: Seconds for an answer that is not put off.
 _ANSWER_S = 10.0
 

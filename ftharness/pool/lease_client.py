@@ -19,8 +19,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ftharness.pool.auth import checked_token, read_token
-from ftharness.pool.calls import DEFAULT_URL, TOKEN_FILE, URL, Calls, NotDone, NotReached
+from ftharness.pool.calls import Calls, NotDone, NotReached
 from ftharness.pool.lease_keeping import keep, path_of
+from ftharness.pool_address import DEFAULT_URL, TOKEN_FILE, URL
 from ftharness.process.process_table import Entry, read_entry, send_signal
 
 #: Nothing tells who waits for a slot that there is one.
