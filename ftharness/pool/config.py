@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ftharness.pool_address import PORT
+
 #: A pool's name becomes a folder's, a label's and a part of a URL: this is what all of them allow.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
@@ -282,7 +284,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     pools: list[PoolConfig] = msgspec.field(name="pool", default_factory=list)
     host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8650
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = PORT
     token_file: str = ""
     token_env: str = ""
     state_dir: str = ".ftharness-pool"
