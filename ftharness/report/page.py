@@ -13,6 +13,7 @@ import msgspec
 from ftharness.report.clean import one_line
 from ftharness.report.groups import groups
 from ftharness.report.lead import token_words
+from ftharness.report.phases import HATCH
 from ftharness.report.recovered import next_token_ms
 from ftharness.report.run import MARKS, RunRecord, excuse
 from ftharness.report.section import section, where
@@ -115,6 +116,7 @@ class Page:
             groups=rows,
             repeated=any(len(row.cells) > 1 for row in rows),
             marks=MARKS,
+            hatch=Markup(HATCH),  # noqa: S704 - our own
             sections=[Markup(part) for part in self._sections],  # noqa: S704 - rendered by a template that escapes
             briefs=list(self._briefs()),
             unnamed=len(record.scenarios) - len(self._plan.drawn | self._plan.words | self._plan.rows),

@@ -11,17 +11,25 @@ from ftharness.report.svg import element, label, text_width
 KEY_HEIGHT = 20.0
 _SIZE = 11.0
 _WORDS = {HELD: "KV held"}
-#: What a stretch is filled with that is to look hatched; once in a picture.
+#: What a stretch is filled with that is to look hatched: once in a page, and in no section, for one that is folded up lends
+#: nothing to the others.
 HATCH = element(
-    "defs",
+    "svg",
     element(
-        "pattern",
-        element("path", d="M-2 8L8 -2M-1 -1", class_="hatch"),
-        id="hatch",
-        width=6.0,
-        height=6.0,
-        patternUnits="userSpaceOnUse",
+        "defs",
+        element(
+            "pattern",
+            element("path", d="M-2 8L8 -2M-1 -1", class_="hatch"),
+            id="hatch",
+            width=6.0,
+            height=6.0,
+            patternUnits="userSpaceOnUse",
+        ),
     ),
+    width=0.0,
+    height=0.0,
+    class_="hatches",
+    aria_hidden="true",
 )
 
 
@@ -73,4 +81,4 @@ def key(spans: Iterable[Served], scale: Scale, y: float, left: float | None = No
         drawn += _stretch(phase, (x, 22.0), (y - 8, 9.0), "key", "")
         drawn.append(label(x + 28, y, text := words(phase), class_="key"))
         x += 28 + text_width(text, _SIZE) + 22
-    return [HATCH, *drawn] if drawn else []
+    return drawn

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from ftharness.report.lanes import SIZE
-from ftharness.report.phases import HATCH, KEY_HEIGHT
+from ftharness.report.phases import KEY_HEIGHT
 from ftharness.report.pools import (
     FULL,
     HALF_OPEN,
@@ -33,7 +33,7 @@ def pool_key(pools: Sequence[PoolLane], scale: Scale, y: float) -> tuple[list[st
             x, y = scale.left, y + KEY_HEIGHT
         drawn += [*_sample(look, x, y), label(x + _SAMPLE + 6, y, words, class_="key")]
         x += wide + _BETWEEN
-    return ([HATCH, *drawn], y - first + KEY_HEIGHT) if drawn else ([], 0.0)
+    return drawn, y - first + KEY_HEIGHT if drawn else 0.0
 
 
 def _seen(pools: Sequence[PoolLane], scale: Scale) -> Iterator[tuple[str, str]]:

@@ -225,6 +225,13 @@ def test_no_label_of_a_picture_covers_another(make: Make, tmp_path: Path, measur
     assert not measured["wide"]
 
 
+def test_what_pictures_share_is_in_none_that_is_folded_up(make: Make, tmp_path: Path) -> None:
+    """A browser does not draw with a pattern out of a section that is closed."""
+    html = write_report(tmp_path, make({}, {})).read_text()
+    assert html.count('id="hatch"') == 1
+    assert html.index('id="hatch"') < html.index("<details")
+
+
 # What a printer is given, shown on a screen as wide as a sheet of A4.
 PRINTED = """<script>
 for (const sheet of document.styleSheets)
