@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -684,6 +685,47 @@ def test_each_mark_is_explained(tmp_path: Path) -> None:
     assert len(keys) == 13
     page = (ROOT / "docs" / "report.md").read_text()
     assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+# What the report reads of lines, by their events.
+READ = {
+    "pool": {
+        "engine_started": {"pool", "engine", "pid"},
+        "engine_ready": {"pool", "engine", "model"},
+        "engine_unready": {"pool", "engine"},
+        "engine_lost": {"pool", "engine", "exit", "reason"},
+        "engine_stopped": {"pool", "engine", "exit", "reason"},
+        "engine_adopted": {"pool", "engine", "pid"},
+        "engine_gone": {"pool", "engine", "pid", "reason"},
+        "restart_scheduled": {"pool", "engine", "delay_ms"},
+        "backoff_reset": {"pool", "engine"},
+        "breaker_open": {"pool", "engine"},
+        "breaker_half_open": {"pool", "engine"},
+        "breaker_closed": {"pool", "engine"},
+        "lease_granted": {"pool", "lease"},
+        "lease_taken_over": {"pool", "lease"},
+        "lease_released": {"pool", "lease"},
+        "lease_revoked": {"pool", "lease"},
+        "lease_expired": {"pool", "lease"},
+        "drain_begun": {"pool"},
+        "drain_ended": {"pool", "outcome"},
+        "reload_begun": {"pool", "reference"},
+        "reload_ended": {"pool", "outcome"},
+    },
+    "job": {"job_started": {"pool"}, "lease_refused": {"holder", "why"}},
+}
+
+
+@pytest.mark.parametrize("backend", READ)
+def test_what_is_read_is_what_the_contracts_give(backend: str) -> None:
+    """The histories of this file are made up; those of real runs have these events, with these captures."""
+    path = next((ROOT / "ftharness" / "logs" / "contracts").glob(f"{backend}*.toml"))
+    given: dict[str, set[str]] = {}
+    for event in tomllib.loads(path.read_text())["event"]:
+        for pattern in event["pattern"]:
+            given.setdefault(event["name"], set()).update(re.findall(r"\(\?P<(\w+)>", pattern.get("regex", "")))
+    missing = {name: read - given.get(name, set()) for name, read in READ[backend].items()}
+    assert {name: captures for name, captures in missing.items() if captures} == {}
 
 
 RUNS: dict[str, Callable[[], Run]] = {
