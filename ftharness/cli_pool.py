@@ -247,7 +247,8 @@ def _operate(
         return told
 
     told = _asked(url, token_file, ask)
-    typer.echo(f"{told['kind']} {told['pool_id']}: {told['state']} ({told['detail'] or told['id']})")
+    more = told["detail"] or told["id"]
+    typer.echo(f"{told['kind']} {told['pool_id']}: {told['state']}" + (f" ({more})" if more != told["state"] else ""))
     if told["state"] == "failed":
         die(told["error"], FAILED)
 

@@ -1,6 +1,7 @@
 """What our HTTP servers have in common: uvicorn in a loop that is already there, without logs, headers and looks of its own."""
 
 import asyncio
+import socket
 from typing import Literal
 
 import uvicorn
@@ -18,6 +19,7 @@ class HttpServer(uvicorn.Server):
         parser: What is made of a connection's bytes: ``h11``, or a class of one's own.
         keep_alive_s: Seconds that an idle connection is kept.
         last_calls_s: Seconds that calls under way get to end; None: as long as they take.
+        burst: Connections that are accepted in one go, before the first of them is looked at.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class HttpServer(uvicorn.Server):
         parser: Literal["h11"] | type[asyncio.Protocol],
         keep_alive_s: int,
         last_calls_s: int | None = None,
+        burst: int = BACKLOG,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -38,12 +41,18 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             date_header=False,
-            backlog=BACKLOG,
+            backlog=burst,  # asyncio's word for both; how many wait is set once it listens
             timeout_keep_alive=keep_alive_s,
             timeout_graceful_shutdown=last_calls_s,
         )
         super().__init__(config)
         self._told = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)
 
     def stop(self) -> None:
         """No new calls; those under way may end."""

@@ -86,6 +86,9 @@ class Calls:
             told = msgspec.json.decode(answer.content, type=dict[str, Any])
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise WrongUrl(f"{self._url!r} is not where a manager is, as {DEFAULT_URL} would be: {error}") from error
+        except httpx.ReadTimeout as error:
+            late = f"{self._url}: no answer within {_ANSWER_S + wait_ms / 1000:g} s: what is there hangs, or is busy"
+            raise NotReached(f"{late}, and may still do what it was asked") from error
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             raise NotReached(f"{self._url}: no manager answers: {why}; `ftharness pool serve` starts one") from error

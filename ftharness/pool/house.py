@@ -8,6 +8,8 @@ from random import Random
 from ftharness.pool.log_events import Log
 from ftharness.pool.registry import Registry
 
+#: Why an engine is stopped, or a lease taken back, where it is nobody's fault.
+ENDS = "the manager ends"
 #: Waits so many seconds.
 Sleep = Callable[[float], Awaitable[object]]
 

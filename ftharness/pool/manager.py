@@ -15,7 +15,7 @@ from ftharness.pool.changes import Change
 from ftharness.pool.config import ManagerConfig, PoolConfig
 from ftharness.pool.devices import discover
 from ftharness.pool.expiry import Expiry
-from ftharness.pool.house import House, Sleep
+from ftharness.pool.house import ENDS, House, Sleep
 from ftharness.pool.lease_file import LEASES
 from ftharness.pool.log_events import Log, Silent
 from ftharness.pool.operations import Busy, Kind, Operation, Operations, Progress
@@ -126,11 +126,17 @@ class Manager:
             for task in self._tasks:
                 task.cancel()
             await self.operations.close()
-            for pool_id in self._pools:
-                self.registry.draining(pool_id, draining=True)
+            self.end_leases()
             await asyncio.gather(*(self._leave(pool) for pool in self._pools.values()))
         finally:
             self._end.close()
+
+    def end_leases(self) -> None:
+        """Grant none any more, and take those back whose engines end with us: while whoever holds one can still be told."""
+        for pool_id in self._pools:
+            self.registry.draining(pool_id, draining=True)
+            if not self._house.survive:
+                self.registry.revoke(pool_id, ENDS)
 
     def announce(self, url: str) -> None:
         """Say where it serves, for whoever wants the same state folder."""
@@ -282,7 +288,7 @@ class Manager:
             if self.config.engines_survive:
                 await asyncio.gather(*(one.leave() for one in pool.supervisors.values()))
             else:
-                await pool.down("the manager ends")
+                await pool.down(ENDS)
         except SlotHeld as error:
             _LOG.error("%s", error)
 

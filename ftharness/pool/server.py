@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from starlette.types import ASGIApp
 
 from ftharness.http_server import BACKLOG, HttpServer
+from ftharness.pool.open_files import in_one_go
 from ftharness.pool.patience import Patient
 
 #: Seconds that a connection is kept on which there is no request: those who place work are usually idle for less between two
@@ -24,7 +25,8 @@ class Server(HttpServer):
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        super().__init__(app, parser=Patient, keep_alive_s=IDLE_S, last_calls_s=_LAST_CALLS_S)
+        burst = min(BACKLOG, in_one_go())
+        super().__init__(app, parser=Patient, keep_alive_s=IDLE_S, last_calls_s=_LAST_CALLS_S, burst=burst)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -76,6 +76,7 @@ async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str
                 waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(told.one()), manager.failed, answering}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 reason = told.name or (manager.failed.result() if manager.failed.done() else "its server has ended")
+                manager.end_leases()
                 api.close()
                 server.stop()
                 await answering

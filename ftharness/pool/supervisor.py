@@ -8,7 +8,7 @@ from typing import Any
 from ftharness.pool.engine_errors import recognise
 from ftharness.pool.engine_process import EngineProcess
 from ftharness.pool.engine_states import HOLDING
-from ftharness.pool.house import House
+from ftharness.pool.house import ENDS, House
 from ftharness.pool.launch import NOT_STARTED, launch, remembered, stop_container
 from ftharness.pool.pool_model import PoolModel
 from ftharness.pool.prepared import PreparedEngine
@@ -119,7 +119,7 @@ class Supervisor:
     async def leave(self) -> None:
         """Let it go on without us."""
         await self._end_life()
-        self._settle("the manager ends")
+        self._settle(ENDS)
         if self._engine is not None:
             self._engine.close()
             self._engine = None

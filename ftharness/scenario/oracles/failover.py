@@ -95,6 +95,9 @@ def legal_states(case: Case) -> Finding:
         if ready is not None and (awake is None or ready.n < awake.n):
             when = "and never was awake" if awake is None else f"{in_ms(awake.t - ready.t)} before it was awake"
             return Finding("fail", f"{source} was announced {when}", (ready.n, *([awake.n] if awake else [])))
+        if ready is not None and "active" not in states:  # which is said before that
+            reason = f"{source} was announced and never said to be active: {' → '.join(states)}"
+            return Finding("fail", reason, (ready.n, lines[-1].n))
     if not walked:
         return Finding("unknown", "no engine tells its states")
     return Finding("pass", f"{walked} engines, each by its legal states")

@@ -423,6 +423,10 @@ def test_states_that_are_legal() -> None:
             "standby-1 was announced 15.0 ms before it was awake",
         ),
         (lambda story: story.log(202, "standby-1", "ready"), "standby-1 was announced and never was awake"),
+        (
+            lambda story: story.states("standby-1", 201, "waking") or story.turn("standby-1", 202, states=False),
+            "standby-1 was announced and never said to be active: init → standby → waking",
+        ),
     ],
 )
 def test_states_that_are_not(bend: Callable[[Shadows], None], reason: str) -> None:
