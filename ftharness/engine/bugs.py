@@ -46,6 +46,7 @@ _FULL = "checkpoint/full_disk"
 _STORM = "coordinator/preemption_storm"
 _POISON = "coordinator/poison_batch"
 _CRASHES = "pool/crash_loop"
+_FLAP = "pool/probe_flap"
 _SILENT = "pool/silent_holders"
 _ADOPTED = "pool/manager_killed_adopted"
 _FAST: dict[str, Any] = {"speed": 1000}
@@ -464,11 +465,19 @@ _ALL = (
     ),
     Bug(
         "blind-probe",
-        "pool/probe_flap",
+        _FLAP,
         "ready_only_when_healthy",
         "An engine whose probe fails stays ready, and is leased.",
         PLANTED,
     ),
+    Bug(
+        "once-unready",
+        _FLAP,
+        "ready_only_when_healthy",
+        "An engine whose probe has failed is never ready again, whatever it answers.",
+        PLANTED,
+    ),
+    Bug("costly-probe", _FLAP, "leases_conserved", "An engine whose probe fails loses its leases.", PLANTED),
     Bug(
         "ready-at-start",
         _ADOPTED,

@@ -48,6 +48,19 @@ def _blind_probe(_: Registry, engine_id: str, reason: str, *, leasable: bool = F
     del engine_id, reason, leasable
 
 
+def _costly_probe(self: Registry, engine_id: str, reason: str, *, leasable: bool = False) -> None:
+    """A bad answer costs an engine its leases."""
+    _of_the_manager["costly-probe"](self, engine_id, reason, leasable=leasable)
+    _, changes = self._revoked(self.engine(engine_id), reason)
+    self._changes.tell(changes)
+
+
+def _once_unready(self: Registry, engine_id: str, **about: Any) -> None:
+    """An engine that has answered badly is never ready again."""
+    if self.engine(engine_id).state != "unready":
+        _of_the_manager["once-unready"](self, engine_id, **about)
+
+
 async def _ready_at_start(self: Readiness, *, warm: bool) -> str:
     """An engine that was lost is ready as soon as it has been started again."""
     if not self._registry.engine(self._engine_id).restarts:
@@ -130,6 +143,8 @@ PLANTED: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "kept-leases": (Registry, "_revoked", _kept_leases),
     "revoked-as-released": (Registry, "release", _revoked_as_released),
     "blind-probe": (Registry, "engine_unready", _blind_probe),
+    "costly-probe": (Registry, "engine_unready", _costly_probe),
+    "once-unready": (Registry, "engine_ready", _once_unready),
     "ready-at-start": (Readiness, "_become_ready", _ready_at_start),
     "flat-backoff": (Backoff, "planned", _flat_backoff),
     "no-breaker": (Breaker, "restart", _no_breaker),

@@ -8,6 +8,8 @@ from ftharness.scenario.case import Case, Finding, short_of_passing
 from ftharness.scenario.oracles.pool_book import GONE, HELD, OVER, Book
 from ftharness.scenario.oracles.pool_holders import INSTANT_NS, life_of, of_holders, renewed_until
 from ftharness.scenario.oracles.pool_lines import (
+    BEGINS,
+    ENDS,
     NO_POOL,
     in_fault_phase,
     manager_ended,
@@ -25,7 +27,8 @@ def leases_conserved(case: Case) -> Finding:
     """Every lease that was granted ended once, as its holder was told; never more at once than slots, and none on a dead engine.
 
     Granted is released, revoked, expired and held, together; while a pool drains none is granted; what its holder gave back is
-    released; what was taken from a holder, the holder sees. A lease has one holder and one engine, and both say the same of them.
+    released; what was taken from a holder, the holder sees, and is taken only as its engine ends, or by a drain or a reload. A
+    lease has one holder and one engine, and both say the same of them.
     When all holders are through, in whichever life of their job, none is held. Leases end with their manager, unless engines are
     to survive it: then the next one goes on with those on engines that it adopted, as they were.
     """
@@ -33,7 +36,8 @@ def leases_conserved(case: Case) -> Finding:
     if config is None:
         return NO_POOL
     book = Book(case, config)
-    if finding := short_of_passing([*book.wrong, *_had_by_one(case, book), *_as_told(case, book), *_kept(case, book)]):
+    with_holders = [*_had_by_one(case, book), *_as_told(case, book), *_kept(case, book)]
+    if finding := short_of_passing([*book.wrong, *with_holders, *_taken_for_nothing(case)]):
         return finding
     granted = {lease: line for lease, line in book.granted.items() if in_fault_phase(case, line)}
     if not granted:
@@ -123,6 +127,32 @@ def _kept(case: Case, book: Book) -> Iterator[Finding]:
                 continue
         off = f"{abs(until - max(told)):.2f} s {'longer' if until > max(told) else 'shorter'} than its holder was told"
         yield _fails(f"lease {line.captures['lease']} was taken over for {off}", given, line)
+
+
+def _taken_for_nothing(case: Case) -> Iterator[Finding]:
+    """Leases that were taken back while their engine went on: it was ready again, or leased, and never said to have ended."""
+    for manager in managers(case):
+        there: set[str] = set()
+        at_work: set[str] = set()  # pools that are drained or reloaded, which takes leases, too
+        taken: dict[str, Log] = {}
+        for line in said(case, source=manager):
+            engine, pool = line.captures.get("engine", ""), line.captures.get("pool", "")
+            if line.event in BEGINS:
+                there.add(engine)
+            elif line.event in ENDS:
+                there.discard(engine)
+                taken.pop(engine, None)
+            elif line.event in ("drain_begun", "reload_begun"):
+                at_work.add(pool)
+            elif line.event in ("drain_ended", "reload_ended"):
+                at_work.discard(pool)
+            elif line.event == "lease_revoked" and engine in there and pool not in at_work:
+                taken.setdefault(engine, line)
+            elif line.event in ("engine_ready", "lease_granted") and engine in taken:
+                lost = taken.pop(engine)
+                yield _fails(
+                    f"lease {lost.captures['lease']} on {engine} was revoked, and {engine} had not ended", lost, line
+                )
 
 
 def _until(line: Log) -> float:

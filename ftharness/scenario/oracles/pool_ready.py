@@ -34,6 +34,7 @@ def ready_only_when_healthy(case: Case) -> Finding:
     """No engine was leased that was not ready; one that died or was frozen was said to be so in time, and ready again only then.
 
     In time is, for one that died, a second; for one that is frozen as many bad answers as its probe's policy says, and a second.
+    One that is thawed before it is started again is ready again after one good answer, and a second.
     An engine that was leased answers its holder, unless something befell it meanwhile. Where holders ask, and what an engine
     answered was not seen, that is not known.
     """
@@ -43,7 +44,8 @@ def ready_only_when_healthy(case: Case) -> Finding:
     hurts = hurt(case, "kill_engine", "freeze_engine")
     noticed = list(_noticed(case, config, hurts))
     wrong = [one for one in noticed if isinstance(one, Finding)]
-    found = [*_granted_when_ready(case, config), *wrong, *_answered(case, hurts), *_unseen(case)]
+    found = [*_granted_when_ready(case, config), *wrong, *_back(case, config, hurts)]
+    found += [*_answered(case, hurts), *_unseen(case)]
     if finding := short_of_passing(found):
         return finding
     granted = [line for line in said(case, "lease_granted") if in_fault_phase(case, line)]
@@ -122,6 +124,11 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
         what = f"{one.engine} was {'frozen' if frozen else 'killed'}"
         lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.begun]
         seen = next((line for line in lines if line.event in (*ENDS, "engine_unready")), None)
+        before = next(
+            (line for line in reversed(list(said(case, *_STATES, engine=one.engine))) if line.t < one.begun), None
+        )
+        if frozen and before is not None and before.event == "engine_unready":
+            continue  # it was said already
         if until - one.landed < bound_s * _NS and (seen is None or seen.t > until):
             continue  # it was not so for long enough
         if seen is None or seen.t - one.landed > bound_s * _NS:
@@ -132,6 +139,34 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
             yield Finding("fail", f"{what}, and was said to be ready meanwhile", (n, early.n), invariant=True)
             continue
         yield _Noticed(what, max(0, seen.t - one.landed), (n, seen.n))
+
+
+def _back(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Finding]:
+    """Each engine that was thawed, and was not ready, was said to be so again; unless it ended, or went on to answer badly."""
+    teardown = case.phase_t("teardown") or (case.events[-1].t if case.events else 0)
+    for one in hurts:
+        pool = pool_of(config, one.engine)
+        if one.fault.requested.fault != "freeze_engine" or one.over is None or pool is None:
+            continue
+        assert one.fault.landed is not None
+        answer_s = pool.probe.interval_s + pool.probe.timeout_s
+        due = one.over + int((answer_s + LATE_S) * _NS)
+        others = (other.begun for other in hurts if other.engine == one.engine and other.begun > one.begun)
+        gone = (
+            end.t for name in managers(case) if (end := manager_ended(case, name)) is not None and end.t > one.landed
+        )
+        if min([teardown, *others, *gone]) < due:
+            continue
+        lines = [line for line in said(case, *_STATES, "probe_failed", engine=one.engine) if one.begun <= line.t < due]
+        unready = next((line for line in lines if line.event == "engine_unready"), None)
+        since = one.over + int(answer_s * _NS)  # what failed after that was asked of an engine that was thawed
+        excused = any(line.event == "probe_failed" and line.t > since for line in lines)
+        again = any(
+            line.event in (*ENDS, "engine_ready") and unready is not None and line.n > unready.n for line in lines
+        )
+        if unready is not None and not excused and not again:
+            what = f"{one.engine} was thawed, and nobody said that it is ready; {answer_s + LATE_S:.1f} s were due"
+            yield Finding("fail", what, (one.fault.landed.n, unready.n), invariant=True)
 
 
 def _early(lines: list[Log], seen: Log, until: int) -> Log | None:

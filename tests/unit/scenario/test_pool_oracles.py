@@ -212,11 +212,12 @@ def expires_ms(t: float) -> int:
 def test_leases_that_end_as_their_holders_are_told_are_conserved(pools: Pools) -> None:
     """Released, revoked and expired ones, and one that its holder still has."""
     pools.lease(11, "a")
-    for lease, how in (("b", "revoked"), ("c", "expired")):
-        pools.grants(12, lease)
-        pools.job(12.1, f"lease_got lease={lease} engine=main-1 holder=job-1/1")
-        pools.ends(12.2, lease, how)
-        pools.job(12.3, f"lease_lost lease={lease} engine=main-1 state={how} why=so")
+    for lease, how, engine in (("b", "revoked", "main-2"), ("c", "expired", "main-1")):
+        pools.grants(12, lease, engine)
+        pools.got(12.1, lease, engine)
+        pools.ends(12.2, lease, how, engine)
+        pools.job(12.3, f"lease_lost lease={lease} engine={engine} state={how} why=so")
+    pools.says(12.4, "engine_lost", "main-2", **KILL)
     pools.grants(13, "d")
     found = pools.judged(leases_conserved)
     assert found.reason == "4 leases = 1 released + 1 revoked + 1 expired + 1 held; at most 2 at once"
@@ -254,6 +255,32 @@ def test_a_lease_begins_and_ends_once(pools: Pools, second: Callable[[Pools], No
     pools.lease(11, "a")
     second(pools)
     fails(pools.judged(leases_conserved), what)
+
+
+@pytest.mark.parametrize(
+    "then,verdict",
+    [
+        (lambda pools: pools.says(12.5, "engine_stopped", **KILL), "pass"),
+        (lambda pools: pools.says(12.9, "engine_stopped", **KILL), "pass"),
+        (lambda pools: pools.is_ready(12.5), "fail"),
+        (lambda pools: pools.lease(12.5, "b"), "fail"),
+        (lambda pools: pools.says(11.5, "drain_begun", "", deadline_ms=0, on_timeout="stop"), "pass"),
+        (lambda pools: pools.says(11.5, "reload_begun", "", model="models/new"), "pass"),
+    ],
+)
+def test_a_lease_is_taken_back_as_its_engine_ends(pools: Pools, then: Callable[[Pools], None], verdict: str) -> None:
+    """Or by a drain, or a reload; not while its engine goes on."""
+    pools.grants(11, "a")
+    pools.ends(12, "a", "revoked")
+    then(pools)
+    if verdict == "pass":
+        pools.says(12.95, "engine_lost", **KILL)
+        pools.starts(13)
+        pools.is_ready(13.1)
+    found = pools.judged(leases_conserved)
+    assert found.verdict == verdict, found
+    if verdict == "fail":
+        assert "lease a on main-1 was revoked, and main-1 had not ended" in found.reason
 
 
 @pytest.mark.parametrize("end", ["engine_lost", "engine_stopped"])
@@ -632,7 +659,45 @@ def test_an_engine_that_is_frozen_is_missed_by_its_probe(pools: Pools, said_s: f
     pools.hit(12, "freeze_engine", healed=15, engine="main-1", engine_pid=101)
     if said_s is not None:
         pools.says(12 + said_s, "engine_unready", reason="no answer within 0.5 s")
+    pools.is_ready(15.1)
     assert pools.judged(ready_only_when_healthy).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "then,verdict",
+    [
+        (lambda _: None, "fail"),
+        (lambda pools: pools.is_ready(17.1), "fail"),
+        (lambda pools: pools.is_ready(16.9), "pass"),
+        (lambda pools: pools.says(14, "engine_stopped", **KILL), "pass"),
+        (lambda pools: pools.says(16.5, "probe_failed", reason="no answer", failures=2), "pass"),
+        (
+            lambda pools: pools.says(15.5, "probe_failed", reason="no answer", failures=2),
+            "fail",
+        ),  # asked before the thaw
+        (lambda pools: pools.hit(16.5, "kill_engine", engine="main-1", engine_pid=101), "pass"),
+        (lambda pools: pools.manager_dies(16.5), "pass"),
+    ],
+)
+def test_an_engine_that_is_thawed_is_ready_again(pools: Pools, then: Callable[[Pools], None], verdict: str) -> None:
+    """After an interval and a timeout, and a second; unless it ended, answers badly, or something else befell it."""
+    pools.lease(11, "a")
+    pools.hit(12, "freeze_engine", healed=15, engine="main-1", engine_pid=101)
+    pools.says(13, "engine_unready", reason="no answer within 0.5 s")
+    then(pools)
+    pools.says(17.3, "engine_lost", **KILL)
+    found = pools.judged(ready_only_when_healthy)
+    assert found.verdict == verdict, found
+    if verdict == "fail":
+        assert "main-1 was thawed, and nobody said that it is ready; 2.0 s were due" in found.reason
+
+
+def test_what_is_frozen_and_was_not_ready_before_needs_no_word(pools: Pools) -> None:
+    """That it is not ready was said already."""
+    pools.lease(11, "a")
+    pools.says(12, "engine_unready", reason="no answer within 0.5 s")
+    pools.hit(13, "freeze_engine", engine="main-1", engine_pid=101)
+    assert pools.judged(ready_only_when_healthy).verdict == "pass"
 
 
 def test_a_manager_that_dies_has_nothing_to_notice(pools: Pools) -> None:
