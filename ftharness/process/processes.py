@@ -25,6 +25,7 @@ from ftharness.process.wire import PASS_FDS_LIMIT, REMOVE, Launch, receive, send
 #: The variable by which a process can be told to be ours, even if every other trace of it were lost.
 OWNER = "FTHARNESS_OWNER"
 _LAUNCHER = Path(__file__).with_name("launch_guardian.py")
+_SHM = "/dev/shm"  # noqa: S108 - the kernel's folder, read only
 _START_S = 30.0
 _END_S = 5.0
 
@@ -403,10 +404,13 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _mapped_shared_memory(pid: int) -> set[Path]:
-    """The files in /dev/shm that a process has mapped; none where it is gone."""
+    """The files in /dev/shm that a process has mapped; none where it is gone.
+
+    By inode: sem_open(3) maps a file under a name of its own, links that to the semaphore's, and removes the first one.
+    """
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        inodes = {int(line.split()[4]) for line in lines if f" {_SHM}/" in line}
+        return {Path(entry.path) for entry in os.scandir(_SHM) if entry.inode() in inodes} if inodes else set()
     except OSError:
         return set()
-    names = (line.partition("/dev/shm/")[2] for line in lines)  # noqa: S108 - the kernel's folder, read only
-    return {Path("/dev/shm") / name for name in names if name and not name.endswith(" (deleted)")}  # noqa: S108

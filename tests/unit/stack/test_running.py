@@ -24,6 +24,13 @@ mapped = mmap.mmap(file.fileno(), 4096)
 open(sys.argv[2], "w").close()
 signal.pause()
 """
+# Has a named semaphore, as multiprocessing makes them for processes that are to find it by its name.
+SEMAPHORE = """
+import _multiprocessing, signal, sys
+semaphore = _multiprocessing.SemLock(1, 1, 1, sys.argv[1], False)
+open(sys.argv[2], "w").close()
+signal.pause()
+"""
 # What it starts takes 1.5 s to end once it is gone: an engine that unloads.
 SLOW_TO_END = """
 import os, signal, subprocess, sys
@@ -133,6 +140,20 @@ async def test_a_file_in_shared_memory_that_stays_is_of_the_process_that_had_it_
         await stack.stop(grace_s=5)
         assert stacks.leaks == [("shm", "worker-2", str(left))]
         assert not left.exists()  # it is told, and given back
+    finally:
+        left.unlink(missing_ok=True)
+
+
+async def test_a_semaphore_that_stays_is_of_the_process_that_had_it(stacks: Stacks, tmp_path: Path) -> None:
+    """It is mapped under another name than it has: sem_open(3) links it to its own when it is whole."""
+    name = f"ftharness-test-{tmp_path.parent.name}-{tmp_path.name}"
+    left = Path("/dev/shm") / f"sem.{name}"  # noqa: S108 - as above
+    try:
+        stack = await stacks.start({"worker-1": [SEMAPHORE, f"/{name}", str(tmp_path / "one")]})
+        stack.note_shared_memory()
+        await stack.stop(grace_s=5)
+        assert stacks.leaks == [("shm", "worker-1", str(left))]
+        assert not left.exists()
     finally:
         left.unlink(missing_ok=True)
 
