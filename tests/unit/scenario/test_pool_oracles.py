@@ -18,10 +18,12 @@ from ftharness.history import (
     FaultLanded,
     FaultRequested,
     History,
+    Leak,
     Log,
     ProcessExited,
     ProcessSignalled,
     ProcessStarted,
+    RunFinished,
     RunPhase,
     RunStarted,
 )
@@ -35,6 +37,7 @@ from ftharness.scenario.oracles.pool_operations import operations_come_to
 from ftharness.scenario.oracles.pool_ready import ready_only_when_healthy
 from ftharness.scenario.oracles.pool_restarts import backoff_follows_policy
 from ftharness.scenario.oracles.pool_starts import no_double_start
+from ftharness.scenario.oracles.processes import no_leaks
 
 NS = 1_000_000_000
 #: A restart of which the word that it was started is missing.
@@ -53,12 +56,12 @@ class Pools:
     Waits are 1, 2 and 4 s, give or take a tenth; two restarts in 60 s are let through; a probe takes 1 s to see a frozen engine.
     """
 
-    def __init__(self, **manager: Any) -> None:
+    def __init__(self, *, slots_per_engine: int = 2, **manager: Any) -> None:
         pool = PoolConfig(
             id="main",
             engine="sim",
             replicas=2,
-            slots_per_engine=2,
+            slots_per_engine=slots_per_engine,
             probe=ProbeConfig(interval_s=0.5, timeout_s=0.5),
             backoff=BackoffConfig(initial_s=1, factor=2, max_s=4, jitter=0.1, stable_s=30),
             breaker=BreakerConfig(restarts=2, window_s=60, half_open_s=10),
@@ -231,6 +234,19 @@ def test_more_leases_than_slots(pools: Pools) -> None:
     assert pools.judged(leases_conserved).verdict == "pass"
     pools.grants(12, "d", "main-1")
     fails(pools.judged(leases_conserved), "main-1 has 2 slots, and 3 leases")
+
+
+def test_more_leases_than_an_engine_says_that_it_carries() -> None:
+    """Where its pool leaves that to it; of a manager that does not say it nothing is known."""
+    for slots, verdict in (({"slots": 4}, "pass"), ({"slots": 3}, "fail"), ({}, "pass")):
+        pools = Pools(slots_per_engine=0)
+        pools.is_ready(10.5, **slots)
+        for lease in "abcd":
+            pools.grants(11, lease)
+        found = pools.judged(leases_conserved)
+        assert found.verdict == verdict, found
+        if verdict == "fail":
+            assert "main-1 has 3 slots, and 4 leases" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -1365,3 +1381,20 @@ def test_what_was_served_before_a_reload_that_failed(pools: Pools) -> None:
     fails(pools.judged(operations_come_to, outcomes=["rolled_back"]), "rolled back, and new is served, not old")
     pools.events = [one for one in pools.events if getattr(one[1], "event", "") != "engine_ready"]
     assert pools.judged(operations_come_to, outcomes=["rolled_back"]).verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    "survive, outcome, verdict",
+    [(True, "interrupted", "unknown"), (True, "complete", "fail"), (False, "interrupted", "fail")],
+)
+def test_engines_that_are_to_outlive_their_manager_are_no_leak_of_a_run_that_was_cut_short(
+    survive: bool, outcome: str, verdict: str
+) -> None:
+    """Only a run that came to its end was to drain its pools."""
+    pools = Pools(engines_survive=survive)
+    pools.add(20, RunPhase(source="harness", phase="teardown"))
+    pools.add(21, Leak(source="pool", what="process", detail="an engine", pid=7))
+    pools.add(22, RunFinished(source="harness", outcome=outcome))
+    assert pools.judged(no_leaks).verdict == verdict
+    pools.add(21, Leak(source="job-1", what="process", detail="a holder", pid=8))
+    assert pools.judged(no_leaks).verdict == "fail"
