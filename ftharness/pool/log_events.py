@@ -42,7 +42,7 @@ EVENTS: Final[dict[str, LogEvent]] = {
     "manager_started": LogEvent("info", ("host", "port", "pid"), "The manager serves."),
     "manager_stopped": LogEvent("info", ("reason",), "The manager has ended what is its own, and ends."),
     "engine_started": LogEvent("info", ("pid",), "An engine's process runs; nothing is known of its health yet."),
-    "engine_ready": LogEvent("info", ("url",), "Staged, prepared, healthy and warmed up: it can be leased."),
+    "engine_ready": LogEvent("info", ("url", "slots"), "Staged, prepared, healthy and warmed up: it can be leased."),
     "engine_unready": LogEvent("warning", ("reason",), "Its probe fails, or its log names an error; leases stay."),
     "engine_lost": LogEvent("error", ("exit", "reason"), "It ended, and nobody had asked it to."),
     "engine_stopped": LogEvent("info", ("exit", "reason"), "It ended because the manager stopped it."),

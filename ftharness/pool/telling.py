@@ -74,8 +74,9 @@ class Teller:
         elif change.what == "refused":
             self._log.event("lease_refused", pool_id=change.pool_id, reason=change.reason)
         elif change.what == "state" and change.after == "ready":
-            url = self._registry.engine(change.engine_id).url
-            self._log.event("engine_ready", pool_id=change.pool_id, engine_id=change.engine_id, url=url)
+            engine = self._registry.engine(change.engine_id)
+            about = {"pool_id": change.pool_id, "engine_id": change.engine_id}
+            self._log.event("engine_ready", **about, url=engine.url, slots=engine.slots)
         elif change.what == "state" and change.after == "unready":
             about = {"pool_id": change.pool_id, "engine_id": change.engine_id}
             self._log.event("engine_unready", **about, reason=change.reason)

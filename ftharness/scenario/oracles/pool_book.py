@@ -34,6 +34,7 @@ class Book:
         self.wrong: list[Finding] = []
         self._config = config
         self._on: defaultdict[str, set[str]] = defaultdict(set)
+        self._slots: dict[str, int] = {}  # as engines say, where that is left to them
         self._held = 0
         self._draining: dict[str, Log] = {}
         for manager in managers(case):
@@ -66,6 +67,8 @@ class Book:
                 return self._take_over(line, lease, engine)
             case "lease_released" | "lease_revoked" | "lease_expired":
                 return self._end(line, lease, engine)
+            case "engine_ready" if line.captures.get("slots"):
+                self._slots[engine] = int(line.captures["slots"])
             case "engine_lost" | "engine_stopped" if self._on[engine]:
                 kept = self._on[engine]
                 first = min(self.granted[one].n for one in kept)
@@ -104,7 +107,7 @@ class Book:
         pool = pool_of(self._config, engine)
         if pool is None:
             return f"lease {lease} is on {engine}, an engine that no pool has", ()
-        slots = pool.slots_per_engine
+        slots = pool.slots_per_engine or self._slots.get(engine, 0)
         if slots and len(self._on[engine]) > slots:
             return f"{engine} has {slots} slots, and {len(self._on[engine])} leases", ()
         return _NOTHING

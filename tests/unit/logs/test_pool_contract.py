@@ -21,6 +21,7 @@ NUMBERS = {
     "expires_ms": 17,
     "deadline_ms": 500,
     "duration_ms": 20,
+    "slots": 4,
 }
 TEXTS = {
     "exit": "exit status 1",
