@@ -51,7 +51,8 @@ class Patient(HttpToolsProtocol):
         """And its last."""
         super().on_message_complete()
         self._is_due = False
-        self._stop()
+        if self._timer is not None:  # most requests come in one piece
+            self._stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing comes any more."""

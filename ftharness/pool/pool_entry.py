@@ -199,7 +199,8 @@ class PoolEntry:
         """The engine that has the most slots free; None where none has one."""
         best, most = None, 0
         for one in self.engines.values():
-            if (free := one.free) > most:
+            # As ``free`` has it, without a call for each of them: a lease costs little else.
+            if one.leasable and (free := one.slots - len(one.leases)) > most:
                 best, most = one, free
         return best
 
