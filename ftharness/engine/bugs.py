@@ -501,8 +501,7 @@ _ALL = (
         "leases_expire_on_time",
         "A lease that nobody renews is held for ever.",
         PLANTED,
-        ("job_completes",),  # nobody is told to end where no lease expires
-        {"deadline_s": 12},
+        params={"deadline_s": 12},  # nobody is told to end where no lease expires
     ),
     Bug(
         "unheard-renewal",

@@ -16,6 +16,7 @@ from ftharness.scenario.oracles.jobs_lives import (
     last_results,
     lines,
     misnamed,
+    option,
 )
 from ftharness.scenario.oracles.processes import said
 
@@ -39,7 +40,11 @@ def _completed(case: Case, job: JobView, status: int) -> Finding:
         return Finding("fail", f"{job.last} did not end", pending=True)
     if not case.ended_in_phase(job.last):
         return Finding("fail", f"{job.last} did not end by itself: the teardown ended it", (ended.n,))
-    if any(one.reason == "teardown" for one in case.signals_to(job.last)):
+    signals = case.signals_to(job.last)
+    if any(one.reason == "teardown" for one in signals):
+        was_told = any((one.signal, one.reason) == ("SIGTERM", "fault") for one in signals)
+        if option(case, job.last, "--until-told") == "true" and not was_told:
+            return Finding("unknown", f"{job.last} goes on until it is told to end, and no fault told it", (ended.n,))
         late = f"{job.last} had not ended when its phase was over, and was ended by {said(ended)}"
         return Finding("fail", late, (ended.n,), invariant=True)
     if killed(case, job.last):

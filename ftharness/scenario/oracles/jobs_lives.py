@@ -2,9 +2,10 @@
 
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
-from ftharness.history import Log, ProcessExited
+from ftharness.history import Log, ProcessExited, ProcessStarted
 from ftharness.id_ranges import ids_in, ranges
 from ftharness.scenario.case import Case, Finding
 from ftharness.scenario.views import FaultView
@@ -59,6 +60,15 @@ def lines(case: Case, source: str, *events: str) -> Iterator[Log]:
 def of_job(case: Case, job: JobView, *events: str) -> list[Log]:
     """What all its lives said of that meaning, in order."""
     return [line for line in case.select(Log) if line.event in events and line.source in job.lives]
+
+
+def option(case: Case, source: str, name: str) -> str:
+    """What a life was told by an option of the command that it was started with; "" where it was not told that."""
+    for event in case.select(ProcessStarted, source=source):
+        for word, value in pairwise(event.argv):
+            if word == name:
+                return value
+    return ""
 
 
 def rank_of(line: Log) -> int:

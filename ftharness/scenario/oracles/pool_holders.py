@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ftharness.history import Log, ProcessStarted
 from ftharness.scenario.case import Case
+from ftharness.scenario.oracles.jobs_lives import option
 from ftharness.stack.job import JOB
 from ftharness.stack.lives import first_life
 
@@ -48,9 +49,5 @@ def life_of(case: Case, holder: str, t: int) -> str:
 
 
 def asks_engines(case: Case, source: str) -> bool:
-    """Whether the holders of a job ask each engine that they lease for an answer: by the command that it was started with."""
-    for event in case.select(ProcessStarted, source=source):
-        for option, value in zip(event.argv, event.argv[1:], strict=False):
-            if option == "--tokens":
-                return value != "0"
-    return False
+    """Whether the holders of a job ask each engine that they lease for an answer."""
+    return option(case, source, "--tokens") not in ("", "0")

@@ -31,6 +31,7 @@ from ftharness.logs import Scanner, load_contract
 from ftharness.pool.config import BackoffConfig, BreakerConfig, ManagerConfig, PoolConfig, ProbeConfig
 from ftharness.pool.log_events import EVENTS, POOL_FIELDS
 from ftharness.scenario.case import Case, Finding
+from ftharness.scenario.oracles.jobs import job_completes
 from ftharness.scenario.oracles.pool_expiry import leases_expire_on_time
 from ftharness.scenario.oracles.pool_leases import leases_conserved
 from ftharness.scenario.oracles.pool_operations import operations_come_to
@@ -562,6 +563,27 @@ def test_the_second_life_of_a_job_is_held_to_its_word_as_well(granted_s: float, 
         fails(found, what)
     else:
         assert found.verdict == "pass", found
+
+
+@pytest.mark.parametrize(
+    "told,until_told,verdict", [(False, True, "unknown"), (True, True, "fail"), (False, False, "fail")]
+)
+def test_a_job_that_nobody_told_to_end_has_not_failed_to(
+    pools: Pools, told: bool, until_told: bool, verdict: str
+) -> None:
+    """It goes on until then: what was to tell it may have missed. One that was told, or ends by itself, was to end."""
+    argv = ["python", "-m", "ftharness.engine.job", "leases", *(["--until-told", "true"] if until_told else [])]
+    pools.events = [one for one in pools.events if one[1].source != "job-1"]
+    pools.add(10, ProcessStarted(source="job-1", pid=3, role="job", argv=argv))
+    if told:
+        pools.add(50, ProcessSignalled(source="job-1", pid=3, signal="SIGTERM", reason="fault"))
+    pools.add(20, ProcessSignalled(source="job-1", pid=3, signal="SIGSTOP", reason="fault"))
+    pools.add(99, ProcessSignalled(source="job-1", pid=3, signal="SIGTERM", reason="teardown"))
+    pools.add(99.5, ProcessExited(source="job-1", pid=3, returncode=0))
+    assert pools.judged(job_completes).verdict == verdict
+    pools.events = [one for one in pools.events if getattr(one[1], "reason", "") != "teardown"]
+    pools.events[-1] = (60, ProcessExited(source="job-1", pid=3, returncode=1))
+    assert pools.judged(job_completes).verdict == "fail", "it failed by itself"
 
 
 # Readiness.
