@@ -117,17 +117,16 @@ def _noticed(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[F
             continue
         frozen = one.fault.requested.fault == "freeze_engine"
         bound_s = _bound_s(pool.probe) if frozen else LATE_S
-        gone = [
-            end.t for name in managers(case) if (end := manager_ended(case, name)) is not None and end.t > one.landed
-        ]
-        until = min([teardown, *gone, *([one.over] if frozen and one.over is not None else [])])
+        until = min(
+            [teardown, *_ends_of_managers(case, one.landed), *([one.over] if frozen and one.over is not None else [])]
+        )
         what = f"{one.engine} was {'frozen' if frozen else 'killed'}"
         lines = [line for line in said(case, *_STATES, "lease_granted", engine=one.engine) if line.t >= one.begun]
         seen = next((line for line in lines if line.event in (*ENDS, "engine_unready")), None)
         before = next(
             (line for line in reversed(list(said(case, *_STATES, engine=one.engine))) if line.t < one.begun), None
         )
-        if frozen and before is not None and before.event == "engine_unready":
+        if frozen and before is not None and before.event == "engine_unready" and not _early(lines, before, until):
             continue  # it was said already
         if until - one.landed < bound_s * _NS and (seen is None or seen.t > until):
             continue  # it was not so for long enough
@@ -152,10 +151,7 @@ def _back(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Find
         answer_s = pool.probe.interval_s + pool.probe.timeout_s
         due = one.over + int((answer_s + LATE_S) * _NS)
         others = (other.begun for other in hurts if other.engine == one.engine and other.begun > one.begun)
-        gone = (
-            end.t for name in managers(case) if (end := manager_ended(case, name)) is not None and end.t > one.landed
-        )
-        if min([teardown, *others, *gone]) < due:
+        if min([teardown, *others, *_ends_of_managers(case, one.landed)]) < due:
             continue
         lines = [line for line in said(case, *_STATES, "probe_failed", engine=one.engine) if one.begun <= line.t < due]
         unready = next((line for line in lines if line.event == "engine_unready"), None)
@@ -167,6 +163,12 @@ def _back(case: Case, config: ManagerConfig, hurts: list[Hurt]) -> Iterator[Find
         if unready is not None and not excused and not again:
             what = f"{one.engine} was thawed, and nobody said that it is ready; {answer_s + LATE_S:.1f} s were due"
             yield Finding("fail", what, (one.fault.landed.n, unready.n), invariant=True)
+
+
+def _ends_of_managers(case: Case, since: int) -> list[int]:
+    """When managers ended after that moment, before the teardown; in ns."""
+    ends = (manager_ended(case, name) for name in managers(case))
+    return [end.t for end in ends if end is not None and end.t > since]
 
 
 def _early(lines: list[Log], seen: Log, until: int) -> Log | None:

@@ -736,6 +736,8 @@ def test_what_is_frozen_and_was_not_ready_before_needs_no_word(pools: Pools) -> 
     pools.says(12, "engine_unready", reason="no answer within 0.5 s")
     pools.hit(13, "freeze_engine", engine="main-1", engine_pid=101)
     assert pools.judged(ready_only_when_healthy).verdict == "pass"
+    pools.is_ready(14)
+    fails(pools.judged(ready_only_when_healthy), "main-1 was frozen, and nobody said so; 2.0 s were due")
 
 
 def test_a_manager_that_dies_has_nothing_to_notice(pools: Pools) -> None:
