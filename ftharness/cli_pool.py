@@ -278,7 +278,8 @@ def _asked(url: str, token_file: Path | None, ask: "Callable[[Calls], Coroutine[
 
 
 def _not_done(error: "NotDone") -> NoReturn:
-    die(error, WRONG if error.status in _WRONG_CODES else FAILED)
+    hint = f"; --token-file, or {TOKEN_FILE}, says where it is" if error.code == "unauthorized" else ""
+    die(f"{error}{hint}", WRONG if error.status in _WRONG_CODES else FAILED)
 
 
 def _line(one: dict[str, Any]) -> str:

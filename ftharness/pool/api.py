@@ -218,7 +218,10 @@ class Api:
 
     async def _reload(self, request: Request) -> Response:
         wanted = await _body(request, Reload)
-        return self._begun(self._manager.reload(request.path_params["pool_id"], wanted.new_model_ref))
+        try:
+            return self._begun(self._manager.reload(request.path_params["pool_id"], wanted.new_model_ref))
+        except ValueError as error:
+            raise Refusal(422, "invalid", f"new_model_ref: {error}") from None
 
     async def _reset_breaker(self, request: Request) -> Response:
         return self._begun(self._manager.reset_breaker(request.path_params["pool_id"]))

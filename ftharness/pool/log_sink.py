@@ -8,6 +8,7 @@ back up to a bound, and beyond that it is dropped, counted and told.
 import contextlib
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -58,6 +59,13 @@ class LineSink:
             self._held_bytes -= len(line)
             self._put(line)
         return before - len(self._held)
+
+    def finish(self, within_s: float) -> None:
+        """Write all that was held back: a reader that lags has so many seconds to take it."""
+        deadline = time.monotonic() + within_s
+        while self._held and (left_s := deadline - time.monotonic()) > 0:
+            self._poll.poll(left_s * 1000)
+            self.flush()
 
     def _take(self, line: bytes) -> None:
         ended = line + b"\n"

@@ -223,8 +223,10 @@ class Manager:
         Raises:
             UnknownPool: There is none of that name.
             Busy: It is at something else.
+            ValueError: There can be no such model.
         """
         pool = self.pool(pool_id)
+        pool.model.other(new_model_ref)
         was_draining = self.registry.pool(pool_id).draining
         operation = self.operations.begin(
             "reload",

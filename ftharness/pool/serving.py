@@ -26,6 +26,9 @@ from ftharness.pool.server import Server, listening, url_of
 from ftharness.pool.telling import Both, Known, Teller
 from ftharness.process import Redactor
 
+#: Seconds that whoever reads the log has for what was held back, at the end.
+_LAST_LINES_S = 5.0
+
 
 class CannotServe(Exception):  # noqa: N818 - says what is the case
     """A pool could not be started, and the configuration says to end then."""
@@ -80,10 +83,10 @@ async def serve(config: ManagerConfig, *, log_fd: int = 2, on_url: Callable[[str
                 api.close()
                 server.stop()
                 await answering
+            log.event("manager_stopped", reason=reason)
         finally:
             told.close()
-            sink.flush()
-        log.event("manager_stopped", reason=reason)
+            sink.finish(_LAST_LINES_S)
     if not told.name:
         raise CannotServe(reason)
     return told.name

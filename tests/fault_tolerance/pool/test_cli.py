@@ -208,6 +208,7 @@ def test_a_pool_is_shown_drained_and_resumed(serving: Callable[..., Serving]) ->
     assert one.call("status", status=1).stdout.startswith(f"p  drained, until {resume}  sim")
     assert f"pool 'p' is draining, or was drained: {resume} has it serve" in one.call("lease", "p", status=1).stderr
     assert one.call("resume", "p").stdout == "resume p: succeeded (ready)\n"
+    assert "new_model_ref: digest = 'zz': it is 64" in one.call("reload", "p", "m@sha256:zz", status=2).stderr
     reload = one.call("reload", "p", "/nothing", status=1)
     assert reload.stdout == "reload p: failed (rolled_back)\n"
     assert "/nothing" in reload.stderr
@@ -331,7 +332,9 @@ def test_a_manager_with_a_token_answers_those_who_have_it(serving: Callable[...,
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     one = serving('token_file = "token"\n' + SIM)
     one.until_logged("engine_ready")
-    assert "wants its bearer token" in one.call("status", status=2).stderr
+    refused = one.call("status", status=2).stderr
+    assert "wants its bearer token" in refused
+    assert "--token-file, or FTHARNESS_POOL_TOKEN_FILE, says where it is" in refused
     assert one.call("status", "--token-file", "token").stdout.startswith("p  ready")
     assert TOKEN not in (tmp_path / "log").read_text()
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -183,6 +184,23 @@ def test_a_reader_that_has_stopped_holds_up_nobody(pipe: Pipe) -> None:
     told, following = pipe.lines()
     assert told["reason"] == f"{dropped} lines of this log are lost"
     assert following["event"] == "breaker_half_open"
+
+
+def test_what_was_held_back_is_written_at_the_end(pipe: Pipe) -> None:
+    """As far as its reader takes it in time: one that lags gets all of it, one that has stopped delays the end and no more."""
+    fcntl.fcntl(pipe.write_fd, fcntl.F_SETPIPE_SZ, 4096)
+    sink = LineSink(pipe.write_fd)
+    for n in range(1000):
+        sink.write(f"{n:0100}".encode())
+    sink.finish(0.05)
+    os.set_blocking(pipe.read_fd, True)
+    with open(pipe.read_fd, "rb", closefd=False) as reader, ThreadPoolExecutor(1) as other:
+        lines = other.submit(lambda: [int(line) for line in reader])
+        sink.finish(30)
+        os.close(pipe.write_fd)
+        pipe.write_fd = -1
+        assert lines.result(30) == list(range(1000))
+    assert sink.dropped == 0
 
 
 def test_a_reader_that_is_gone_ends_nobody(pipe: Pipe) -> None:
