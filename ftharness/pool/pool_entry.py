@@ -214,7 +214,9 @@ class PoolEntry:
         if any(one.leasable for one in self.engines.values()):
             return "full", f"pool {self.id!r} has no slot free: {self.held} of {self.slots_total} are leased"
         states = ", ".join(f"{one.id} {one.state}" for one in self.engines.values())
-        return "not_ready", f"no engine of pool {self.id!r} is ready: {states}"
+        broken = any(one.state == "broken" for one in self.engines.values())
+        advice = f"; `ftharness pool reset-breaker {self.id}` has what is broken tried again now" if broken else ""
+        return "not_ready", f"no engine of pool {self.id!r} is ready: {states}{advice}"
 
     # How it is told.
 

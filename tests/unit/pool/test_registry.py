@@ -138,6 +138,16 @@ def test_a_holder_sees_that_its_engine_died() -> None:
     assert of.pool_health("p").restarts == 1
 
 
+def test_a_refusal_says_what_to_do_about_an_engine_that_is_not_tried_again() -> None:
+    """Its breaker is open, and may be for minutes."""
+    of = registry(POOL)
+    of.engine_state("p-1", "broken", reason="too many restarts")
+    with pytest.raises(
+        Refused, match="p-1 broken.*; `ftharness pool reset-breaker p` has what is broken tried again now"
+    ):
+        of.acquire("p")
+
+
 @pytest.mark.parametrize("reason", ["unknown", "draining", "full", "not_ready"])
 def test_a_refusal_says_why(reason: str) -> None:
     """In one word for programs and a sentence for people; a pool that there is not is no name for a subscriber to keep."""
