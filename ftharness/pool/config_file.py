@@ -59,4 +59,6 @@ def _problems(pool: PoolConfig) -> Iterator[tuple[str, str]]:
         yield "user", str(error.args[0])
     if profile.needs_model and not pool.model:
         yield "model", f"engine {pool.engine!r} serves nothing without a model: set model"
+    if pool.provisioner and not pool.model:
+        yield "provisioner", "it is not asked for a model that has no name: set model"
     yield from unknown_placeholders(pool, profile)
