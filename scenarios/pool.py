@@ -126,16 +126,16 @@ reload_rollback = Scenario(
     deadline_s=30,
 )
 
-# Frozen for three bad answers, it is not ready until it is thawed, and keeps its leases; frozen for eight, it is started again.
+# Frozen for five bad answers, it is not ready until it is thawed, and keeps its leases; frozen for ten, it is started again.
 probe_flap = Scenario(
     name="pool/probe_flap",
     description="An engine is frozen, and thawed; then it is frozen for good: it is not leased meanwhile, and is started again.",
-    topology=pool(probe=ProbeConfig(interval_s=0.1, timeout_s=0.2, restart_after=8)),
+    topology=pool(probe=ProbeConfig(interval_s=0.1, timeout_s=0.2, restart_after=10)),
     workload=[],
     jobs=[HOLDERS],
     faults=[
-        on_log("lease_got", source="job-1", nth=10).inject(freeze_engine(MANAGER, engine="main-1", duration_s=0.9)),
-        after_fault(0, delay_s=2.5).inject(freeze_engine(MANAGER, engine="main-1")),
+        on_log("lease_got", source="job-1", nth=10).inject(freeze_engine(MANAGER, engine="main-1", duration_s=1.6)),
+        after_fault(0, delay_s=3.4).inject(freeze_engine(MANAGER, engine="main-1")),
         on_log("engine_started", source="pool", captures={"engine": "main-1"}, delay_s=0.8).inject(END),
     ],
     expect=[*INVARIANTS, backoff_follows_policy()],

@@ -76,7 +76,7 @@ def _written(case: Case) -> list[Log]:
     """The lines of managers, at the times at which they were written: on a busy machine they may be read seconds later.
 
     A line has its manager's clock. How far that is from ours is told by the line that was read fastest: none is read before it
-    is written.
+    is written. The order of a manager's lines is that in which they came, whatever their stamps say.
     """
     if case not in _WRITTEN:
         lines = [line for line in case.select(Log) if case.roles.get(line.source) == MANAGER]
@@ -85,12 +85,13 @@ def _written(case: Case) -> list[Log]:
         for line in lines:
             if line.n in stamps:
                 apart[line.source] = min(line.t - stamps[line.n], apart.get(line.source, line.t))
-        found = [
-            msgspec.structs.replace(line, t=min(line.t, stamps[line.n] + apart[line.source]))
-            if line.n in stamps
-            else line
-            for line in lines
-        ]
+        last: dict[str, int] = {}
+        found = []
+        for line in lines:
+            before = last.get(line.source, 0)
+            written = stamps[line.n] + apart[line.source] if line.n in stamps else before
+            last[line.source] = max(before, min(line.t, written))
+            found.append(msgspec.structs.replace(line, t=last[line.source]))
         _WRITTEN[case] = sorted(found, key=lambda line: (line.t, line.n))
     return _WRITTEN[case]
 

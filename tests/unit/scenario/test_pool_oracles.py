@@ -47,6 +47,7 @@ UNSAID_START: list[tuple[float, tuple[str], dict[str, Any]]] = [
     (90.01, ("restart_scheduled",), {"delay_ms": 4000, "reason": "it ended"}),
     (95, ("engine_lost",), {"exit": "SIGKILL", "reason": "it ended by itself"}),
 ]
+STAMP = datetime.fromtimestamp(1_700_000_011, UTC).isoformat(timespec="microseconds")  # 11 s
 GOT, BACK = "got lease=a engine=main-1 holder=job-1/1", "returned lease=a engine=main-1"
 KILL = {"exit": "SIGKILL", "reason": "it ended by itself: SIGKILL; its last lines: serving main, reason=none"}
 
@@ -670,14 +671,27 @@ def test_what_was_written_in_time_and_read_late(pools: Pools, until_s: float) ->
     pools.hit(12, "kill_engine", engine="main-1", engine_pid=101)
     pools.ends(12.01, "b", "revoked")
     pools.says(12.01, "engine_lost", **KILL)
+    pools.says(12.02, "restart_scheduled", delay_ms=1000, reason="it ended")
+    pools.starts(13.1)
     pools.stalls(12.005, until_s)
     pools.job(98, "lease_lost lease=b engine=main-1 state=revoked why=so")
-    for oracle in (ready_only_when_healthy, leases_conserved):
+    for oracle in (ready_only_when_healthy, leases_conserved, backoff_follows_policy):
         found = pools.judged(oracle)
         assert found.verdict == "pass", found
-    pools.says(99, "restart_scheduled", delay_ms=1000, reason="it ended")
-    pools.says(101, "engine_started", pid=7)
-    assert "main-1: waits of 1000 ms" in pools.judged(backoff_follows_policy).reason
+
+
+def test_a_managers_lines_stay_in_their_order(pools: Pools) -> None:
+    """Whatever their stamps say: a clock that is set back moves no line before another."""
+    pools.kills(12, "main-1", 101)
+    pools.grants(12.5, "a")
+    pools.stalls(12, 14)
+    pools.events = [
+        (t, msgspec.structs.replace(event, captures=event.captures | {"at": STAMP}))
+        if isinstance(event, Log) and event.event == "lease_granted"
+        else (t, event)
+        for t, event in pools.events
+    ]
+    fails(pools.judged(ready_only_when_healthy), "lease a was granted on main-1, of which the last word was lost")
 
 
 def test_an_end_that_was_said_before_its_fault_was_seen_to_have_landed(pools: Pools) -> None:
