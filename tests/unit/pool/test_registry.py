@@ -143,7 +143,7 @@ def test_a_refusal_says_what_to_do_about_an_engine_that_is_not_tried_again() -> 
     of = registry(POOL)
     of.engine_state("p-1", "broken", reason="too many restarts")
     with pytest.raises(
-        Refused, match="p-1 broken.*; `ftharness pool reset-breaker p` has what is broken tried again now"
+        Refused, match=r"p-1 broken.*; `ftharness pool reset-breaker p` has what is broken tried again now"
     ):
         of.acquire("p")
 
