@@ -105,7 +105,9 @@ def _as_told(case: Case, book: Book) -> Iterator[Finding]:
                 yield _fails(f"lease {lease} was granted to {life}, which is through, and {never}; it is {how}", given)
             continue
         told = "released" if word.event == "lease_returned" else word.captures["state"]
-        if told == how or (outlived and end is None and not (told == "unknown" and _was_to_stay(case, given))):
+        if told == how or (told == "unknown" and _asked_the_next(case, given, end, word)):
+            continue
+        if told != "unknown" and outlived and end is None:
             continue
         what = f"lease {lease} on {given.captures['engine']} is {how} to {given.source}, and {told} to {word.source}"
         yield _fails(what, given, *([end] if end is not None else []), word)
@@ -176,6 +178,13 @@ def _in_its_last_instant(case: Case, given: Log) -> bool:
     """Whether the manager that granted it was gone before its answer was certain to be read."""
     gone = case.gone_t(given.source)
     return given.event == "lease_taken_over" or (gone is not None and gone - given.t < INSTANT_NS)
+
+
+def _asked_the_next(case: Case, given: Log, end: Log | None, word: Log) -> bool:
+    """Whether a holder could only ask a manager that does not know the lease: the one that had it was gone, or is not known."""
+    gone = manager_ended(case, given.source if end is None else end.source)
+    was_gone = given.event == "lease_taken_over" if gone is None else gone.t < word.t
+    return was_gone and not _was_to_stay(case, given)
 
 
 def _was_to_stay(case: Case, given: Log) -> bool:

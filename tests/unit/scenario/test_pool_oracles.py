@@ -1436,3 +1436,19 @@ def test_engines_that_are_to_outlive_their_manager_are_no_leak_of_a_run_that_was
     assert pools.judged(no_leaks).verdict == verdict
     pools.add(21, Leak(source="job-1", what="process", detail="a holder", pid=8))
     assert pools.judged(no_leaks).verdict == "fail"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_who_could_ask_only_the_next_manager_is_not_told_what_the_first_one_did(pools: Pools, ended: bool) -> None:
+    """An orderly end takes all leases back; a holder that asks a moment later is answered by one that never had it."""
+    pools.grants(11, "a")
+    pools.got(11.1, "a")
+    pools.ends(12, "a", "revoked", reason="the manager ends")
+    pools.says(12.1, "engine_stopped", exit="exit status 0", reason="the manager ends")
+    if ended:
+        pools.add(12.2, ProcessSignalled(source="pool", pid=1, signal="SIGTERM", reason="fault"))
+        pools.add(12.3, ProcessExited(source="pool", pid=1, returncode=0))
+    pools.add(12.4, ProcessStarted(source="pool.2", pid=2, role="manager"))
+    pools.job(13, "lease_lost lease=a engine=main-1 state=unknown why=another manager's")
+    finding = pools.judged(leases_conserved)
+    assert finding.verdict == ("pass" if ended else "fail"), finding
