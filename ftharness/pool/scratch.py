@@ -44,11 +44,20 @@ def remove_scratch(slot: str) -> None:
     Args:
         slot: The slot's folder; nothing of its engine is left.
     """
-    link = Path(slot, LINK)
     try:
-        path = link.readlink()
+        path = Path(slot, LINK).readlink()
     except OSError:
         return
+    give_back(slot, path)
+
+
+def give_back(slot: str, path: Path) -> None:
+    """Remove the one that was made, whatever became of the slot's folder: it may be gone, or be another's by now.
+
+    Args:
+        slot: The slot's folder.
+        path: What :func:`make_scratch` made.
+    """
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -57,5 +66,7 @@ def remove_scratch(slot: str) -> None:
         import shutil  # noqa: PLC0415 - a shim has no need of it as long as its engine lives
 
         shutil.rmtree(path, ignore_errors=True)  # which follows no link, whoever puts one in its way
+    link = Path(slot, LINK)
     with contextlib.suppress(OSError):
-        link.unlink()
+        if link.readlink() == path:
+            link.unlink()

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 
 from ftharness.failover.identity import identity_of, myself
 from ftharness.failover.slots import Slots
-from ftharness.pool.scratch import make_scratch, remove_scratch
+from ftharness.pool.scratch import give_back, make_scratch, remove_scratch
 from ftharness.pool.shim_link import SOCKET, ManagerLink
 from ftharness.pool.shim_log import ShimLog
 from ftharness.process.execute import spawn
@@ -83,6 +83,7 @@ class Shim:
         self._status: int | None = None
         self._exited_ns = 0
         self._kill_at: float | None = None  # CLOCK_MONOTONIC, seconds: when what outlives the engine is killed
+        self._scratch: Path | None = None
         self._ending = False
         self._alone = False
         self._acknowledged = False  # a manager knows how it ended
@@ -94,7 +95,10 @@ class Shim:
         if self._start():
             while not self._is_done():
                 self._turn()
-        remove_scratch(self._folder)
+        if self._scratch is not None:
+            give_back(self._folder, self._scratch)
+        else:
+            remove_scratch(self._folder)  # of one that could not be made whole
         with contextlib.suppress(OSError):
             Path(self._folder, SOCKET).unlink()
         os.close(self._lock)  # before the manager sees the end of the link, on which it may start the next
@@ -170,7 +174,8 @@ class Shim:
         if not self._spec["scratch_in"]:
             return []
         rights = self._spec["privileges"] or {}
-        return [f"TMPDIR={make_scratch(self._folder, self._spec['scratch_in'], rights.get('uid'), rights.get('gid'))}"]
+        self._scratch = make_scratch(self._folder, self._spec["scratch_in"], rights.get("uid"), rights.get("gid"))
+        return [f"TMPDIR={self._scratch}"]
 
     def _fail(self, stage: str, number: int, why: str) -> None:
         self._manager.say("failed", stage=stage, errno=number, why=why)

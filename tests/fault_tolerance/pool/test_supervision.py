@@ -367,11 +367,14 @@ async def test_nothing_is_started_in_a_folder_that_was_removed(kit: Any) -> None
     """Another manager could have it by now: the reason says so, and no folder comes back."""
     async with kit.manager(kit.pool(breaker=BreakerConfig(restarts=10_000))) as (manager, told):
         await kit.ready(manager, told)
+        scratch = (kit.state / "engines" / "p-1" / "tmp").readlink()
+        assert scratch.is_dir()
         shutil.rmtree(kit.state)
         os.kill(told.all("engine_started")[0]["pid"], signal.SIGKILL)
         await told.until("restart_scheduled", 2)
         assert "was removed or replaced while its manager runs" in manager.registry.pool("p").last_error
         assert not kit.state.exists()
+        assert not scratch.exists()  # though nothing tells of it any more
         async with kit.manager(kit.pool()) as (another, told_another):
             await kit.ready(another, told_another)
             await told.until("restart_scheduled", len(told.all("restart_scheduled")) + 1)
