@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--migration-max-seq-len", type=int, help="tokens beyond which a request does not move")
     parser.add_argument("--stream-timeout-s", type=float, help="silence after which a worker counts as lost")
     parser.add_argument("--seed", type=int, default=0, help="of requests that bring none")
-    parser.add_argument("--bug", choices=["", *BUGS], default="", help="a planted bug")
+    parser.add_argument("--bug", metavar="BUG", choices=["", *BUGS], default="", help="a planted bug")
     return parser
 
 

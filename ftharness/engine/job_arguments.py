@@ -46,7 +46,7 @@ def _inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="what the process is called")
     parser.add_argument("--data", type=Path, required=True, help="the folder that it keeps its checkpoints in")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the model's weights")
-    parser.add_argument("--bug", choices=["", *BUGS], default="", help="a planted bug, see bugs.py")
+    parser.add_argument("--bug", metavar="BUG", choices=["", *BUGS], default="", help="a planted bug, see bugs.py")
     parser.add_argument("--items", type=_at_least(1), default=default.items, help="how many there are to be done")
     parser.add_argument("--batch", type=_at_least(1), default=default.batch, help="items that are computed at once")
     parser.add_argument(

@@ -77,10 +77,10 @@ def story(record: ScenarioRecord, events: Sequence[Event], folder: Path | None =
 
 def _reason(reason: str) -> list[str]:
     """A sentence whole, for it may end with the line of a file; of a process's last lines each as far as there is room."""
-    lines = plain(reason).splitlines()
+    lines = [plain(line) for line in reason.splitlines()[:_REASON]]  # one that is long costs those after it nothing
     if len(lines) == 1:
         return [f"  {part}" for part in wrap(lines[0], _WIDE, break_on_hyphens=False)]
-    return [one_line_kept(f"  {line}") for line in lines[:_REASON]]
+    return [one_line_kept(f"  {line}") for line in lines]
 
 
 def _oracles(oracles: Sequence[OracleRecord]) -> list[str]:

@@ -243,7 +243,7 @@ def test_a_key_that_a_file_may_not_have_is_named_with_its_line(tmp_path: Path) -
     file = tmp_path / "cluster.toml"
     file.write_text('kind = "k8s"\nnamspace = "gpu"\n')
     status, _, err = call("--config", str(file))
-    assert (status, err) == (2, f"ftharness: {file}:2: unknown key 'namspace'\n")
+    assert (status, err) == (2, f"ftharness: {file}:2: unknown key 'namspace'; did you mean namespace?\n")
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

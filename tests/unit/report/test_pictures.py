@@ -277,3 +277,11 @@ def test_of_a_client_that_left_it_is_told_when_the_frontend_noticed() -> None:
     (one,) = moments(faults, events, timeline(events))
     assert (one.detected, one.rerouted, one.first_token) == (22 * MS, None, None)
     assert [e.detected for e in moments(faults, [e for e in events if e.n != 4], timeline(events))] == [None]
+
+
+def test_a_long_line_of_a_process_costs_those_after_it_nothing(make: Make) -> None:
+    """A parser's usage names all there is; what was wrong stands below it."""
+    record = make({"tokens": 80}).scenarios[0]
+    reason = f"the stack did not start: frontend ended\n  its last lines:\n    usage: {'x,' * 3_000}\n    error: not a number"
+    told = story(msgspec.structs.replace(record, verdict="unknown", reason=reason), [])
+    assert told.splitlines()[4] == "      error: not a number"
