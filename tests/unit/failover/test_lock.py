@@ -90,6 +90,32 @@ async def test_the_holder_is_told(tmp_path: Path) -> None:
     assert seen.holds is False
 
 
+# Waits for the lock, and ends as soon as it has it; then says which children of its own nobody has waited for.
+_BRIEF = """
+import asyncio, atexit, os, sys
+def left():
+    try:
+        print(os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+        print("none")
+atexit.register(left)
+from ftharness.failover.lock.flock.waiting import until_locked
+file = os.open(sys.argv[1], os.O_RDWR)
+print(asyncio.run(until_locked(file, poll_interval=60, deadline=None, replaced=lambda: False)))
+"""
+
+
+async def test_who_ends_as_soon_as_it_has_the_lock_leaves_no_process_that_nobody_waited_for(tmp_path: Path) -> None:
+    """The loop that was to wait for the one that it killed is over by then."""
+    path = tmp_path / "lock"
+    with holder(path) as process:
+        brief = await asyncio.create_subprocess_exec(sys.executable, "-c", _BRIEF, str(path), stdout=subprocess.PIPE)
+        await waiter_of(path)
+        process.kill()
+        said, _ = await asyncio.wait_for(brief.communicate(), 30)
+    assert said.split() == [b"True", b"none"]
+
+
 async def test_a_holder_elsewhere_is_not_judged(tmp_path: Path) -> None:
     """A pid of another namespace, or boot, names nobody here: whether that one holds cannot be seen."""
     path = tmp_path / "lock"

@@ -1,6 +1,7 @@
 """Waiting for a flock without a thread that cannot be called off, and without asking again and again."""
 
 import asyncio
+import atexit
 import fcntl
 import logging
 import os
@@ -15,7 +16,7 @@ from ftharness.failover.lock.flock.waiter import HEARD_S
 _WAITER = Path(__file__).with_name("waiter.py")
 #: Seconds in which a process that was killed is gone.
 _DEAD_S = 0.01
-#: Those that were killed and not yet waited for: a loop that ends meanwhile leaves them to the next reaping.
+#: Those that were killed and not yet waited for: a loop that ends meanwhile leaves them to the next reaping, or to our exit.
 _DYING: list[subprocess.Popen[bytes]] = []
 _log = logging.getLogger("ftharness.failover.lock")
 
@@ -154,6 +155,9 @@ class _Blocked:
 def _reap() -> None:
     while _DYING:
         _DYING.pop().wait()
+
+
+atexit.register(_reap)
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
