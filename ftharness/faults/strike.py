@@ -1,5 +1,6 @@
 """One fault being injected: what its code gets, and how it says what came of it."""
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -164,8 +165,9 @@ class Strike:
         heal, self._heal = self._heal, None
         if heal is None:
             return None
+        at = time.monotonic_ns()  # not when it is seen to be undone: what goes on may have done something by then
         evidence = await heal()
-        self.history.append(FaultHealed(source=self.source, id=self.id, evidence=evidence))
+        self.history.append(FaultHealed(source=self.source, id=self.id, evidence=evidence), at=at)
         return evidence
 
 

@@ -540,6 +540,19 @@ async def test_a_freeze_that_could_not_be_shown_is_undone_all_the_same(
     assert only(strike.history.events, ProcessSignalled, reason="heal").signal == "SIGCONT"
 
 
+async def test_what_is_done_once_it_is_undone_comes_after_that(sleeper: Callable[..., Strike]) -> None:
+    """A thawed process is quicker than we are to see that it goes on."""
+    strike = sleeper()
+
+    async def thawed() -> dict[str, object]:
+        strike.history.append(Log(source="worker-1", event="ready"))
+        return {}
+
+    strike.heals_by(thawed)
+    await strike.heal()
+    assert only(strike.history.events, FaultHealed).t <= only(strike.history.events, Log).t
+
+
 async def test_healing_what_has_just_ended_is_no_failure(sleeper: Callable[..., Strike]) -> None:
     """It ended, and nobody has told us yet: there is nothing to undo, and other faults are still to be healed."""
     strike = sleeper()
