@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -80,18 +81,22 @@ def line_of(text: str, where: str) -> int:
 
 def _choices(kind: Any, where: str) -> str:
     """Where only some words may stand in a place: ``; it is one of …``."""
-    for name, _ in _STEP.findall(where):
-        kind = _keys(kind).get(name) if name else [kind, *get_args(kind)][-1]
+    kind = _kind_at(kind, _STEP.findall(where))
     return f"; it is one of {', '.join(map(repr, get_args(kind)))}" if get_origin(kind) is Literal else ""
 
 
 def _nearest(kind: Any, where: str) -> str:
     """Of a key that there is not: which one may have been meant."""
     *path, (name, _) = _STEP.findall(where)
-    for step, _ in path:
-        kind = _keys(kind).get(step) if step else [kind, *get_args(kind)][-1]
-    known = _keys(kind)
+    known = _keys(_kind_at(kind, path))
     return f"; {nearest(name, known)}" if known else ""
+
+
+def _kind_at(kind: Any, steps: Sequence[tuple[str, str]]) -> Any:
+    """What is to stand in a place of a ``kind``; None where it has no such place."""
+    for name, _ in steps:
+        kind = _keys(kind).get(name) if name else [kind, *get_args(kind)][-1]
+    return kind
 
 
 def _keys(kind: Any) -> dict[str, Any]:

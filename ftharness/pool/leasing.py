@@ -93,17 +93,15 @@ class Leasing:
             Refused: None is to be had; says why.
             ValueError: ``ttl_s`` cannot be had.
         """
-        pool = self._pools.get(pool_id)
-        if pool is None:
-            self._changes.tell([Change("", "", "refused", "", "", "unknown")])
-            raise Refused("unknown", f"no pool {pool_id!r}; {nearest(pool_id, self._pools)}")
+        try:
+            pool = self.pool(pool_id)
+        except UnknownPool as error:
+            raise self._refused("", "unknown", str(error)) from None
         ttl_s = pool.config.ttl(ttl_s)
         self._end_due()
         best = pool.freest()
         if pool.draining or best is None:
-            reason, message = pool.refusal()
-            self._changes.tell([Change(pool_id, "", "refused", "", "", reason)])
-            raise Refused(reason, message)
+            raise self._refused(pool_id, *pool.refusal())
         try:
             lease = self._leases.grant(
                 pool_id=pool_id,
@@ -115,8 +113,7 @@ class Leasing:
                 process=best.process,
             )
         except NotKept as error:
-            self._changes.tell([Change(pool_id, "", "refused", "", "", "not_kept")])
-            raise Refused("not_kept", f"no lease that cannot be written down: {error}") from error
+            raise self._refused(pool_id, "not_kept", f"no lease that cannot be written down: {error}") from error
         pool.hold(best, lease.id)
         if self._changes:
             self._changes.tell([Change(pool_id, best.id, "lease", "", "held", "", lease.id)])
@@ -249,6 +246,10 @@ class Leasing:
         }
 
     # How it is done.
+
+    def _refused(self, pool_id: str, reason: Why, message: str) -> Refused:
+        self._changes.tell([Change(pool_id, "", "refused", "", "", reason)])
+        return Refused(reason, message)
 
     def _revoked(self, one: EngineEntry, reason: str) -> tuple[list[Lease], list[Change]]:
         both = [self._over(lease_id, "revoked", reason) for lease_id in list(one.leases)]
