@@ -226,12 +226,12 @@ class Manager:
             ValueError: There can be no such model.
         """
         pool = self.pool(pool_id)
-        pool.model.other(new_model_ref)
+        new = pool.model.other(new_model_ref)
         was_draining = self.registry.pool(pool_id).draining
         operation = self.operations.begin(
             "reload",
             pool_id,
-            lambda progress: pool.reload(progress, new_model_ref, was_draining=was_draining),
+            lambda progress: pool.reload(progress, new, was_draining=was_draining),
             instead_of=_A_START,
         )
         self.registry.draining(pool_id, draining=True)

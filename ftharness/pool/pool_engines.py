@@ -101,7 +101,7 @@ class PoolEngines:
             self._ended("drain_ended", outcome, began)
         return outcome
 
-    async def reload(self, progress: Progress, reference: str, *, was_draining: bool) -> str:
+    async def reload(self, progress: Progress, new: PoolModel, *, was_draining: bool) -> str:
         """Serve another model; the old one again where that fails.
 
         It is staged while leases end: a model that cannot be had costs the old engine nothing. Where no engine was to run
@@ -109,7 +109,7 @@ class PoolEngines:
 
         Args:
             progress: Gets what it is at.
-            reference: The other model.
+            new: The other model.
             was_draining: Whether the pool took no leases before: as it stays where nothing is served.
 
         Raises:
@@ -117,9 +117,9 @@ class PoolEngines:
         """
         began = self._house.clock()
         outcome = "cancelled"
-        self._house.log.event("reload_begun", pool_id=self._id, model=reference)
+        self._house.log.event("reload_begun", pool_id=self._id, model=new.reference)
         try:
-            outcome = await self._reload(progress, reference, was_draining=was_draining)
+            outcome = await self._reload(progress, new, was_draining=was_draining)
         except OperationFailed as error:
             outcome = error.outcome
             self._house.registry.error(self._id, str(error))
@@ -128,12 +128,7 @@ class PoolEngines:
             self._ended("reload_ended", outcome, began)
         return outcome
 
-    async def _reload(self, progress: Progress, reference: str, *, was_draining: bool) -> str:
-        try:
-            new = self.model.other(reference)
-        except ValueError as error:
-            self._house.registry.draining(self._id, draining=was_draining)
-            raise OperationFailed(f"reload to {reference}: {error}") from error
+    async def _reload(self, progress: Progress, new: PoolModel, *, was_draining: bool) -> str:
         old = self.model
         was_up = self._is_up
         staging = asyncio.ensure_future(new.staged())
@@ -146,7 +141,7 @@ class PoolEngines:
             await staging
         except StagingError as error:
             self._house.registry.draining(self._id, draining=was_draining)
-            failed = f"reload to {reference}: {error}"
+            failed = f"reload to {new.reference}: {error}"
             if not was_up:
                 raise self._down_as_before(failed, was_draining=was_draining) from error
             raise OperationFailed(
